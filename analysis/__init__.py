@@ -1,0 +1,1 @@
+"""From records to tables: reads the storage alone, and imports neither the grid nor the learning."""

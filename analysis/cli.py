@@ -1,0 +1,47 @@
+"""`python -m analysis` and `kd-analysis`: tables from a storage, without running anything."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.load import AnalysisError, load_grid
+
+DONE, BAD_INPUT = 0, 2
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = argparse.ArgumentParser(prog="kd-analysis", description="Tables of a distillation grid, from its records.")
+    commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    table = commands.add_parser("table", help="the gain and compression table, as markdown")
+    table.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
+    table.add_argument("--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)")
+    table.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        text = table(args.storage, args.grid)
+        if args.output is None:
+            print(text, end="")
+        else:
+            args.output.write_text(text, encoding="utf-8")
+    except AnalysisError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except OSError as error:
+        print(f"error: {args.output or args.storage}: {error.strerror or error}", file=sys.stderr)
+        return BAD_INPUT
+    return DONE
+
+
+def table(storage: str, grid: str | None = None) -> str:
+    """The gain and compression table of a grid, as markdown."""
+    # polars' frames and scipy come with it: --help does not wait for them.
+    from analysis.tables import markdown_table
+
+    return markdown_table(load_grid(storage, grid))

@@ -1,0 +1,170 @@
+"""Write finished stages to Weights & Biases, from their records: a run a teacher or cell, grouped by grid.
+
+The run's id is the stage's id, so a stage that is written again continues its run. It all happens in one thread of
+the launching process, so that no cell waits for it, and whatever goes wrong is one warning, never a failed stage.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import polars as pl
+
+from analysis.load import FOLDERS, Reader, parse_record
+from analysis.schema import METRICS, POINTS, RECORD
+
+Mode = Literal["offline", "online", "disabled"]
+
+PROJECT = "kd-grid"
+MARK = "wandb/written.json"
+
+_METRIC_FIELDS = {f"{split}_{metric}_{point}" for split in ("val", "test") for metric in METRICS for point in POINTS}
+_CONFIG_FIELDS = (
+    *("kind", "dataset", "teacher", "student", "mode", "method", "temperature", "alpha", "seed", "epochs"),
+    *("teacher_id", "logits_id", "parameters", "size_bytes", "macs", "precision", "device", "threads", "workers"),
+    *("code_version", "dataset_fingerprint"),
+)
+_JSON_FIELDS = ("recipe", "versions", "teacher_args", "student_args")
+
+
+class Exporter:
+    """`add` takes stage ids from any thread; leaving the context waits until all are written.
+
+    mode None: online where wandb finds a key, offline otherwise. Offline runs lie in <storage>/grids/<grid>/wandb
+    (for a storage by URL, in ./wandb).
+    """
+
+    def __init__(self, storage: str, grid: str, *, mode: Mode | None, warn: Callable[[str], None]) -> None:
+        self.grid, self.warn = grid, warn
+        self.mode: Mode | None = mode
+        self.folder = Path.cwd() if "://" in storage else Path(storage) / "grids" / grid
+        self.reader = Reader(storage)
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._written: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        if self.mode != "disabled":
+            self._thread.start()
+        return self
+
+    def add(self, stage_id: str) -> None:
+        """Have a finished stage written; ids that are no teacher or cell of the grid are passed over."""
+        self._queue.put(stage_id)
+
+    def add_all(self) -> None:
+        """Have every stage of the grid written that is finished and was not written in this mode before."""
+        self._queue.put("*")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.mode != "disabled" and error is None:
+            self._queue.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        failed = False
+        while (item := self._queue.get()) is not None:
+            if failed:
+                continue
+            try:
+                self._open()
+                for stage_id in list(self._rows) if item == "*" else [item]:
+                    self._write(stage_id)
+            except Exception as error:  # whatever W&B does wrong, the grid goes on
+                failed = True
+                detail = " ".join(f"{type(error).__name__}: {error}".split())
+                self.warn(f"warning: Weights & Biases: {detail}; nothing more is logged there (--wandb disabled)")
+
+    def _open(self) -> None:
+        """Read the plan and what was written before; settle the mode."""
+        if self._rows:
+            return
+        plan = json.loads(self.reader.read(f"grids/{self.grid}/plan.json"))
+        self._rows = {row["stage_id"]: row for row in plan["rows"]}
+        mark = self.folder / MARK
+        if mark.is_file():
+            self._written = json.loads(mark.read_text())
+        if self.mode is None:
+            self.mode = default_mode()
+
+    def _write(self, stage_id: str) -> None:
+        row = self._rows.get(stage_id)
+        if row is None or self._written.get(stage_id) == self.mode:
+            return
+        folder = f"{FOLDERS[row['kind']]}/{stage_id}"
+        try:
+            record = parse_record(self.reader.read(f"{folder}/record.json"))
+        except FileNotFoundError:
+            return
+        curve = pl.read_parquet(io.BytesIO(self.reader.read(f"{folder}/curve.parquet")))
+        assert self.mode is not None
+        write_run(record, row, curve, grid=self.grid, mode=self.mode, folder=self.folder)
+        self._written[stage_id] = self.mode
+        mark = self.folder / MARK
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        temporary = mark.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(self._written, indent=1))
+        temporary.replace(mark)
+
+
+def default_mode() -> Mode:
+    """Online where wandb finds a key (environment, settings, netrc), unless WANDB_MODE says otherwise."""
+    wanted = os.environ.get("WANDB_MODE")
+    if wanted in ("offline", "disabled"):
+        return "disabled" if wanted == "disabled" else "offline"
+    import wandb
+
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+
+
+def write_run(
+    record: dict[str, Any], row: dict[str, Any], curve: pl.DataFrame, *, grid: str, mode: Mode, folder: Path
+) -> None:
+    """One finished stage as a run: config, a point an epoch, and the record's metrics as its summary."""
+    import wandb
+
+    config = {name: record[name] for name in _CONFIG_FIELDS if record[name] is not None}
+    config |= {name: json.loads(record[name]) for name in _JSON_FIELDS if record[name] is not None}
+    config |= {"grid": grid, "stage_id": record["stage_id"]}
+    config |= {f"{role}_label": row[role] for role in ("teacher", "student") if row[role] is not None}
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        id=record["stage_id"],
+        name=title(row),
+        group=grid,
+        job_type=row["mode"] if row["kind"] == "cell" else "teacher",
+        tags=[label for label in (record["dataset"], row["teacher"], row["student"]) if label],
+        config=config,
+        mode=mode,
+        dir=str(folder),
+        resume="allow" if mode == "online" else None,
+        reinit="finish_previous",
+        settings=wandb.Settings(
+            console="off", silent=True, x_disable_stats=True, x_disable_meta=True, init_timeout=60, save_code=False
+        ),
+    )
+    for point in curve.iter_rows(named=True):
+        run.log({name: value for name, value in point.items() if value is not None}, step=point["epoch"])
+    summary = [n for n in RECORD if n in _METRIC_FIELDS or n.startswith(("best_", "seconds_", "latency_"))]
+    run.summary.update({name: record[name] for name in summary if record[name] is not None})
+    run.finish()
+
+
+def title(row: dict[str, Any]) -> str:
+    """'ResNet from ViT, seed 0', 'ResNet alone, seed 0', 'teacher ViT'."""
+    if row["kind"] == "teacher":
+        return f"teacher {row['teacher']}"
+    how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
+    varying = "" if row["mode"] == "baseline" else f", T {row['temperature']:g}, alpha {row['alpha']:g}"
+    return f"{row['student']} {how}, seed {row['seed']}{varying}"

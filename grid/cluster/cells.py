@@ -1,0 +1,104 @@
+"""Run cells with Ray Tune: one trial a cell, handed out by the schedule, in worker processes that are reused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from grid.cluster.session import Capacity
+from grid.cluster.trial import train_cell
+from grid.plan import CellStage, stage_to_json
+from grid.schedule import Schedule
+from grid.store import Store
+
+MAX_WORKER_DEATHS = 3
+
+
+def run_cells(
+    schedule: Schedule,
+    store: Store,
+    capacity: Capacity,
+    *,
+    busy_lanes: Callable[[], int],
+    finish: Callable[[CellStage, str | None], None],
+    scratch: str,
+    run: dict[str, str],
+) -> None:
+    """Run every cell that the schedule hands out; returns when it has none left. Must be called in the main thread."""
+    cells = sum(schedule.state(cell) == "waiting" for cell in schedule.plan.cells)
+    # With a search algorithm, Tune would otherwise keep a single trial waiting for its worker.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, capacity.slots(0)))
+    tuner = tune.Tuner(
+        tune.with_resources(train_cell, capacity.cell.as_dict()),
+        tune_config=tune.TuneConfig(
+            search_alg=_Cells(schedule, store, capacity, busy_lanes=busy_lanes, finish=finish, run=run),
+            num_samples=cells,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"cell-{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"cell-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="cells",
+            storage_path=scratch,
+            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+class _Cells(Searcher):  # type: ignore[misc]
+    """Gives Tune the next ready cell whenever a slot is free, and the schedule what became of it."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        store: Store,
+        capacity: Capacity,
+        *,
+        busy_lanes: Callable[[], int],
+        finish: Callable[[CellStage, str | None], None],
+        run: dict[str, str],
+    ) -> None:
+        super().__init__()
+        self.schedule, self.capacity, self.busy_lanes, self.finish = schedule, capacity, busy_lanes, finish
+        self.common = {"storage": store.url, "threads": capacity.cell.cpus, "run": run}
+        self.given: dict[str, CellStage] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        if not self.schedule.cells_left():
+            return Searcher.FINISHED
+        if self.schedule.running_cells() >= self.capacity.slots(self.busy_lanes()):
+            return None
+        cell = self.schedule.next_cell()
+        if cell is None:
+            return None
+        self.given[trial_id] = cell
+        return {"stage": stage_to_json(cell), **self.common}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        cell = self.given.pop(trial_id, None)
+        if cell is None:
+            return
+        if error:
+            self.finish(cell, f"its worker process died {MAX_WORKER_DEATHS + 1} times (out of memory?)")
+        else:
+            self.finish(cell, (result or {}).get("error") or None)
+
+    # Tune keeps copies of its search algorithm to resume from; here the store knows what is done.
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Searcher, ())
+
+    def save(self, checkpoint_path: str) -> None:
+        pass
+
+    def restore(self, checkpoint_path: str) -> None:
+        pass

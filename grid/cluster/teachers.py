@@ -1,0 +1,83 @@
+"""Train a teacher with Ray Train: one TorchTrainer a teacher, 1..N data-parallel workers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from grid.cluster.session import Capacity
+from grid.plan import TeacherStage, stage_from_json, stage_to_json
+from grid.records import record_from_json
+from grid.stages import Runtime, execute, run_trainable
+from grid.store import FAILURE, Store
+from kd.train import Shard
+
+log = logging.getLogger("kd_grid")
+
+MAX_WORKER_DEATHS = 3
+
+
+def train_teacher(
+    stage: TeacherStage, store: Store, capacity: Capacity, *, scratch: str, run: dict[str, str]
+) -> str | None:
+    """Returns None, or the error on one line. Worker deaths are retried from the teacher's own checkpoint."""
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={
+            "stage": stage_to_json(stage),
+            "storage": store.url,
+            "threads": capacity.teacher_worker.cpus,
+            "run": run,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=capacity.teacher_workers,
+            use_gpu=capacity.teacher_worker.gpus > 0,
+            resources_per_worker=capacity.teacher_worker.as_dict(),
+        ),
+        run_config=RunConfig(
+            name=f"teacher-{stage.id}",
+            storage_path=scratch,
+            failure_config=FailureConfig(max_failures=MAX_WORKER_DEATHS),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # Ray's own failures, after its retries
+        if store.is_done(stage):
+            log.warning("teacher %s is done; Ray Train ended with %s", stage.id, error)
+            return None
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    if store.is_done(stage):
+        return None
+    failure = store.failure(stage)
+    return str(failure["error"]) if failure else "its workers ended without a result"
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """Runs in each Ray Train worker. An error of the code becomes the stage's failure and is not retried."""
+    from ray.train.torch import get_device, prepare_model
+
+    stage = stage_from_json(config["stage"])
+    assert isinstance(stage, TeacherStage)
+    store = Store(config["storage"])
+    context = ray.train.get_context()
+    shard = Shard(context.get_world_rank(), context.get_world_size())
+    runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
+
+    def work() -> None:
+        run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
+
+    if shard.world == 1:
+        execute(stage, store, runtime, work)
+        return
+    # With several workers the others wait in a collective: the error must end the group, once.
+    failure = f"{stage.folder}/{FAILURE}"
+    if store.exists(failure) and record_from_json(store.read(failure))["launch"] == runtime.launch:
+        return
+    error = execute(stage, store, runtime, work)
+    if error is not None:
+        raise RuntimeError(error)

@@ -1,0 +1,33 @@
+"""What runs in a Tune trial.
+
+torch and timm are imported by the first trial of a process, not by this module: Tune cancels a worker that is still
+starting whenever another one becomes free for its trial, so a slow start would leave slots empty while cells are short.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+
+
+def train_cell(config: dict[str, Any]) -> None:
+    """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
+    import gc
+
+    import torch
+
+    from grid.plan import CellStage, stage_from_json
+    from grid.stages import Runtime, execute, run_trainable
+    from grid.store import Store
+
+    stage = stage_from_json(config["stage"])
+    assert isinstance(stage, CellStage)
+    store = Store(config["storage"])
+    runtime = Runtime.here(threads=config["threads"], **config["run"])
+    error = execute(stage, store, runtime, lambda: run_trainable(stage, store, runtime))
+    if runtime.device == "cuda":
+        # The process lives on: the next cell must find the memory free.
+        gc.collect()
+        torch.cuda.empty_cache()
+    tune.report({"error": error or ""})

@@ -1,0 +1,123 @@
+"""What a plan would cost, before anything runs: models counted on the meta device, and the dry run's tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from grid.errors import UserError
+from grid.identity import canonical_json
+from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage, image_size
+from grid.spec import DatasetSpec, ModelSpec
+from kd.models.build import ModelError, ModelFacts, describe
+
+# A training step is a forward pass and a backward pass of about twice its cost.
+TRAINING_PASSES = 3
+
+
+def inspect_models(plan: Plan) -> dict[str, ModelFacts]:
+    """Facts of the grid's models by axis and label. Raises UserError for one that cannot be built or fed."""
+    spec = plan.spec
+    models: dict[str, ModelFacts] = {}
+    for axis, entries in (("teachers", spec.teachers), ("students", spec.students)):
+        for i, model in enumerate(entries):
+            try:
+                models[f"{axis}/{model.shown}"] = _describe(model, spec.dataset)
+            except ModelError as error:
+                raise UserError(f"grid {spec.name}: {axis}.{i}: {error}") from None
+    return models
+
+
+def _describe(model: ModelSpec, dataset: DatasetSpec) -> ModelFacts:
+    info = dataset.info
+    return describe(
+        model.name, args=model.args, classes=info.classes, channels=info.channels, size=image_size(model, dataset)
+    )
+
+
+def stage_costs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, float]:
+    """Multiply-adds of each stage that computes on a model, by stage id: training, or logits of every view."""
+    macs = {canonical_json(dict(key)): f.macs for key, f in _by_model(plan, facts)}
+    images = plan.data.spec_payload()["splits"]["train"]
+    costs: dict[str, float] = {}
+    for stage in plan.stages:
+        if isinstance(stage, TeacherStage | CellStage):
+            each = macs[canonical_json(_key(stage.model))]
+            costs[stage.id] = float(each * images * stage.recipe.epochs * TRAINING_PASSES)
+        elif isinstance(stage, LogitsStage):
+            costs[stage.id] = float(macs[canonical_json(_key(stage.teacher.model))] * images * stage.epochs)
+    return costs
+
+
+def _by_model(plan: Plan, facts: dict[str, ModelFacts]) -> list[tuple[dict[str, object], ModelFacts]]:
+    spec = plan.spec
+    named = [(f"teachers/{m.shown}", m) for m in spec.teachers] + [(f"students/{m.shown}", m) for m in spec.students]
+    return [(_key(model), facts[name]) for name, model in named]
+
+
+def _key(model: ModelSpec) -> dict[str, object]:
+    return {"name": model.name, "args": model.args, "image_size": model.image_size}
+
+
+def human(count: float) -> str:
+    """25_474 -> '25.5K', 85_875_556 -> '85.9M'."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+        if count >= limit:
+            return f"{count / limit:.1f}{unit}"
+    return f"{count:g}"
+
+
+def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console) -> None:
+    """The dry run: pairs, stages by kind, what is done and what would run."""
+    spec = plan.spec
+    console.print(f"Grid {spec.name}: {spec.description}".rstrip(": "), markup=False)
+    splits = plan.data.spec_payload()["splits"]
+    shown = ", ".join(f"{name} {size}" for name, size in splits.items())
+    console.print(f"Data set {spec.dataset.name} ({shown}), seeds {list(spec.seeds)}\n", markup=False)
+
+    models = _table("Model", "Role", "Parameters", "Size (MB)", "MACs")
+    for name, fact in facts.items():
+        role, label = name.split("/", 1)
+        size = f"{fact.size_bytes / 1e6:.2f}"
+        models.add_row(escape(label), role.removesuffix("s"), human(fact.parameters), size, human(fact.macs))
+    console.print(models, end="\n\n")
+
+    if "distilled" in spec.modes:
+        pairs = _table("Teacher", "Student", "Compression")
+        for teacher in spec.teachers:
+            for student in spec.students:
+                big, small = facts[f"teachers/{teacher.shown}"], facts[f"students/{student.shown}"]
+                ratio = f"{big.parameters / small.parameters:.1f}x"
+                pairs.add_row(escape(teacher.shown), escape(student.shown), ratio)
+        console.print(pairs, end="\n\n")
+
+    titles = plan.titles()
+    stages = _table("Stage", "Kind", "What", "State")
+    for stage in plan.stages:
+        stages.add_row(stage.id, _kind(stage), escape(titles[stage.id]), "done" if stage.id in done else "to run")
+    console.print(stages, end="\n\n")
+
+    counts = Counter(_kind(stage) for stage in plan.stages)
+    left = Counter(_kind(stage) for stage in plan.stages if stage.id not in done)
+    costs = stage_costs(plan, facts)
+    work = 2 * sum(cost for stage, cost in costs.items() if stage not in done)
+    summary = ", ".join(f"{count} {kind} ({left[kind]} to run)" for kind, count in counts.items())
+    console.print(f"{len(plan.stages)} stages: {summary}", markup=False)
+    console.print(f"Work to do: {human(work)}FLOPs" if work else "Nothing to do: everything is done already")
+
+
+def _table(*columns: str) -> Table:
+    numbers = ("Parameters", "Size (MB)", "MACs", "Compression")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left")
+    return table
+
+
+def _kind(stage: Stage) -> str:
+    if isinstance(stage, CellStage):
+        return stage.mode
+    return {"dataset": "data set", "logits": "teacher logits"}.get(stage.kind, stage.kind)

@@ -1,0 +1,190 @@
+"""What a person sees while a grid runs: bars and an estimate on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from grid.identity import canonical_json
+from grid.plan import CellStage, DatasetStage, Plan, Stage, TeacherStage
+from grid.records import Record
+from grid.schedule import State
+from grid.store import PROGRESS, Store
+
+POLL_SECONDS = 1.0
+
+
+def duration(seconds: float) -> str:
+    """'8 s', '2 min 5 s', '3 h 20 min'."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+class Estimate:
+    """Seconds left, from what finished stages took: a stage is expected to take what others of its model and recipe
+    took, or else its share of work at the pace so far."""
+
+    def __init__(self, costs: Mapping[str, float]) -> None:
+        self.costs = costs
+        self.slots = 1
+        self._taken: dict[str, list[float]] = defaultdict(list)
+        self._seconds = self._cost = 0.0
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        self._taken[self._key(stage)].append(seconds)
+        self._seconds += seconds
+        self._cost += self.costs.get(stage.id, 0.0)
+
+    def seconds(self, stage: Stage) -> float | None:
+        taken = self._taken.get(self._key(stage))
+        if taken:
+            return sum(taken) / len(taken)
+        if not self._cost:
+            return None
+        return self.costs.get(stage.id, 0.0) * self._seconds / self._cost
+
+    def left(self, waiting: list[Stage], running: Mapping[str, tuple[Stage, float]]) -> float | None:
+        """None while nothing has finished. `running`: stage and the fraction of it that is done, by id."""
+        work, longest = 0.0, 0.0
+        for stage, fraction in [*((s, 0.0) for s in waiting), *running.values()]:
+            expected = self.seconds(stage)
+            if expected is None:
+                return None
+            work += expected * (1 - fraction)
+            longest = max(longest, expected * (1 - fraction))
+        return max(work / self.slots, longest)
+
+    @staticmethod
+    def _key(stage: Stage) -> str:
+        if isinstance(stage, TeacherStage | CellStage):
+            payload = stage.spec_payload()
+            return canonical_json({"model": payload["model"], "recipe": payload["recipe"]})
+        return stage.kind
+
+
+class Reporter:
+    """Observes a schedule and tells the user. Use as a context manager around the run."""
+
+    def __init__(
+        self, plan: Plan, store: Store, console: Console, *, done: set[str], costs: Mapping[str, float]
+    ) -> None:
+        self.store, self.console = store, console
+        self.titles = plan.titles()
+        self.estimate = Estimate(costs)
+        self.waiting = {stage.id: stage for stage in plan.stages if stage.id not in done}
+        self.running: dict[str, tuple[Stage, float]] = {}
+        self.total, self.finished = len(self.waiting), 0
+        self.started = time.monotonic()
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._tasks: dict[str, TaskID] = {}
+        self._bars: Progress | None = None
+        self._overall: TaskID | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._bars = Progress(*columns, console=console, transient=True, refresh_per_second=4)
+
+    def __enter__(self) -> Self:
+        if self._bars is not None:
+            self._bars.start()
+            self._overall = self._bars.add_task("[bold]grid", total=self.total, unit="stages", note="")
+        self._watcher = threading.Thread(target=self._watch, name="progress", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._watcher.join()
+        if self._bars is not None:
+            self._bars.stop()
+
+    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+        with self._lock:
+            self.waiting.pop(stage.id, None)
+            if state == "running":
+                self._started(stage)
+            elif state == "done":
+                self._ended(stage, self._result(stage), style="green")
+            elif state == "failed":
+                self._ended(stage, f"FAILED: {error}", style="red")
+            elif state == "blocked":
+                self._ended(stage, error or "not run", style="yellow")
+
+    def _started(self, stage: Stage) -> None:
+        self.running[stage.id] = (stage, 0.0)
+        if self._bars is not None and not isinstance(stage, DatasetStage):
+            epochs = stage.recipe.epochs if isinstance(stage, TeacherStage | CellStage) else stage.epochs
+            title = escape(self.titles[stage.id])
+            self._tasks[stage.id] = self._bars.add_task(f"  {title}", total=epochs, unit="epochs", note="")
+
+    def _ended(self, stage: Stage, text: str, *, style: str) -> None:
+        self.running.pop(stage.id, None)
+        self.finished += 1
+        left = self.estimate.left(list(self.waiting.values()), self.running)
+        remaining = self.total - self.finished
+        hint = f"; about {duration(left)} left" if left is not None and remaining else ""
+        elapsed = duration(time.monotonic() - self.started)
+        count = f"[{self.finished:>{len(str(self.total))}}/{self.total} {elapsed:>11}]"
+        title = self.titles[stage.id]
+        if self._bars is None:
+            self.console.print(f"{count} {title}: {text}{hint}", markup=False, highlight=False)
+            return
+        self.console.print(f"{escape(count)} {escape(title)}: [{style}]{escape(text)}[/]", highlight=False)
+        if stage.id in self._tasks:
+            self._bars.remove_task(self._tasks.pop(stage.id))
+
+    def _result(self, stage: Stage) -> str:
+        record: Record = self.store.record(stage)
+        seconds = record["seconds_total"]
+        took = ""
+        if isinstance(seconds, float):
+            self.estimate.add(stage, seconds)
+            took = f" in {seconds:.1f} s"
+        top1 = record["test_top1_last"]
+        return (f"top-1 {100 * top1:.2f} %" if isinstance(top1, float) else "done") + took
+
+    def _watch(self) -> None:
+        """Read how far the running stages are from the storage, where their workers publish it."""
+        while not self._over.wait(POLL_SECONDS):
+            with self._lock:
+                stages = [stage for stage, _ in self.running.values()]
+            for stage in stages:
+                self._poll(stage)
+            if self._bars is not None and self._overall is not None:
+                with self._lock:
+                    left = self.estimate.left(list(self.waiting.values()), self.running)
+                    note = "estimating the time left" if left is None else f"about {duration(left)} left"
+                    self._bars.update(self._overall, completed=self.finished, note=note)
+
+    def _poll(self, stage: Stage) -> None:
+        try:
+            facts = json.loads(self.store.read(f"{stage.folder}/{PROGRESS}"))
+            epoch, epochs = int(facts["epoch"]), int(facts["epochs"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # not started yet, or just finished
+        with self._lock:
+            if stage.id in self.running:
+                self.running[stage.id] = (stage, epoch / epochs)
+            if self._bars is not None and stage.id in self._tasks:
+                self._bars.update(self._tasks[stage.id], completed=epoch)

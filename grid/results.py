@@ -1,0 +1,122 @@
+"""From a stage and what was measured to the values of its record."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from dataclasses import asdict
+from functools import lru_cache
+from importlib import metadata
+
+import polars as pl
+import torch
+from torch import nn
+
+from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable, image_size
+from grid.records import METRICS, Value
+from kd import measure
+from kd.data.dataset import DatasetMeta
+from kd.models.build import describe
+from kd.train import Row
+
+LATENCY_BATCH = 32
+LATENCY_RUNS = 50
+
+
+def axes_of(stage: Stage) -> dict[str, Value]:
+    """Where the stage stands in the grid, and the stages it was computed from."""
+    axes: dict[str, Value] = {"stage_id": stage.id, "kind": stage.kind}
+    if isinstance(stage, DatasetStage):
+        return axes | {"dataset": stage.dataset.name, "dataset_id": stage.id}
+    teacher = stage if isinstance(stage, TeacherStage) else None
+    if isinstance(stage, LogitsStage):
+        teacher = stage.teacher
+    if isinstance(stage, CellStage):
+        axes |= {
+            "student": stage.model.name,
+            "student_args": json.dumps(stage.model.args, sort_keys=True),
+            "mode": stage.mode,
+            "method": stage.method,
+            "temperature": stage.temperature,
+            "alpha": stage.alpha,
+            "seed": stage.seed,
+        }
+        if stage.logits is not None:
+            axes["logits_id"] = stage.logits.id
+            teacher = stage.logits.teacher
+    if teacher is not None:
+        axes |= {
+            "teacher": teacher.model.name,
+            "teacher_args": json.dumps(teacher.model.args, sort_keys=True),
+            "teacher_id": teacher.id,
+        }
+    if isinstance(stage, TeacherStage):
+        axes["seed"] = stage.model.seed
+    if isinstance(stage, TeacherStage | CellStage):
+        axes["recipe"] = json.dumps(asdict(stage.recipe), sort_keys=True)
+        axes["precision"] = stage.recipe.precision
+    data = stage.teacher.data if isinstance(stage, LogitsStage) else stage.data
+    return axes | {"dataset": data.dataset.name, "dataset_id": data.id}
+
+
+def metrics_of(curve: list[Row]) -> dict[str, Value]:
+    """Last and best points of a curve."""
+    evaluated = [row for row in curve if "test_top1" in row or "val_top1" in row]
+    last = curve[-1]
+    values: dict[str, Value] = {
+        "epochs": len(curve),
+        "train_loss_last": last["train_loss"],
+        "train_top1_last": last["train_top1"],
+    }
+    points = {"last": last}
+    if "val_top1" in last:
+        # max() keeps the first of equals: the earliest epoch.
+        points["best"] = max(evaluated, key=lambda row: float(row["val_top1"] or 0))
+        values["best_epoch"] = points["best"]["epoch"]
+    for point, row in points.items():
+        values |= {f"{s}_{m}_{point}": row.get(f"{s}_{m}") for s in ("val", "test") for m in METRICS}
+    if "test_top1" in last:
+        best = max(evaluated, key=lambda row: float(row["test_top1"] or 0))
+        values |= {"best_test_top1": best["test_top1"], "best_test_epoch": best["epoch"]}
+    return values
+
+
+def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: torch.device) -> dict[str, Value]:
+    """Size and cost of the trained model, with its latency on this device."""
+    spec, size = stage.model, image_size(stage.model, stage.data.dataset)
+    counted = describe(spec.name, args=spec.args, classes=meta.classes, channels=meta.channels, size=size)
+    timed = measure.latency(
+        model, channels=meta.channels, size=size, batch=LATENCY_BATCH, runs=LATENCY_RUNS, device=device
+    )
+    return {
+        **asdict(counted),
+        "latency_ms": timed.median_ms,
+        "latency_ms_q1": timed.q1_ms,
+        "latency_ms_q3": timed.q3_ms,
+        "latency_batch": timed.batch,
+        "latency_device": timed.device,
+    }
+
+
+def provenance(device: torch.device) -> dict[str, Value]:
+    return {
+        "versions": _versions(),
+        "device": measure.device_name(device),
+        "threads": torch.get_num_threads(),
+        "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+@lru_cache
+def _versions() -> str:
+    packages = ("torch", "torchvision", "timm", "numpy", "ray", "polars")
+    return json.dumps({"python": platform.python_version(), **{name: metadata.version(name) for name in packages}})
+
+
+def curve_to_parquet(curve: list[Row]) -> bytes:
+    """A row an epoch; the columns of epochs that were not evaluated are null."""
+    buffer = io.BytesIO()
+    columns = list(dict.fromkeys(key for row in curve for key in row))
+    pl.DataFrame({name: [row.get(name) for row in curve] for name in columns}, strict=False).write_parquet(buffer)
+    return buffer.getvalue()

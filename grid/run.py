@@ -1,0 +1,254 @@
+"""Run a plan: skip what is done, run the rest on Ray, and say what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import subprocess
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from grid.plan import CellStage, Plan, Stage
+from grid.schedule import Schedule, State, TeacherJob
+from grid.store import Store
+
+if TYPE_CHECKING:
+    from grid.cluster.session import Capacity
+
+log = logging.getLogger("kd_grid")
+
+PLAN = "plan.json"
+
+
+@dataclass
+class Outcome:
+    """What a launch did. reused: stages that were done before; errors: by stage id, of failed and blocked stages."""
+
+    plan: Plan
+    reused: int
+    done: int = 0
+    failed: list[Stage] = field(default_factory=list)
+    blocked: list[Stage] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """address: of a running Ray, None to start one here. cpus: of the Ray started here."""
+
+    address: str | None = None
+    cpus: int | None = None
+
+
+def grid_folder(plan: Plan) -> str:
+    return f"grids/{plan.spec.name}"
+
+
+def done_stages(plan: Plan, store: Store) -> set[str]:
+    """Ids of the plan's stages whose outputs are complete."""
+    return {stage.id for stage in plan.stages if store.is_done(stage)}
+
+
+def write_plan(plan: Plan, store: Store) -> None:
+    """Publish the plan as run, which tells the analysis what belongs to the grid and what each stage is called."""
+    rows = []
+    for row in plan.rows:
+        stage = row.stage
+        axes: dict[str, Any] = {
+            "kind": stage.kind,
+            "stage_id": stage.id,
+            "teacher": row.teacher,
+            "student": row.student,
+        }
+        if isinstance(stage, CellStage):
+            axes |= {"mode": stage.mode, "seed": stage.seed, "method": stage.method}
+            axes |= {"temperature": stage.temperature, "alpha": stage.alpha}
+            axes |= {"teacher_id": stage.logits.teacher.id if stage.logits is not None else None}
+        rows.append(axes)
+    document = {
+        "schema_version": 1,
+        "grid": plan.spec.name,
+        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "spec": json.loads(plan.spec.model_dump_json()),
+        "stages": [{"id": stage.id, "kind": stage.kind} for stage in plan.stages],
+        "rows": rows,
+    }
+    store.write(f"{grid_folder(plan)}/{PLAN}", json.dumps(document, indent=1).encode())
+
+
+def run_grid(
+    plan: Plan, store: Store, options: Options, console: Console, *, on_done: Callable[[Stage], None]
+) -> Outcome:
+    """Run what is not done yet. on_done is told of every stage that finishes, from any thread.
+
+    Raises UserError before Ray starts for a model that cannot be built; errors of stages are in the outcome instead.
+    """
+    done = done_stages(plan, store)
+    outcome = Outcome(plan, reused=len(done))
+    needed = [s for s in plan.stages if s.kind != "logits" and s.id not in done]
+    if not needed:
+        return outcome
+    # Models come with torch and timm: not before there is something to do.
+    from grid.preview import inspect_models, stage_costs
+
+    costs = stage_costs(plan, inspect_models(plan))
+    return _Run(plan, store, options, console, on_done=on_done, done=done, costs=costs, outcome=outcome).run()
+
+
+class _Run:
+    """One launch: the teachers' lanes in threads, the cells in the main thread."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        options: Options,
+        console: Console,
+        *,
+        on_done: Callable[[Stage], None],
+        done: set[str],
+        costs: dict[str, float],
+        outcome: Outcome,
+    ) -> None:
+        from grid.progress import Reporter
+
+        self.plan, self.store, self.options, self.console = plan, store, options, console
+        self.outcome, self._on_done = outcome, on_done
+        self.reporter = Reporter(plan, store, console, done=done, costs=costs)
+        self.schedule = Schedule(plan, done=done, costs=costs, observer=self)
+        self.launch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.run_facts = {"launch": self.launch, "code_version": code_version()}
+        self.jobs: deque[TeacherJob] = deque()
+        self.busy = 0
+
+    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+        self.reporter.on_change(stage, state, error)
+        if state == "done":
+            self.outcome.done += 1
+            self._on_done(stage)
+        elif state == "failed":
+            self.outcome.failed.append(stage)
+        elif state == "blocked":
+            self.outcome.blocked.append(stage)
+
+    def run(self) -> Outcome:
+        from grid.cluster.session import Capacity, log_folder, session
+
+        preparing = threading.Thread(target=self._prepare_dataset, name="dataset", daemon=True)
+        preparing.start()
+        try:
+            with session(self.options.address, cpus=self.options.cpus) as resources, self.reporter:
+                log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
+                capacity = Capacity.of(resources, self.plan.spec.resources)
+                self.reporter.estimate.slots = max(1, capacity.slots(0))
+                preparing.join()
+                if self.schedule.state(self.plan.data) in ("done", "reused"):
+                    self._run_stages(capacity)
+        except KeyboardInterrupt:
+            self.schedule.stop()
+            self.outcome.interrupted = True
+        self.outcome.errors = dict(self.schedule.errors)
+        return self.outcome
+
+    def _run_stages(self, capacity: Capacity) -> None:
+        from grid.cluster.cells import run_cells
+
+        scratch_path = f"{grid_folder(self.plan)}/ray/{self.launch}"
+        scratch = self.store.location(scratch_path)
+        self.jobs.extend(self.schedule.teacher_jobs())
+        self.busy = capacity.lanes(len(self.jobs)) if self.jobs else 0
+        lanes = [
+            threading.Thread(target=self._lane, args=(capacity, scratch), name=f"teachers-{i}", daemon=True)
+            for i in range(self.busy)
+        ]
+        for lane in lanes:
+            lane.start()
+        try:
+            if self.schedule.cells_left():
+                run_cells(
+                    self.schedule,
+                    self.store,
+                    capacity,
+                    busy_lanes=lambda: self.busy,
+                    finish=self._finish,
+                    scratch=scratch,
+                    run=self.run_facts,
+                )
+            for lane in lanes:
+                lane.join()
+        finally:
+            if self.store.is_local:
+                shutil.rmtree(Path(scratch), ignore_errors=True)
+                with contextlib.suppress(OSError):  # another launch may be using it
+                    Path(scratch).parent.rmdir()
+
+    def _prepare_dataset(self) -> None:
+        data = self.plan.data
+        if self.schedule.state(data) == "reused":
+            return
+        from grid.stages import Runtime, execute, prepare_dataset
+
+        self.schedule.start(data)
+        runtime = Runtime(launch=self.launch, code_version=self.run_facts["code_version"])
+        self._finish(data, execute(data, self.store, runtime, lambda: prepare_dataset(data, self.store, runtime)))
+
+    def _lane(self, capacity: Capacity, scratch: str) -> None:
+        """Train teachers and compute their logits, one after the other, until no job is left."""
+        from grid.cluster.logits import compute_teacher_logits
+        from grid.cluster.teachers import train_teacher
+
+        while True:
+            try:
+                job = self.jobs.popleft()
+            except IndexError:
+                self.busy -= 1
+                return
+            if job.train:
+                train = partial(train_teacher, job.teacher, self.store, capacity, scratch=scratch, run=self.run_facts)
+                self._work(job.teacher, train)
+            for stream in job.logits:
+                # A teacher that failed has blocked its streams.
+                if self.schedule.state(stream) == "waiting":
+                    compute = partial(compute_teacher_logits, stream, self.store, capacity, run=self.run_facts)
+                    self._work(stream, compute)
+
+    def _work(self, stage: Stage, work: Callable[[], str | None]) -> None:
+        self.schedule.start(stage)
+        try:
+            error = work()
+        except Exception as problem:  # a lane must go on with its other teachers
+            log.exception("stage %s", stage.id)
+            error = " ".join(f"{type(problem).__name__}: {problem}".split())
+        self._finish(stage, error)
+
+    def _finish(self, stage: Stage, error: str | None) -> None:
+        if error is not None and self.store.failure(stage) is None:
+            # Its worker died before it could write a record of its own.
+            from grid.stages import record_failure
+
+            record_failure(stage, self.store, error, launch=self.launch)
+        self.schedule.finish(stage, error)
+
+
+def code_version() -> str:
+    """The installed version, with the commit when it runs from a checkout ('+' marks uncommitted changes)."""
+    version = "unknown"
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        version = metadata.version("kd-grid")
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return f"{version} ({subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()})"
+    return version

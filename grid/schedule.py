@@ -1,0 +1,126 @@
+"""What may run next: the plan's stages, their state and their order. No Ray, no clocks of its own; thread-safe."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage
+
+State = Literal["waiting", "running", "done", "reused", "failed", "blocked"]
+
+
+class Observer(Protocol):
+    """Told of every change, from whichever thread makes it, one at a time."""
+
+    def on_change(self, stage: Stage, state: State, error: str | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class TeacherJob:
+    """A teacher to train (unless it is done) and then its logits to compute, in one go."""
+
+    teacher: TeacherStage
+    train: bool
+    logits: tuple[LogitsStage, ...]
+
+
+class Schedule:
+    """States of a plan's stages. Teachers run on a lane of their own beside the cells; a cell is handed out as soon as
+    what it needs is done. `costs`: relative work a stage, so that the longest cells start first."""
+
+    def __init__(self, plan: Plan, *, done: set[str], costs: Mapping[str, float], observer: Observer) -> None:
+        self.plan = plan
+        self.observer = observer
+        self._costs = costs
+        self._lock = threading.RLock()
+        self._stages: dict[str, Stage] = {stage.id: stage for stage in plan.stages}
+        self._states: dict[str, State] = {stage: "reused" if stage in done else "waiting" for stage in self._stages}
+        self.errors: dict[str, str] = {}
+        needed = {cell.logits.id for cell in plan.cells if cell.logits is not None and cell.id not in done}
+        for stage in plan.logits:
+            if stage.id not in needed:
+                self._states[stage.id] = "reused"
+        self._stopped = False
+
+    def state(self, stage: Stage) -> State:
+        with self._lock:
+            return self._states[stage.id]
+
+    def states(self) -> dict[str, State]:
+        with self._lock:
+            return dict(self._states)
+
+    def pending(self) -> list[Stage]:
+        """Stages not finished yet, in the plan's order."""
+        with self._lock:
+            return [s for s in self._stages.values() if self._states[s.id] in ("waiting", "running")]
+
+    def teacher_jobs(self) -> list[TeacherJob]:
+        """What the teachers' lane has to do, the teacher that most cells wait for first."""
+        with self._lock:
+            jobs = []
+            for teacher in self.plan.teachers:
+                streams = [s for s in self.plan.logits if s.teacher.id == teacher.id]
+                waiting = tuple(s for s in streams if self._states[s.id] == "waiting")
+                train = self._states[teacher.id] == "waiting"
+                if train or waiting:
+                    jobs.append(TeacherJob(teacher, train, waiting))
+            return sorted(jobs, key=lambda job: self._costs.get(job.teacher.id, 0))
+
+    def next_cell(self) -> CellStage | None:
+        """The most expensive waiting cell whose inputs are done, marked as running; None where there is none now."""
+        with self._lock:
+            if self._stopped:
+                return None
+            ready = [
+                cell
+                for cell in self.plan.cells
+                if self._states[cell.id] == "waiting"
+                and (cell.logits is None or self._states[cell.logits.id] in ("done", "reused"))
+            ]
+            if not ready:
+                return None
+            cell = max(ready, key=lambda cell: self._costs.get(cell.id, 0))
+            self.start(cell)
+            return cell
+
+    def cells_left(self) -> bool:
+        """Whether any cell may still be handed out."""
+        with self._lock:
+            return not self._stopped and any(self._states[cell.id] == "waiting" for cell in self.plan.cells)
+
+    def running_cells(self) -> int:
+        with self._lock:
+            return sum(self._states[cell.id] == "running" for cell in self.plan.cells)
+
+    def start(self, stage: Stage) -> None:
+        self._set(stage, "running")
+
+    def finish(self, stage: Stage, error: str | None = None) -> None:
+        """Mark a stage as done, or as failed with what it blocks."""
+        with self._lock:
+            self._set(stage, "failed" if error else "done", error)
+            if error:
+                self._block(stage, error)
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        with self._lock:
+            self._stopped = True
+
+    def _block(self, failed: Stage, error: str) -> None:
+        for stage in self._stages.values():
+            if self._states[stage.id] == "waiting" and failed.id in stage.inputs().values():
+                reason = f"not run: {failed.kind} {failed.id} failed"
+                self._set(stage, "blocked", reason)
+                self._block(stage, reason)
+
+    def _set(self, stage: Stage, state: State, error: str | None = None) -> None:
+        with self._lock:
+            self._states[stage.id] = state
+            if error:
+                self.errors[stage.id] = error
+            self.observer.on_change(stage, state, error)

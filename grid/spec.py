@@ -1,0 +1,229 @@
+"""GridSpec: what a user asks for. Frozen and strict; unknown keys are refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from kd.data.catalog import CATALOG, DatasetInfo
+from kd.recipe import Recipe
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+
+Mode = Literal["baseline", "distilled"]
+Method = Literal["kd"]
+
+
+def _one_or_many(value: Any) -> Any:
+    """An axis with one value may be written without brackets."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = [v for i, v in enumerate(values) if v in values[:i]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice")
+    return values
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DatasetSpec(Strict):
+    """Which images, and how they are split. None: all that the other splits leave (train), the official test set or
+    none where there is no official one (test)."""
+
+    name: str
+    train_size: int | None = Field(default=None, ge=1)
+    val_size: int = Field(default=0, ge=0)
+    test_size: int | None = Field(default=None, ge=1)
+    split_seed: int = Field(default=0, ge=0)
+
+    @property
+    def info(self) -> DatasetInfo:
+        return CATALOG[self.name]
+
+    @model_validator(mode="after")
+    def _known_and_large_enough(self) -> Self:
+        if self.name not in CATALOG:
+            raise ValueError(f"unknown data set {self.name!r}; known: {', '.join(sorted(CATALOG))}")
+        if self.info.test_images is None and self.test_size is None:
+            raise ValueError(f"{self.name} has no official test set: give test_size")
+        if self.info.test_images is not None and self.test_size is not None:
+            raise ValueError(f"{self.name} has an official test set of {self.info.test_images}: leave test_size out")
+        wanted = (self.train_size or 1) + self.val_size + (self.test_size or 0)
+        if wanted > self.info.pool_images:
+            raise ValueError(f"the splits ask for {wanted} images, {self.name} has {self.info.pool_images}")
+        return self
+
+
+class ModelSpec(Strict):
+    """A model by timm's name or one of ours, with its constructor's arguments.
+
+    label: how tables call it (default: its name). image_size: views are resized to it (default: the native grid).
+    recipe: what differs from the grid's recipe for this model.
+    """
+
+    name: str
+    args: dict[str, Any] = Field(default_factory=dict)
+    pretrained: bool = False
+    image_size: int | None = Field(default=None, ge=1)
+    label: str = ""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("args")
+    @classmethod
+    def _args_are_ours_to_set(cls, args: dict[str, Any]) -> dict[str, Any]:
+        for taken in ("num_classes", "in_chans", "pretrained"):
+            if taken in args:
+                raise ValueError(f"{taken} follows from the data set or the entry itself: leave it out of args")
+        return args
+
+    @property
+    def shown(self) -> str:
+        return self.label or self.name
+
+
+class TeacherSpec(ModelSpec):
+    """A teacher is trained once, from this seed."""
+
+    seed: int = Field(default=0, ge=0)
+
+
+class Resources(Strict):
+    """What one worker holds while it runs. Nothing here changes a result's id.
+
+    teacher_workers: data-parallel workers a teacher. gpus_*: None means one GPU a teacher worker and a quarter of one
+    a cell where Ray has GPUs, none otherwise. concurrency: at most this many cells at a time (None: what fits).
+    """
+
+    teacher_workers: int = Field(default=1, ge=1)
+    cpus_per_teacher_worker: int = Field(default=1, ge=1)
+    gpus_per_teacher_worker: float | None = Field(default=None, ge=0)
+    cpus_per_cell: int = Field(default=1, ge=1)
+    gpus_per_cell: float | None = Field(default=None, ge=0)
+    concurrency: int | None = Field(default=None, ge=1)
+
+
+Seed = Annotated[int, Field(ge=0)]
+Temperature = Annotated[float, Field(gt=0)]
+Alpha = Annotated[float, Field(ge=0, le=1)]
+
+
+class GridSpec(Strict):
+    """teachers x students x modes x seeds, and for distilled cells x method x temperature x alpha."""
+
+    name: str
+    description: str = ""
+    dataset: DatasetSpec
+    teachers: tuple[TeacherSpec, ...] = ()
+    students: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
+    modes: Annotated[tuple[Mode, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = ("baseline", "distilled")
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0,)
+    method: Annotated[tuple[Method, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = ("kd",)
+    temperature: Annotated[tuple[Temperature, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (4.0,)
+    alpha: Annotated[tuple[Alpha, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0.5,)
+    recipe: Recipe = Field(default_factory=Recipe)
+    resources: Resources = Field(default_factory=Resources)
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r}: use letters, digits and . _ + - (it becomes a folder's name)")
+        return name
+
+    @field_validator("modes", "seeds", "method", "temperature", "alpha")
+    @classmethod
+    def _axis_values_are_distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _distinct(values)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if "distilled" in self.modes and not self.teachers:
+            raise ValueError("teachers is empty: distilled cells need at least one (or set modes: [baseline])")
+        for axis in ("teachers", "students"):
+            labels = [model.shown for model in getattr(self, axis)]
+            twice = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
+            if twice is not None:
+                raise ValueError(f"two {axis} are called {twice!r}: give each a label of its own")
+            for i, model in enumerate(getattr(self, axis)):
+                try:
+                    self.recipe_of(model)
+                except ValidationError as error:
+                    raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
+        return self
+
+    def recipe_of(self, model: ModelSpec) -> Recipe:
+        """The grid's recipe with the model's overrides. Raises pydantic's ValidationError."""
+        merged = _merge(asdict(self.recipe), model.recipe)
+        recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(merged), strict=True)
+        return recipe
+
+
+def _merge(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in override.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merged[key] = _merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def describe(error: ValidationError, root: Any, *, prefix: str = "") -> str:
+    """The first problem of a validation error on one line: where, what, and for an unknown key the nearest known."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = [str(part) for part in first["loc"]]
+    where = ".".join([prefix, *path] if prefix else path)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys(root, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        text = f"{where}: unknown key; {hint}"
+    else:
+        message = str(first["msg"]).removeprefix("Value error, ")
+        given = first.get("input")
+        shown = "" if first["type"] == "value_error" or isinstance(given, dict | list) else f" (got {given!r})"
+        text = f"{where}: {message}{shown}" if where else message
+    more = len(problems) - 1
+    return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _known_keys(root: Any, path: list[str]) -> list[str]:
+    """The keys allowed at a path of the schema, read from its JSON schema."""
+    schema = TypeAdapter(root).json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in node:
+            node = definitions[node["$ref"].rsplit("/", 1)[-1]]
+        return node
+
+    node = resolve(schema)
+    for part in path:
+        child = node["items"] if part.isdigit() else node.get("properties", {}).get(part, {})
+        node = resolve(child)
+    return list(node.get("properties", {}))

@@ -1,0 +1,173 @@
+"""Where results live: a folder or a URL, through fsspec. Every file is published whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import uuid
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from grid.errors import UserError
+from grid.identity import canonical_json
+from grid.plan import LogitsStage, Stage
+from grid.records import Record, RecordError, record_from_json
+
+RECORD = "record.json"
+FAILURE = "failure.json"
+TRACEBACK = "failure.txt"
+IDENTITY = "identity.json"
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "model.safetensors"
+CURVE = "curve.parquet"
+PROGRESS = "progress.json"
+
+
+class IdentityMismatchError(UserError):
+    """What lies under an id was computed from something else."""
+
+
+class Store:
+    """Files under one root. Paths given to its methods are relative, with forward slashes.
+
+    A write is atomic: local files are written beside their place, synced and renamed; object stores publish a
+    finished upload. A reader never sees half a file.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(os.path.expanduser(url))
+        except (ValueError, ImportError) as error:
+            raise UserError(f"--storage {url}: {error}") from None
+        self._local = isinstance(self._fs, LocalFileSystem)
+        self.url = self._root if self._local else url
+
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        return (Store, (self.url,))
+
+    @property
+    def is_local(self) -> bool:
+        return self._local
+
+    def location(self, path: str) -> str:
+        """Where a relative path lies, for people and for messages."""
+        return f"{self.url.rstrip('/')}/{path}"
+
+    def _full(self, path: str) -> str:
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{path!r} leaves the storage")
+        return f"{self._root.rstrip('/')}/{path}"
+
+    def exists(self, path: str) -> bool:
+        return bool(self._fs.exists(self._full(path)))
+
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError."""
+        data: bytes = self._fs.cat_file(self._full(path))
+        return data
+
+    def write(self, path: str, data: bytes) -> None:
+        """Publish a file atomically, replacing any."""
+        full = self._full(path)
+        if not self._local:
+            self._fs.pipe_file(full, data)
+            return
+        Path(full).parent.mkdir(parents=True, exist_ok=True)
+        temporary = f"{full}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, full)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is already gone is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._full(path))
+
+    def names(self, folder: str) -> list[str]:
+        """Names in a folder, sorted; none where there is no such folder."""
+        try:
+            entries = self._fs.ls(self._full(folder), detail=False, refresh=True)
+        except FileNotFoundError:
+            return []
+        return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def local_folder(self, folder: str) -> Path:
+        """A folder's files on this machine's disk: the folder itself, or a copy made once per machine."""
+        if self._local:
+            return Path(self._full(folder))
+        cache = Path(tempfile.gettempdir()) / f"kd-grid-cache-{os.getuid()}" / folder
+        for name in self.names(folder):
+            target = cache / name
+            if not target.exists():
+                cache.mkdir(parents=True, exist_ok=True)
+                part = cache / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
+                part.write_bytes(self.read(f"{folder}/{name}"))
+                part.replace(target)
+        return cache
+
+    def check_writable(self) -> None:
+        """Write, read and remove a probe. Raises UserError saying what failed."""
+        probe = f"probe-{uuid.uuid4().hex[:8]}"
+        try:
+            self.write(probe, b"probe")
+            back = self.read(probe)
+            self.remove(probe)
+        except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
+            reason = getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"--storage {self.url}: cannot be written: {reason}") from None
+        if back != b"probe":
+            raise UserError(f"--storage {self.url}: what is written there does not come back the same")
+
+    # What the store knows of stages.
+
+    def claim(self, stage: Stage) -> None:
+        """Put the stage's canonical payload beside its outputs, or compare it with the one that is there.
+
+        Raises IdentityMismatchError where another payload lies under the same id.
+        """
+        path = f"{stage.folder}/{IDENTITY}"
+        payload = canonical_json(stage.payload).encode()
+        try:
+            found = self.read(path)
+        except FileNotFoundError:
+            self.write(path, payload)
+            return
+        if found != payload:
+            raise IdentityMismatchError(
+                f"{self.location(path)}: holds another computation than the one asked for under the same id; move that "
+                "folder away, or use another --storage"
+            )
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether the stage's outputs are complete. Raises as `claim` and `record` do."""
+        if not self.exists(f"{stage.folder}/{RECORD}"):
+            return False
+        self.claim(stage)
+        if isinstance(stage, LogitsStage):
+            epochs = self.record(stage)["epochs"]
+            return isinstance(epochs, int) and epochs >= stage.epochs
+        return True
+
+    def record(self, stage: Stage) -> Record:
+        """A done stage's record. Raises UserError where it cannot be read."""
+        path = f"{stage.folder}/{RECORD}"
+        try:
+            return record_from_json(self.read(path))
+        except RecordError as error:
+            raise UserError(f"{self.location(path)}: {error}; remove that folder to have it computed again") from None
+
+    def failure(self, stage: Stage) -> Record | None:
+        """The stage's last failure, if its last attempt failed."""
+        try:
+            return record_from_json(self.read(f"{stage.folder}/{FAILURE}"))
+        except (FileNotFoundError, RecordError):
+            return None

@@ -1,0 +1,65 @@
+"""Weights and training state as bytes, without pickle: safetensors for weights, `weights_only` for the rest."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+
+class CheckpointError(ValueError):
+    """The bytes are not a state this program wrote."""
+
+
+def weights_to_bytes(model: nn.Module) -> bytes:
+    """The state dict as safetensors, contiguous and on the CPU."""
+    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+
+
+def load_weights(model: nn.Module, data: bytes, *, what: str) -> None:
+    """Put saved weights into a model of the same shape. Raises CheckpointError naming `what` where they do not fit."""
+    try:
+        model.load_state_dict(safetensors.torch.load(data))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"{what}: these weights do not fit the model: {' '.join(str(error).split())}") from error
+
+
+def state_to_bytes(state: dict[str, Any]) -> bytes:
+    """A training state of tensors, numbers, strings, lists and dicts."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def state_from_bytes(data: bytes) -> dict[str, Any]:
+    """Raises CheckpointError for anything but a whole state written by `state_to_bytes`; never runs pickled code."""
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for bytes it cannot read
+        raise CheckpointError(f"not a training state: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"not a training state: {type(state).__name__}")
+    return state
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state with every tensor cloned, so that later steps do not change it."""
+    state: dict[str, Any] = _cloned(optimizer.state_dict())
+    return state
+
+
+def model_state(model: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {k: _cloned(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cloned(v) for v in value]
+    return value

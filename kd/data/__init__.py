@@ -1,0 +1,1 @@
+"""Image classification data in memory: what exists (catalog), reading it, splitting it, and its random views."""

@@ -1,0 +1,124 @@
+"""An image data set in memory: uint8 pixels and labels, split, with the statistics that normalisation needs.
+
+A prepared data set is one folder of `.npy` files and a `dataset.json`. The arrays are opened memory-mapped and
+copy-on-write: every process of a node shares one copy through the page cache, and a stray write stays private.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd.data.catalog import CATALOG
+from kd.data.digits import load_digits
+from kd.data.splits import stratified_draw
+
+SPLITS = ("train", "val", "test")
+LOADERS: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"digits": load_digits}
+
+
+class DatasetError(ValueError):
+    """The data are not what the grid asked for; the message names what differs."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """images_NCHW: uint8; labels_N: int64; both on the CPU."""
+
+    images_NCHW: Tensor
+    labels_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+@dataclass(frozen=True)
+class DatasetMeta:
+    """mean and std: per channel, of the training split's pixels scaled to [0, 1]. sha256: of the whole source."""
+
+    name: str
+    classes: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    meta: DatasetMeta
+    train: Split
+    val: Split
+    test: Split
+
+    def split(self, name: str) -> Split:
+        split: Split = getattr(self, name)
+        return split
+
+
+def prepare(
+    name: str, *, train_size: int | None, val_size: int, test_size: int | None, split_seed: int
+) -> tuple[DatasetMeta, dict[str, np.ndarray]]:
+    """Read a known data set and draw its splits. Returns its facts and its arrays by file stem ("train_images", ...).
+
+    train_size None takes all that val and test leave. test_size belongs to data sets without an official test set.
+    Raises DatasetError where the pixels are not those the catalog knows, or the splits cannot be drawn.
+    """
+    info = CATALOG[name]
+    images_NCHW, labels_N = LOADERS[name]()
+    sha256 = hashlib.sha256(images_NCHW.tobytes() + labels_N.tobytes()).hexdigest()
+    if sha256 != info.sha256:
+        raise DatasetError(
+            f"data set {name}: the images read hash to {sha256[:16]}, known is {info.sha256[:16]}; another release of "
+            "its source changed them, and results would not compare. Install the versions of constraints.txt"
+        )
+    sizes = {"test": test_size or 0, "val": val_size}
+    rest = len(labels_N) - sum(sizes.values())
+    sizes["train"] = rest if train_size is None else train_size
+    try:
+        drawn = stratified_draw(labels_N, sizes=sizes, seed=split_seed)
+    except ValueError as error:
+        raise DatasetError(f"data set {name}: {error}") from None
+    arrays: dict[str, np.ndarray] = {}
+    for split in SPLITS:
+        arrays[f"{split}_images"] = np.ascontiguousarray(images_NCHW[drawn[split]])
+        arrays[f"{split}_labels"] = labels_N[drawn[split]]
+    pixels_NCHW = arrays["train_images"].astype(np.float64) / 255
+    mean, std = pixels_NCHW.mean(axis=(0, 2, 3)), pixels_NCHW.std(axis=(0, 2, 3))
+    meta = DatasetMeta(
+        name=name,
+        classes=info.classes,
+        channels=info.channels,
+        mean=tuple(float(round(m, 6)) for m in mean),
+        std=tuple(float(round(s, 6)) for s in std),
+        sha256=sha256,
+    )
+    return meta, arrays
+
+
+def meta_to_json(meta: DatasetMeta) -> str:
+    return json.dumps(asdict(meta), indent=1)
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """A prepared folder, memory-mapped. Raises DatasetError where a file is missing or unreadable."""
+    try:
+        facts = json.loads((folder / "dataset.json").read_text())
+        meta = DatasetMeta(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})
+        splits = {
+            split: Split(
+                torch.from_numpy(np.load(folder / f"{split}_images.npy", mmap_mode="c")),
+                torch.from_numpy(np.load(folder / f"{split}_labels.npy")),
+            )
+            for split in SPLITS
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"prepared data set {folder}: {error}; delete the folder to have it made again") from error
+    return Dataset(meta, **splits)

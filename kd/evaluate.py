@@ -1,0 +1,72 @@
+"""Measure a classifier on a split: accuracy, likelihood, calibration, agreement with a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd.data.dataset import Split
+from kd.data.views import Pixels
+
+ECE_BINS = 15
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """top1, top5, agreement: fractions of the split. nll: mean negative log-likelihood in nats. ece: expected
+    calibration error over 15 equal bins of confidence (Guo et al., 2017). agreement: share of samples on which the
+    teacher predicts the same class (Stanton et al., 2021), None without a teacher."""
+
+    top1: float
+    top5: float
+    nll: float
+    ece: float
+    agreement: float | None = None
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, split: Split, pixels: Pixels, *, batch_size: int, device: torch.device) -> Tensor:
+    """Logits of the plain (unaugmented) images, float32 [N, C] on `device`, in sample order. Leaves the model as it
+    was: eval mode while predicting, no gradient, no buffer touched."""
+    was_training = model.training
+    model.eval()
+    batches = [
+        model(pixels(split.images_NCHW[start : start + batch_size].to(device))).float()
+        for start in range(0, len(split), batch_size)
+    ]
+    model.train(was_training)
+    return torch.cat(batches)
+
+
+def score(logits_NC: Tensor, labels_N: Tensor, *, teacher_logits_NC: Tensor | None = None) -> Metrics:
+    """Metrics of given logits. top5 is top-C where there are fewer than five classes."""
+    logits_NC, labels_N = logits_NC.float(), labels_N.to(logits_NC.device)
+    ranked_NK = logits_NC.topk(min(5, logits_NC.shape[1]), dim=1).indices
+    hits_NK = ranked_NK == labels_N[:, None]
+    agreement = None
+    if teacher_logits_NC is not None:
+        same_N = ranked_NK[:, 0] == teacher_logits_NC.to(logits_NC.device).argmax(dim=1)
+        agreement = same_N.float().mean().item()
+    return Metrics(
+        top1=hits_NK[:, 0].float().mean().item(),
+        top5=hits_NK.any(dim=1).float().mean().item(),
+        nll=F.cross_entropy(logits_NC, labels_N).item(),
+        ece=expected_calibration_error(logits_NC.softmax(dim=1), labels_N),
+        agreement=agreement,
+    )
+
+
+def expected_calibration_error(probabilities_NC: Tensor, labels_N: Tensor, *, bins: int = ECE_BINS) -> float:
+    """Sum over confidence bins of |accuracy - confidence|, weighted by the bin's share of samples.
+
+    Source: C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+    """
+    confidence_N, predicted_N = probabilities_NC.max(dim=1)
+    correct_N = (predicted_N == labels_N).double()
+    bin_N = (confidence_N * bins).ceil().long().clamp(1, bins) - 1
+    gap_K = torch.zeros(bins, dtype=torch.float64, device=confidence_N.device)
+    gap_K.index_add_(0, bin_N, correct_N - confidence_N.double())
+    return gap_K.abs().sum().item() / len(labels_N)

@@ -1,0 +1,1 @@
+"""Distillation losses: pure functions of logits, one family a file, always computed in float32."""

@@ -1,0 +1,101 @@
+"""How a model is trained, as data: frozen, checked on construction, free of heavy imports.
+
+The dataclasses are plain; `__pydantic_config__` only tells pydantic, where a grid file is read, to refuse unknown
+keys. Every default here is part of what a result's id means: a changed default needs a new stage version
+(`grid.plan.STAGE_VERSIONS`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+Optimizer = Literal["adamw", "adam", "sgd"]
+Schedule = Literal["constant", "cosine", "step"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """The augmentation policy, applied on the native pixel grid before any resize.
+
+    crop_padding: pixels of zero padding on each side before a random crop back to the native size.
+    horizontal_flip: mirror each view with probability 1/2.
+    stream: which stream of random views; the view of sample i in epoch e depends on (stream, e, i) alone.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    crop_padding: int = 0
+    horizontal_flip: bool = False
+    stream: int = 0
+
+    def __post_init__(self) -> None:
+        if self.crop_padding < 0:
+            raise ValueError(f"crop_padding must be >= 0, got {self.crop_padding}")
+        if self.stream < 0:
+            raise ValueError(f"stream must be >= 0, got {self.stream}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run: everything but the model, the data and the objective.
+
+    batch_size is the effective (global) batch, whatever the number of workers. learning_rate is the peak;
+    `warmup_epochs` rise to it linearly, then it follows `schedule`: "cosine" falls to 0 at the last step, "step"
+    multiplies by `step_factor` at each of `step_epochs`. momentum belongs to "sgd" alone. clip_norm bounds the
+    gradient's global L2 norm. evaluate_every is in epochs; the last epoch is always evaluated.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    schedule: Schedule = "cosine"
+    warmup_epochs: float = 0.0
+    step_epochs: tuple[int, ...] = ()
+    step_factor: float = 0.1
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    precision: Precision = "float32"
+    evaluate_every: int = 1
+    views: Views = field(default_factory=Views)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        for name in ("weight_decay", "momentum", "warmup_epochs", "step_factor"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be >= 0, got {value}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) is longer than epochs ({self.epochs})")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm must be > 0, got {self.clip_norm}")
+        if list(self.step_epochs) != sorted(set(self.step_epochs)) or any(e < 1 for e in self.step_epochs):
+            raise ValueError(f"step_epochs must be increasing and >= 1, got {list(self.step_epochs)}")
+        if bool(self.step_epochs) != (self.schedule == "step"):
+            raise ValueError("schedule 'step' and step_epochs go together: give both or neither")
+
+    def learning_rate_at(self, step: int, *, steps_per_epoch: int) -> float:
+        """The learning rate of optimizer step `step` (0-based), a pure function, so that resuming needs no state."""
+        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        if step < warmup_steps:
+            return self.learning_rate * (step + 1) / warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        if self.schedule == "step":
+            passed = sum(step >= epoch * steps_per_epoch for epoch in self.step_epochs)
+            return self.learning_rate * self.step_factor**passed
+        total = self.epochs * steps_per_epoch - warmup_steps
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total, 1)))

@@ -1,0 +1,157 @@
+"""Run a distillation grid: `python launch.py --grid digits`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from grid.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from grid.run import Outcome
+
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = argparse.ArgumentParser(
+        prog="launch.py",
+        description="Run a knowledge-distillation grid: teachers x students x (baseline | distilled) x seeds. "
+        "Run it again to finish what was interrupted or failed; what is done is not computed twice.",
+        epilog="Exit status: 0 all done, 1 some stages failed, 2 bad input, 130 interrupted.",
+    )
+    parse.add_argument("--grid", metavar="NAME|FILE", help="a named grid (see --list) or a grid file")
+    parse.add_argument("--list", action="store_true", help="show the named grids")
+    parse.add_argument("--dry-run", action="store_true", help="print the plan and what would run, and stop")
+    parse.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a value of the grid, such as recipe.epochs=2 or 'seeds=[0,1]' (may be repeated)",
+    )
+    parse.add_argument("--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)")
+    parse.add_argument(
+        "--address", metavar="ADDRESS", help="a running Ray: auto or ray://HOST:PORT (default: start one here)"
+    )
+    parse.add_argument("--cpus", type=int, metavar="N", help="CPUs of the Ray started here (default: all)")
+    parse.add_argument(
+        "--wandb",
+        choices=("offline", "online", "disabled"),
+        help="log to Weights & Biases (default: online where wandb finds a key, offline otherwise)",
+    )
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parse = parser()
+    args = parse.parse_args(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if args.list:
+            return list_grids()
+        if args.grid is None:
+            parse.error("one of --grid and --list is needed")
+        if args.cpus is not None and args.cpus < 1:
+            raise UserError(f"--cpus must be >= 1, got {args.cpus}")
+        return run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def list_grids() -> int:
+    from grid.load import load_grid, named_grids
+
+    for name in named_grids():
+        print(f"{name:<16} {load_grid(name).description}")
+    return DONE
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, plan, run and conclude. Raises UserError before anything has started."""
+    from analysis.cli import table
+    from analysis.wandb_export import Exporter
+    from grid.cluster.session import output_to
+    from grid.load import load_grid
+    from grid.plan import make_plan
+    from grid.run import Options, done_stages, grid_folder, run_grid, write_plan
+    from grid.store import Store
+
+    plan = make_plan(load_grid(args.grid, args.overrides))
+    store = Store(args.storage)
+    if args.dry_run:
+        from grid.preview import inspect_models, print_plan
+
+        print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout))
+        return DONE
+
+    store.check_writable()
+    signal.signal(signal.SIGTERM, _interrupt)
+    write_plan(plan, store)
+    folder = grid_folder(plan)
+    log = Path(store.location(folder) if store.is_local else tempfile.mkdtemp(prefix="kd-grid-")) / "launch.log"
+    with output_to(log) as terminal:
+        logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO, force=True)
+        console = console_on(terminal)
+
+        def say(text: str) -> None:
+            console.print(text, markup=False, highlight=False)
+
+        say(f"Grid {plan.spec.name}: {len(plan.stages)} stages, results in {store.url}, log in {log}")
+        with Exporter(store.url, plan.spec.name, mode=args.wandb, warn=say) as exporter:
+            options = Options(address=args.address, cpus=args.cpus)
+            outcome = run_grid(plan, store, options, console, on_done=lambda stage: exporter.add(stage.id))
+            if not outcome.interrupted:
+                exporter.add_all()
+    return conclude(outcome, args, table=table(store.url, plan.spec.name))
+
+
+def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
+    """Say what became of the launch; returns the exit status."""
+    total, titles = len(outcome.plan.stages), outcome.plan.titles()
+    again = shlex.join(["python", "launch.py", *args.argv])
+    if outcome.interrupted:
+        left = total - outcome.reused - outcome.done
+        print(f"\nInterrupted with {total - left} of {total} stages done. To go on: {again}", file=sys.stderr)
+        return INTERRUPTED
+    if outcome.reused == total:
+        print("Everything was done already; nothing was computed.")
+    elif not outcome.errors:
+        print(f"Done: {outcome.done} stages computed, {outcome.reused} reused.")
+    print(f"\n{table}")
+    if not outcome.errors:
+        return DONE
+    print(f"{len(outcome.failed)} stages failed, {len(outcome.blocked)} were not run because of them:", file=sys.stderr)
+    for stage in (*outcome.failed, *outcome.blocked):
+        print(f"  {stage.id} {titles[stage.id]}: {outcome.errors[stage.id]}", file=sys.stderr)
+    print(f"To retry them: {again}", file=sys.stderr)
+    return SOME_FAILED
+
+
+def console_on(file: TextIO) -> Console:
+    """A console that wraps to the terminal, and never wraps what is piped."""
+    from rich.console import Console
+
+    return Console(file=file) if file.isatty() else Console(file=file, width=10_000, soft_wrap=True)
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
