@@ -1,0 +1,47 @@
+"""Shared by all tests: no network, no key, and a grid small enough to run in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from grid.load import spec_from_dict
+from grid.plan import Plan, make_plan
+
+VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "global_pool": "avg"}
+RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8]}
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def tiny_grid(**changes: Any) -> dict[str, Any]:
+    """A grid as it would stand in a file: one teacher, two students, two seeds, tiny models on few digits."""
+    grid: dict[str, Any] = {
+        "name": "tiny",
+        "dataset": {"name": "digits", "train_size": 60, "val_size": 20, "test_size": 100},
+        "teachers": [{"label": "ResNet-T", "name": "resnet18", "args": {**RESNET, "channels": [8, 8, 16, 16]}}],
+        "students": [
+            {"label": "ViT-S", "name": "vit_tiny_patch16_224", "args": {**VIT, "class_token": False}},
+            {"label": "ResNet-S", "name": "resnet18", "args": RESNET},
+        ],
+        "seeds": [0, 1],
+        "recipe": {"epochs": 2, "batch_size": 20, "views": {"crop_padding": 1}},
+    }
+    return {**grid, **changes}
+
+
+@pytest.fixture
+def tiny_plan() -> Callable[..., Plan]:
+    """Plan a tiny grid with changes: tiny_plan(seeds=[3])."""
+
+    def plan(**changes: Any) -> Plan:
+        return make_plan(spec_from_dict(tiny_grid(**changes), what="grid tiny"))
+
+    return plan

@@ -1,0 +1,70 @@
+"""Imports run one way: launch -> grid -> kd; analysis stands alone; only grid/cluster imports Ray."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STANDARD = set(sys.stdlib_module_names)
+
+# What each part may import beside the standard library and itself.
+ALLOWED = {
+    "kd": {"numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "pyarrow"},
+    "analysis": {"fsspec", "polars", "scipy", "wandb"},
+    "grid": {"kd", "fsspec", "numpy", "polars", "pydantic", "rich", "torch", "yaml"},
+    "grid/cluster": {"grid", "kd", "ray", "torch"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of every module a file imports, inside functions too."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            names.add(str(node.module).split(".")[0])
+    return names
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(ROOT)
+    return "grid/cluster" if relative.parts[:2] == ("grid", "cluster") else relative.parts[0]
+
+
+FILES = [path for part in ("kd", "grid", "analysis") for path in sorted((ROOT / part).rglob("*.py"))]
+
+
+def test_there_are_files_to_check() -> None:
+    assert {part_of(path) for path in FILES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path: Path) -> None:
+    part = part_of(path)
+    wrong = imported(path) - STANDARD - ALLOWED[part] - {part.split("/")[0]}
+    assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of the heavy packages a fresh interpreter has loaded after running `code`."""
+    heavy = ("torch", "timm", "ray", "polars", "wandb", "sklearn", "rich")
+    script = f"import sys\n{code}\nprint(*[name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
+
+
+def test_planning_needs_neither_torch_nor_ray() -> None:
+    code = "from grid.load import load_grid; from grid.plan import make_plan; make_plan(load_grid('digits'))"
+    assert loaded_by(code) == set()
+
+
+def test_help_needs_nothing_heavy() -> None:
+    assert loaded_by("import launch; launch.parser().format_help()") == set()
+    assert loaded_by("import analysis.cli; analysis.cli.parser().format_help()") <= {"polars"}
