@@ -104,7 +104,8 @@ def run_grid(
     # Models come with torch and timm: not before there is something to do.
     from grid.preview import inspect_models, stage_costs
 
-    costs = stage_costs(plan, inspect_models(plan))
+    with console.status("Checking the models"):
+        costs = stage_costs(plan, inspect_models(plan))
     return _Run(plan, store, options, console, on_done=on_done, done=done, costs=costs, outcome=outcome).run()
 
 
@@ -150,15 +151,22 @@ class _Run:
         preparing = threading.Thread(target=self._prepare_dataset, name="dataset", daemon=True)
         preparing.start()
         try:
-            with session(self.options.address, cpus=self.options.cpus) as resources, self.reporter:
+            with contextlib.ExitStack() as stack:
+                with self.console.status("Starting Ray" if self.options.address is None else "Joining Ray"):
+                    resources = stack.enter_context(session(self.options.address, cpus=self.options.cpus))
+                stack.enter_context(self.reporter)
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
                 capacity = Capacity.of(resources, self.plan.spec.resources)
                 self.reporter.estimate.slots = max(1, capacity.slots(0))
                 preparing.join()
                 if self.schedule.state(self.plan.data) in ("done", "reused"):
-                    self._run_stages(capacity)
+                    try:
+                        self._run_stages(capacity)
+                    except KeyboardInterrupt:
+                        # Before Ray is shut down: what that ends has been interrupted, it has not failed.
+                        self.schedule.stop()
+                        raise
         except KeyboardInterrupt:
-            self.schedule.stop()
             self.outcome.interrupted = True
         self.outcome.errors = dict(self.schedule.errors)
         return self.outcome
@@ -235,6 +243,8 @@ class _Run:
         self._finish(stage, error)
 
     def _finish(self, stage: Stage, error: str | None) -> None:
+        if self.schedule.stopped:
+            return
         if error is not None and self.store.failure(stage) is None:
             # Its worker died before it could write a record of its own.
             from grid.stages import record_failure

@@ -111,6 +111,11 @@ class Schedule:
         with self._lock:
             self._stopped = True
 
+    @property
+    def stopped(self) -> bool:
+        with self._lock:
+            return self._stopped
+
     def _block(self, failed: Stage, error: str) -> None:
         for stage in self._stages.values():
             if self._states[stage.id] == "waiting" and failed.id in stage.inputs().values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +14,8 @@ from typing import TextIO
 from grid.errors import UserError
 from grid.spec import Resources
 
-# Read by Ray when it is imported. A one-machine session needs no token, no usage report and no logger callbacks.
+# Read by Ray when it is imported: no usage report, no logger callbacks, and teachers that end within a second.
 QUIET = {
-    "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -26,6 +26,8 @@ QUIET = {
 
 # Trial configurations and results are small: the arrays are read from the storage.
 OBJECT_STORE_BYTES = 100 * 2**20
+
+CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,13 @@ class Capacity:
 @contextlib.contextmanager
 def session(address: str | None, *, cpus: int | None) -> Iterator[dict[str, float]]:
     """A Ray to work on; yields its resources. address None starts one here and ends it afterwards."""
-    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    settings = dict(QUIET)
+    if address is None:
+        # A session on one machine needs no token; a cluster keeps the authentication it was started with.
+        settings["RAY_AUTH_MODE"] = "disabled"
+    else:
+        _check_reachable(address)
+    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
     import ray
 
     common = {"logging_level": "error", "log_to_driver": False}
@@ -116,6 +124,18 @@ def session(address: str | None, *, cpus: int | None) -> Iterator[dict[str, floa
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray would try for minutes to reach a machine that does not answer."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return  # "auto", or a name that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--address {address}: nothing answers there: {reason}") from None
 
 
 def log_folder() -> str:

@@ -1,0 +1,96 @@
+"""A grid on a real Ray: data-parallel teachers through Ray Train, cells through Ray Tune, failures contained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.cli import table
+from tests.conftest import tiny_grid
+from tests.launching import Launch, records, signature, write_grid
+
+# It diverges in its first epoch.
+BROKEN = {
+    "label": "Broken-S",
+    "name": "resnet18",
+    "args": {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]},
+    "recipe": {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "constant"},
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Launch, int]:
+    """One launch for all tests here: two teacher workers, one student that fails."""
+    folder = tmp_path_factory.mktemp("run")
+    grid = tiny_grid(
+        students=[*tiny_grid()["students"], BROKEN], seeds=[0, 1], resources={"teacher_workers": 2}, name="mixed"
+    )
+    path = write_grid(folder, grid)
+    launch = Launch("--grid", path, "--storage", "runs", "--cpus", "2", folder=folder)
+    return folder, path, launch, launch.finish()
+
+
+def test_one_failing_student_leaves_the_others_alone(ran: tuple[Path, str, Launch, int]) -> None:
+    folder, path, launch, status = ran
+    err = launch.err.read_text()
+    assert status == 1, launch.text()
+    assert "4 stages failed, 0 were not run because of them" in err
+    assert err.count("DivergedError: the loss is") == 4
+    assert "Broken-S alone, seed 0" in err
+    assert f"To retry them: python launch.py --grid {path}" in err
+    done = [json.loads(p.read_text()) for p in records(folder / "runs", "cells")]
+    assert len(done) == 8
+    failures = sorted((folder / "runs").glob("cells/*/failure.json"))
+    assert len(failures) == 4
+
+
+def test_the_teacher_was_trained_by_two_workers(ran: tuple[Path, str, Launch, int]) -> None:
+    folder = ran[0]
+    (teacher,) = [json.loads(p.read_text()) for p in records(folder / "runs", "teachers")]
+    assert teacher["workers"] == 2
+    assert teacher["train_top1_last"] > 0
+
+
+def test_the_output_is_plain_lines_and_a_table(ran: tuple[Path, str, Launch, int]) -> None:
+    folder, _, launch, _ = ran
+    out = launch.out.read_text()
+    assert "\x1b" not in out
+    assert "[15/15 " in out
+    assert "ray" not in out.lower().replace("array", ""), "Ray's own chatter belongs into the log"
+    log = folder / "runs/grids/mixed/launch.log"
+    assert f"log in {log}" in out
+    assert "Ray's own logs:" in log.read_text()
+    assert table(str(folder / "runs"), "mixed") in out
+    assert "**Unfinished**" in out
+    assert "9 of 13 teachers and cells (4 failed, 0 missing)" in out
+
+
+def test_weights_and_biases_has_a_run_for_each_finished_teacher_and_cell(ran: tuple[Path, str, Launch, int]) -> None:
+    folder = ran[0]
+    runs = sorted((folder / "runs/grids/mixed/wandb").glob("offline-run-*"))
+    ids = {run.name.rsplit("-", 1)[-1] for run in runs}
+    assert ids == {p.parent.name for kind in ("teachers", "cells") for p in records(folder / "runs", kind)}
+
+
+def test_ray_leaves_nothing_in_the_storage(ran: tuple[Path, str, Launch, int]) -> None:
+    folder = ran[0]
+    assert {p.name for p in (folder / "runs").iterdir()} == {"cells", "datasets", "grids", "logits", "teachers"}
+    assert {p.name for p in (folder / "runs/grids/mixed").iterdir()} == {"launch.log", "plan.json", "wandb"}
+
+
+def test_what_is_done_is_not_computed_again_and_needs_no_ray(ran: tuple[Path, str, Launch, int]) -> None:
+    folder, path, _, _ = ran
+    before = signature(folder / "runs")
+    good = json.dumps(tiny_grid()["students"])
+    again = Launch(
+        *("--grid", path, "--storage", "runs", "--set", f"students={good}", "--set", "name=good"), folder=folder
+    )
+    assert again.finish() == 0, again.text()
+    out = again.out.read_text()
+    assert "Everything was done already" in out
+    assert "4 of" not in out
+    assert out.count("ResNet → ") == 2
+    assert "Ray's own logs" not in (folder / "runs/grids/good/launch.log").read_text()
+    assert signature(folder / "runs") == before

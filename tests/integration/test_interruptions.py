@@ -1,0 +1,58 @@
+"""Ended by Ctrl-C and by kill -9 in the middle, a grid ends with the very same table, and nothing done is redone."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from analysis.cli import table
+from tests.conftest import tiny_grid
+from tests.launching import Launch, records, signature, write_grid
+
+
+def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> None:
+    recipe = {"epochs": 60, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 30}
+    path = write_grid(tmp_path, tiny_grid(recipe=recipe, name="killed"))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    common = ("--grid", path, "--wandb", "disabled", "--cpus", "2")
+
+    def launch() -> Launch:
+        return Launch(*common, "--storage", str(broken), folder=tmp_path)
+
+    def checkpoints() -> list[Path]:
+        return list(broken.glob("*/*/checkpoint.pt"))
+
+    undisturbed = Launch(*common, "--storage", str(whole), folder=tmp_path)
+    assert undisturbed.finish() == 0, undisturbed.text()
+
+    # Ctrl-C while something is being trained.
+    first = launch()
+    first.wait_until(lambda: bool(checkpoints()))
+    first.interrupt(signal.SIGINT)
+    assert first.finish(60) == 130, first.text()
+    assert "Interrupted" in first.err.read_text()
+    assert f"To go on: python launch.py --grid {path}" in first.err.read_text()
+    assert first.left_over() == []
+    assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+    assert checkpoints(), "what was running goes on from its last epoch"
+
+    # kill -9 once a distilled cell, too, has a checkpoint.
+    done = signature(broken)
+    second = launch()
+    second.wait_until(lambda: len(records(broken, "cells")) >= 5 and bool(checkpoints()))
+    second.kill()
+    assert signature(broken).items() >= done.items()
+    done = signature(broken)
+    total = len(records(whole))
+    assert len(done) < total
+
+    third = launch()
+    assert third.finish() == 0, third.text()
+    assert signature(broken).items() >= done.items(), "a finished stage was computed again"
+    assert len(records(broken)) == total
+    assert f"Done: {total - len(done)} stages computed, {len(done)} reused." in third.out.read_text()
+    assert table(str(broken), "killed") == table(str(whole), "killed")
+    for record in records(whole):
+        name = record.relative_to(whole).parent / "model.safetensors"
+        if (whole / name).exists():
+            assert (broken / name).read_bytes() == (whole / name).read_bytes(), f"{name} differs"

@@ -1,0 +1,156 @@
+"""The command line: what it prints and returns, without starting Ray."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import launch
+from tests.conftest import tiny_grid
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting Ray would be the failure."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("grid.cluster.session.session", refuse)
+
+
+def grid_file(folder: Path, **changes: object) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**tiny_grid(**changes), "description": "a tiny grid"}), encoding="utf-8")
+    return str(path)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run, expect bad input, return the one line."""
+    assert launch.main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "extra", "words"),
+    [
+        ({}, ["--grid", "digit"], ["unknown grid 'digit'", "did you mean 'digits'"]),
+        ({}, ["--grid", "none.yaml"], ["none.yaml: no such file"]),
+        ({"recipes": {}}, [], ["recipes: unknown key; did you mean 'recipe'"]),
+        ({"teachers": []}, [], ["teachers is empty"]),
+        ({"temperature": -4}, [], ["temperature", "greater than 0"]),
+        ({"alpha": 1.01}, [], ["alpha", "less than or equal to 1"]),
+        ({"students": ["resnet1888"]}, [], ["students.0", "unknown model 'resnet1888'", "did you mean resnet18"]),
+        ({"students": [{"name": "resnet18", "args": {"depht": 3}}]}, [], ["students.0", "resnet18", "depht"]),
+        ({"students": [{"name": "vit_tiny_patch16_224"}]}, [], ["students.0", "1 x 8 x 8", "224"]),
+        ({}, ["--set", "recipe.epohs=3"], ["recipe.epohs: unknown key; did you mean 'epochs'"]),
+        ({}, ["--cpus", "0"], ["--cpus must be >= 1"]),
+        ({}, ["--storage", "nosuch://x"], ["--storage nosuch://x"]),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, object],
+    extra: list[str],
+    words: list[str],
+) -> None:
+    grid = [] if "--grid" in extra else ["--grid", grid_file(tmp_path, **changes)]
+    storage = [] if "--storage" in extra else ["--storage", str(tmp_path / "runs")]
+    line = fails(capsys, *grid, *storage, *extra)
+    for word in words:
+        assert word in line
+
+
+def test_malformed_yaml_is_one_line_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("dataset: {name: digits\nseeds: [0\n", encoding="utf-8")
+    line = fails(capsys, "--grid", str(path))
+    assert "broken.yaml line 2" in line or "broken.yaml line 3" in line
+    assert "malformed YAML" in line
+
+
+def test_a_storage_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    line = fails(capsys, "--grid", grid_file(tmp_path), "--storage", str(tmp_path / "file" / "runs"))
+    assert "cannot be written" in line
+
+
+def test_a_foreign_result_under_an_id_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from grid.load import load_grid
+    from grid.plan import make_plan
+
+    grid = grid_file(tmp_path)
+    cell = make_plan(load_grid(grid)).cells[0]
+    folder = tmp_path / "runs" / cell.folder
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text('{"schema_version": 1}')
+    (folder / "identity.json").write_text("{}")
+    line = fails(capsys, "--grid", grid, "--storage", str(tmp_path / "runs"))
+    assert cell.id in line
+    assert "another computation" in line
+
+
+def test_neither_grid_nor_list_is_a_usage_error() -> None:
+    with pytest.raises(SystemExit) as caught:
+        launch.main([])
+    assert caught.value.code == 2
+
+
+def test_list_shows_each_grid_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("digits ") and len(line.split()) > 3 for line in lines)
+
+
+def test_dry_run_shows_pairs_stages_and_what_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = tmp_path / "runs"
+    grid = grid_file(tmp_path, teachers=[{"label": "big", "name": "resnet34"}], students=["resnet18"])
+    assert launch.main(["--grid", grid, "--storage", str(storage), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    # torchvision's counts for one input channel and ten classes: 21,283,530 and 11,175,370 weights.
+    assert "21.3M" in out
+    assert "11.2M" in out
+    assert "1.9x" in out
+    assert "resnet18 from big, seed 1" in out
+    assert "7 stages: 1 data set (1 to run), 1 teacher (1 to run), 1 teacher logits (1 to run)" in out
+    assert not storage.exists()
+
+
+def test_help_names_the_options_and_the_exit_statuses() -> None:
+    done = subprocess.run(
+        [sys.executable, "launch.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=20
+    )
+    assert "--dry-run" in done.stdout
+    assert "130 interrupted" in done.stdout
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the real session: it must refuse by itself
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        line = fails(
+            capsys,
+            "--grid",
+            grid_file(tmp_path),
+            "--storage",
+            str(tmp_path / "runs"),
+            "--address",
+            address,
+            "--wandb",
+            "disabled",
+        )
+    assert f"--address {address}: nothing answers there" in line
