@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.load import AnalysisError, load_grid
+from analysis.errors import AnalysisError
 
 DONE, BAD_INPUT = 0, 2
 
@@ -26,22 +27,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         text = table(args.storage, args.grid)
-        if args.output is None:
-            print(text, end="")
-        else:
-            args.output.write_text(text, encoding="utf-8")
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"error: {args.output or args.storage}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: --storage {args.storage}: {error.strerror or error}", file=sys.stderr)
+        return BAD_INPUT
+    if args.output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal without the arrows still shows the table
+        print(text, end="")
+        return DONE
+    try:
+        args.output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        print(f"error: --output {args.output}: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
     return DONE
 
 
 def table(storage: str, grid: str | None = None) -> str:
     """The gain and compression table of a grid, as markdown."""
-    # polars' frames and scipy come with it: --help does not wait for them.
+    # polars and scipy come with them: --help does not wait.
+    from analysis.load import load_grid
     from analysis.tables import markdown_table
 
     return markdown_table(load_grid(storage, grid))

@@ -10,13 +10,10 @@ from typing import Any
 import fsspec
 import polars as pl
 
+from analysis.errors import AnalysisError
 from analysis.schema import PLAN_SCHEMA_VERSION, RECORD, RECORD_SCHEMA_VERSION, ROW
 
 FOLDERS = {"teacher": "teachers", "cell": "cells"}
-
-
-class AnalysisError(Exception):
-    """Nothing to analyse, or something unreadable: one line that names it and the way out."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,8 @@ class Reader:
         for entry in entries:
             name = entry.rstrip("/").rsplit("/", 1)[-1]
             try:
-                written.append((str(json.loads(self.read(f"grids/{name}/plan.json")).get("written_at")), name))
-            except (OSError, ValueError, AttributeError):
+                written.append((json.loads(self.read(f"grids/{name}/plan.json"))["written_at"] or "", name))
+            except (OSError, ValueError, KeyError, TypeError):
                 continue
         return [name for _, name in sorted(written)]
 
@@ -78,7 +75,8 @@ def load_grid(storage: str, name: str | None = None) -> Grid:
         raise AnalysisError(f"no grid {name!r} was run in {storage}; {there}") from None
     except ValueError as error:
         raise AnalysisError(f"{storage}/grids/{name}/plan.json: not a plan: {error}; launch the grid again") from None
-    if not isinstance(plan, dict) or plan.get("schema_version") != PLAN_SCHEMA_VERSION:
+    complete = isinstance(plan, dict) and {"schema_version", "spec", "rows"} <= plan.keys()
+    if not complete or plan["schema_version"] != PLAN_SCHEMA_VERSION:
         raise AnalysisError(f"{storage}/grids/{name}/plan.json: of another version of this program; launch it again")
     rows = pl.DataFrame(plan["rows"], schema=ROW)
     records, problems = load_records(reader, dict(zip(rows["stage_id"], rows["kind"], strict=True)))
@@ -97,7 +95,7 @@ def load_records(reader: Reader, kinds: dict[str, str]) -> tuple[pl.DataFrame, l
         for file in ("record.json", "failure.json"):
             path = f"{FOLDERS[kind]}/{stage_id}/{file}"
             try:
-                found.append(parse_record(reader.read(path)))
+                found.append(parse_record(reader.read(path), stage_id=stage_id))
             except FileNotFoundError:
                 continue
             except ValueError as error:
@@ -106,8 +104,8 @@ def load_records(reader: Reader, kinds: dict[str, str]) -> tuple[pl.DataFrame, l
     return pl.DataFrame(found, schema=RECORD), problems
 
 
-def parse_record(data: bytes) -> dict[str, Any]:
-    """A record as a row of RECORD. Raises ValueError with the reason it is none."""
+def parse_record(data: bytes, *, stage_id: str) -> dict[str, Any]:
+    """A stage's record as a row of RECORD. Raises ValueError with the reason it is none, on one line."""
     record = json.loads(data)
     if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
         raise ValueError("not a record: it has no schema_version")
@@ -116,6 +114,8 @@ def parse_record(data: bytes) -> dict[str, Any]:
     row = {name: record.get(name) for name in RECORD}
     try:
         pl.DataFrame([row], schema=RECORD)
-    except (pl.exceptions.PolarsError, TypeError) as error:
-        raise ValueError(f"not a record: {error}") from None
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+        raise ValueError(f"not a record: {' '.join(str(error).split())}") from None
+    if row["stage_id"] != stage_id:
+        raise ValueError(f"the record of another stage: {row['stage_id']!r}")
     return row

@@ -105,7 +105,8 @@ def baselines(grid: Grid) -> pl.DataFrame:
 
 
 def _by_seed(cells: pl.DataFrame) -> dict[int, float]:
-    return {int(seed): 100 * float(value) for seed, value in cells.select("seed", POINT).iter_rows()}
+    """Percent by seed, without the last bits of 100 * 0.913, which would make equal accuracies differ."""
+    return {int(seed): round(100 * float(value), 9) for seed, value in cells.select("seed", POINT).iter_rows()}
 
 
 def _columns(prefix: str, values: dict[int, float]) -> dict[str, float | int | None]:
@@ -170,13 +171,13 @@ def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Seque
 
 def _escape(text: str) -> str:
     """Text that markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|&#~])", r"\\\1", " ".join(text.split()))
 
 
 def human(count: float) -> str:
     """25474 -> '25.5K', 85875556 -> '85.9M'."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= limit:
+        if count >= 0.99995 * limit:  # what would round to 1000.0 of the unit below
             return f"{count / limit:.1f}{unit}"
     return f"{count:g}"
 
@@ -199,6 +200,7 @@ def _gain(row: dict[str, object]) -> str:
     mean, low, high = row["gain_mean"], row["gain_low"], row["gain_high"]
     if not isinstance(mean, float):
         return "—"
+    mean = round(mean, 9) + 0.0  # a sum that cancels is 0, not -1e-15
     interval = f" [{low:+.2f}, {high:+.2f}]" if low is not None else f" (n={row['gain_n']})"
     mark = {"gain": GAIN_CLEAR, "negative transfer": NEGATIVE_CLEAR}.get(str(row["effect"]))
     mark = mark or (NEGATIVE if mean < 0 else "")
@@ -209,14 +211,15 @@ def _notes(grid: Grid, frame: pl.DataFrame) -> list[str]:
     counts = sorted(set(frame["gain_n"]))
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     note = f"{_protocol(grid)} Gain: distilled minus baseline, paired by seed ({n}), in points"
-    note += ", with its 95 % t interval." if max(counts, default=0) > 1 else "; one seed gives no interval."
+    most = max(counts, default=0)
+    note += {0: "; no seed has both yet.", 1: "; one seed gives no interval."}.get(most, ", with its 95 % t interval.")
     legend = []
     effects = set(frame["effect"])
     if "gain" in effects:
         legend.append(f"{GAIN_CLEAR} gain: the interval is above 0")
     if "negative transfer" in effects:
         legend.append(f"{NEGATIVE_CLEAR} negative transfer: the interval is below 0")
-    if frame.filter(pl.col("gain_mean") < 0, pl.col("effect") != "negative transfer").height:
+    if frame.filter(pl.col("gain_mean").round(9) < 0, pl.col("effect") != "negative transfer").height:
         legend.append(f"{NEGATIVE} below the baseline, but the interval includes 0 or there is none")
     legend_line = [". ".join(["; ".join(legend)]) + "."] if legend else []
     return [note, *legend_line, *_teachers(grid), *_unfinished(grid)]
@@ -228,7 +231,7 @@ def _protocol(grid: Grid) -> str:
 
 
 def _teachers(grid: Grid) -> list[str]:
-    done = grid.cells.filter(pl.col("kind") == "teacher", pl.col("status") == "done")
+    done = grid.cells.filter(pl.col("kind") == "teacher", pl.col("status") == "done", pl.col(POINT).is_not_null())
     shown = [f"{_escape(name)} {100 * top1:.2f}" for name, top1 in done.select("teacher", POINT).iter_rows()]
     return [f"Teachers: {', '.join(shown)}."] if shown else []
 
@@ -244,4 +247,4 @@ def _unfinished(grid: Grid) -> list[str]:
             f"**Unfinished**: this table stands on {done} of {total} teachers and cells ({failed} failed, "
             f"{total - done - failed} missing). Launch the grid again to finish it."
         )
-    return notes + [f"**Unreadable**: {problem}" for problem in grid.problems]
+    return notes + [f"**Unreadable**: {_escape(problem)}" for problem in grid.problems]

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import polars as pl
 
@@ -25,6 +25,7 @@ Mode = Literal["offline", "online", "disabled"]
 
 PROJECT = "kd-grid"
 MARK = "wandb/written.json"
+TAG_LENGTH = 64  # the most W&B takes
 
 _METRIC_FIELDS = {f"{split}_{metric}_{point}" for split in ("val", "test") for metric in METRICS for point in POINTS}
 _CONFIG_FIELDS = (
@@ -38,19 +39,21 @@ _JSON_FIELDS = ("recipe", "versions", "teacher_args", "student_args")
 class Exporter:
     """`add` takes stage ids from any thread; leaving the context waits until all are written.
 
-    mode None: online where wandb finds a key, offline otherwise. Offline runs lie in <storage>/grids/<grid>/wandb
+    mode None: what WANDB_MODE says, or online where wandb finds a key and offline otherwise. Offline runs lie in <storage>/grids/<grid>/wandb
     (for a storage by URL, in ./wandb).
     """
 
     def __init__(self, storage: str, grid: str, *, mode: Mode | None, warn: Callable[[str], None]) -> None:
         self.grid, self.warn = grid, warn
-        self.mode: Mode | None = mode
+        # W&B's own switch counts where the caller leaves the choice.
+        environment = os.environ.get("WANDB_MODE")
+        self.mode: Mode | None = mode or next((known for known in get_args(Mode) if known == environment), None)
         self.folder = Path.cwd() if "://" in storage else Path(storage) / "grids" / grid
         self.reader = Reader(storage)
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._rows: dict[str, dict[str, Any]] = {}
-        self._written: dict[str, str] = {}
+        self._written: dict[str, list[Mode]] = {}
 
     def __enter__(self) -> Self:
         if self.mode != "disabled":
@@ -100,17 +103,17 @@ class Exporter:
 
     def _write(self, stage_id: str) -> None:
         row = self._rows.get(stage_id)
-        if row is None or self._written.get(stage_id) == self.mode:
+        if row is None or self.mode in self._written.get(stage_id, []):
             return
         folder = f"{FOLDERS[row['kind']]}/{stage_id}"
         try:
-            record = parse_record(self.reader.read(f"{folder}/record.json"))
+            record = parse_record(self.reader.read(f"{folder}/record.json"), stage_id=stage_id)
         except FileNotFoundError:
             return
         curve = pl.read_parquet(io.BytesIO(self.reader.read(f"{folder}/curve.parquet")))
         assert self.mode is not None
         write_run(record, row, curve, grid=self.grid, mode=self.mode, folder=self.folder)
-        self._written[stage_id] = self.mode
+        self._written.setdefault(stage_id, []).append(self.mode)
         mark = self.folder / MARK
         mark.parent.mkdir(parents=True, exist_ok=True)
         temporary = mark.with_suffix(f".{os.getpid()}.tmp")
@@ -119,10 +122,7 @@ class Exporter:
 
 
 def default_mode() -> Mode:
-    """Online where wandb finds a key (environment, settings, netrc), unless WANDB_MODE says otherwise."""
-    wanted = os.environ.get("WANDB_MODE")
-    if wanted in ("offline", "disabled"):
-        return "disabled" if wanted == "disabled" else "offline"
+    """Online where wandb finds a key (environment, settings, netrc), offline otherwise."""
     import wandb
 
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
@@ -144,7 +144,7 @@ def write_run(
         name=title(row),
         group=grid,
         job_type=row["mode"] if row["kind"] == "cell" else "teacher",
-        tags=[label for label in (record["dataset"], row["teacher"], row["student"]) if label],
+        tags=[label[:TAG_LENGTH] for label in (record["dataset"], row["teacher"], row["student"]) if label],
         config=config,
         mode=mode,
         dir=str(folder),
@@ -162,7 +162,7 @@ def write_run(
 
 
 def title(row: dict[str, Any]) -> str:
-    """'ResNet from ViT, seed 0', 'ResNet alone, seed 0', 'teacher ViT'."""
+    """'ResNet from ViT, seed 0, T 4, alpha 0.5', 'ResNet alone, seed 0', 'teacher ViT'."""
     if row["kind"] == "teacher":
         return f"teacher {row['teacher']}"
     how = "alone" if row["teacher"] is None else f"from {row['teacher']}"

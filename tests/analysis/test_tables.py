@@ -1,0 +1,545 @@
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from polars.testing import assert_frame_equal
+from scipy import stats
+
+from analysis.load import load_grid
+from analysis.tables import GAINS_SCHEMA, align, baselines, gains, human, markdown_table
+from tests.analysis.conftest import SyntheticGrid
+
+Maker = Callable[..., SyntheticGrid]
+
+TEACHERS, STUDENTS = ("ViT-T", "ResNet-T"), ("ViT-S", "ResNet-S")
+T2 = 0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3)  # half the interval of three values whose std is 1
+
+# 2 teachers x 2 students x 2 modes x 3 seeds, in percent.
+WHOLE = {
+    "ViT-T": 90.0,
+    "ResNet-T": 95.0,
+    ("ViT-S", None): [80.0, 81.0, 82.0],
+    ("ResNet-S", None): [70.0, 72.0, 74.0],
+    ("ViT-S", "ViT-T"): [81.0, 83.0, 85.0],  # +1 +2 +3
+    ("ResNet-S", "ViT-T"): [68.0, 69.0, 70.0],  # -2 -3 -4
+    ("ViT-S", "ResNet-T"): [84.0, 85.0, 86.0],  # +4 +4 +4
+    ("ResNet-S", "ResNet-T"): [75.0, 77.0, 76.0],  # +5 +5 +2
+}
+
+
+def whole(make_grid: Maker) -> SyntheticGrid:
+    grid = make_grid(teachers=TEACHERS, students=STUDENTS)
+    grid.parameters = {"ViT-T": 8_000, "ResNet-T": 12_000, "ViT-S": 1_000, "ResNet-S": 5_000}
+    return grid
+
+
+def gains_of(grid: SyntheticGrid) -> pl.DataFrame:
+    return gains(load_grid(grid.storage, grid.name))
+
+
+def markdown_of(grid: SyntheticGrid) -> str:
+    return markdown_table(load_grid(grid.storage, grid.name))
+
+
+def table_lines(markdown: str) -> list[str]:
+    return [line for line in markdown.split("\n") if line.startswith("|")]
+
+
+def cells_of(line: str) -> list[str]:
+    """The cells of a table's line, as written; pipes after a backslash divide nothing."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def column(markdown: str, name: str) -> list[str]:
+    header, _, *lines = [cells_of(line) for line in table_lines(markdown)]
+    return [line[header.index(name)] for line in lines]
+
+
+# The frame
+
+
+def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
+    found = gains_of(whole(make_grid).fill(WHOLE))
+    vit_s = {"student": "ViT-S", "student_parameters": 1_000, "baseline_mean": 81.0, "baseline_std": 1.0}
+    resnet_s = {"student": "ResNet-S", "student_parameters": 5_000, "baseline_mean": 72.0, "baseline_std": 2.0}
+    vit_t = {"teacher": "ViT-T", "teacher_parameters": 8_000, "teacher_top1": 90.0}
+    resnet_t = {"teacher": "ResNet-T", "teacher_parameters": 12_000, "teacher_top1": 95.0}
+    common = {"method": "kd", "temperature": 4.0, "alpha": 0.5, "baseline_n": 3, "distilled_n": 3, "gain_n": 3}
+    expected = [
+        {
+            **(vit_t | vit_s),
+            "experiment": "ViT → ViT",
+            "distilled_mean": 83.0,
+            "distilled_std": 2.0,
+            "gain_mean": 2.0,
+            "gain_low": 2.0 - T2,
+            "gain_high": 2.0 + T2,
+            "effect": "unclear",
+            "compression": 8.0,
+        },
+        {
+            **(vit_t | resnet_s),
+            "experiment": "ViT → ResNet",
+            "distilled_mean": 69.0,
+            "distilled_std": 1.0,
+            "gain_mean": -3.0,
+            "gain_low": -3.0 - T2,
+            "gain_high": -3.0 + T2,
+            "effect": "negative transfer",
+            "compression": 1.6,
+        },
+        {
+            **(resnet_t | vit_s),
+            "experiment": "ResNet → ViT",
+            "distilled_mean": 85.0,
+            "distilled_std": 1.0,
+            "gain_mean": 4.0,
+            "gain_low": 4.0,
+            "gain_high": 4.0,
+            "effect": "gain",
+            "compression": 12.0,
+        },
+        {
+            **(resnet_t | resnet_s),
+            "experiment": "ResNet → ResNet",
+            "distilled_mean": 76.0,
+            "distilled_std": 1.0,
+            "gain_mean": 4.0,
+            "gain_low": 4.0 - math.sqrt(3) * T2,
+            "gain_high": 4.0 + math.sqrt(3) * T2,
+            "effect": "unclear",
+            "compression": 2.4,
+        },
+    ]
+    assert_frame_equal(found, pl.DataFrame([common | row for row in expected], schema=GAINS_SCHEMA), abs_tol=1e-9)
+
+
+def test_gains_agree_with_numpy_and_scipy(make_grid: Maker) -> None:
+    random = np.random.default_rng(7)
+    baseline_SR, distilled_TSR = random.uniform(0, 100, (2, 3)), random.uniform(0, 100, (2, 2, 3))
+    grid = whole(make_grid).fill({"ViT-T": 90.0, "ResNet-T": 95.0})
+    for s, student in enumerate(STUDENTS):
+        grid.fill({(student, None): baseline_SR[s].tolist()})
+        for t, teacher in enumerate(TEACHERS):
+            grid.fill({(student, teacher): distilled_TSR[t, s].tolist()})
+    found = gains_of(grid)
+
+    gain_XR = (distilled_TSR - baseline_SR).reshape(4, 3)
+    low_X, high_X = stats.t.interval(0.95, 2, loc=gain_XR.mean(1), scale=stats.sem(gain_XR, axis=1))
+    for name, expected_X in {
+        "baseline_mean": np.tile(baseline_SR.mean(1), 2),
+        "baseline_std": np.tile(baseline_SR.std(1, ddof=1), 2),
+        "distilled_mean": distilled_TSR.mean(2).ravel(),
+        "distilled_std": distilled_TSR.std(2, ddof=1).ravel(),
+        "gain_mean": gain_XR.mean(1),
+        "gain_low": low_X,
+        "gain_high": high_X,
+    }.items():
+        np.testing.assert_allclose(found[name].to_numpy(), expected_X, rtol=1e-9, err_msg=name)
+
+
+def test_teachers_are_in_the_plans_order_and_students_within(make_grid: Maker) -> None:
+    grid = make_grid(teachers=["Z", "A"], students=["Y", "B"], seeds=[5])
+    rows = gains_of(grid).select("teacher", "student").rows()
+    assert rows == [("Z", "Y"), ("Z", "B"), ("A", "Y"), ("A", "B")]
+
+
+def test_baselines_are_shared_by_all_teachers(make_grid: Maker) -> None:
+    grid = whole(make_grid).fill(WHOLE)
+    assert len(grid.find(mode="baseline")) == 6
+    shared = gains_of(grid).select("student", "baseline_mean", "baseline_std", "baseline_n").unique()
+    assert sorted(shared.rows()) == [
+        ("ResNet-S", pytest.approx(72.0), pytest.approx(2.0), 3),
+        ("ViT-S", pytest.approx(81.0), pytest.approx(1.0), 3),
+    ]
+
+
+def test_a_seed_that_one_mode_lacks_pairs_with_nothing(make_grid: Maker) -> None:
+    values = WHOLE | {("ViT-S", "ViT-T"): [81.0, None, 85.0], ("ResNet-S", None): [None, 72.0, 74.0]}
+    rows = gains_of(whole(make_grid).fill(values)).rows_by_key(["teacher", "student"], named=True, unique=True)
+
+    row = rows["ViT-T", "ViT-S"]
+    assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (3, 2, 2)
+    # The mean of +1 and +3; that of the distilled less that of all baselines would be another.
+    assert (row["distilled_mean"], row["baseline_mean"], row["gain_mean"]) == pytest.approx((83.0, 81.0, 2.0))
+    half = math.tan(0.475 * math.pi)
+    assert (row["gain_low"], row["gain_high"]) == pytest.approx((2.0 - half, 2.0 + half))
+
+    row = rows["ViT-T", "ResNet-S"]
+    assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (2, 3, 2)
+    assert (row["baseline_mean"], row["gain_mean"]) == pytest.approx((73.0, -3.5))
+
+
+def test_a_failed_cell_counts_for_nothing(make_grid: Maker) -> None:
+    grid = whole(make_grid).fill(WHOLE | {("ViT-S", "ViT-T"): [81.0, 83.0, None]})
+    before = gains_of(grid)
+    cell = grid.one(student="ViT-S", teacher="ViT-T", seed=2)
+    # Whatever a failed attempt had measured is no result.
+    grid.write(f"{grid.folder(cell)}/failure.json", grid.record(cell, status="failed", test_top1_last=0.01))
+    assert_frame_equal(gains_of(grid), before)
+    assert before.row(0, named=True)["distilled_n"] == 2
+
+
+def test_the_last_epoch_counts_and_not_the_best(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[0])
+    for row, last in zip(grid.rows, (90.0, 80.0, 81.0), strict=True):
+        grid.done(row, last, test_top1_best=0.99, best_test_top1=0.99, val_top1_last=0.5)
+    row = gains_of(grid).row(0, named=True)
+    names = ("teacher_top1", "baseline_mean", "distilled_mean", "gain_mean")
+    assert [row[name] for name in names] == pytest.approx([90.0, 80.0, 81.0, 1.0])
+
+
+def test_no_shared_seed_gives_no_gain(make_grid: Maker) -> None:
+    grid = make_grid().fill({("ResNet-S", None): [80.0, None, None], ("ResNet-S", "ViT-T"): [None, 81.0, 82.0]})
+    row = gains_of(grid).row(0, named=True)
+    assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (1, 2, 0)
+    assert {row[name] for name in ("gain_mean", "gain_low", "gain_high", "effect")} == {None}
+
+
+def test_a_missing_teacher_leaves_its_columns_empty(make_grid: Maker) -> None:
+    values = {key: value for key, value in WHOLE.items() if key != "ViT-T"}
+    rows = gains_of(whole(make_grid).fill(values)).rows(named=True)
+    for row in rows[:2]:
+        assert (row["teacher_parameters"], row["teacher_top1"], row["compression"]) == (None, None, None)
+        assert row["gain_n"] == 3
+    assert [row["compression"] for row in rows[2:]] == [12.0, 2.4]
+
+
+def test_a_student_of_which_nothing_is_done_has_no_size(make_grid: Maker) -> None:
+    values = {key: value for key, value in WHOLE.items() if key[0] != "ViT-S"}
+    rows = gains_of(whole(make_grid).fill(values)).rows_by_key(["teacher", "student"], named=True, unique=True)
+    row = rows["ViT-T", "ViT-S"]
+    assert (row["teacher_parameters"], row["student_parameters"], row["compression"]) == (8_000, None, None)
+    assert {row[name] for name in ("baseline_mean", "baseline_std", "distilled_mean", "distilled_std")} == {None}
+    assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (0, 0, 0)
+    assert rows["ViT-T", "ResNet-S"]["gain_n"] == 3
+
+
+def test_one_seed_has_no_spread(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[4]).fill({"ViT-T": 90.0, ("ResNet-S", None): [80.0], ("ResNet-S", "ViT-T"): [83.0]})
+    row = gains_of(grid).row(0, named=True)
+    assert (row["baseline_std"], row["distilled_std"], row["gain_low"], row["gain_high"]) == (None, None, None, None)
+    assert (row["gain_mean"], row["gain_n"], row["effect"]) == (pytest.approx(3.0), 1, "unclear")
+
+
+def swept(make_grid: Maker) -> SyntheticGrid:
+    grid = make_grid(seeds=[0, 1], temperature=[1.0, 4.0], alpha=[0.25, 1.0])
+    grid.fill({"ViT-T": 90.0, ("ResNet-S", None): [50.0, 60.0]})
+    for row in grid.find(mode="distilled"):
+        grid.done(row, 50.0 + 10 * row["seed"] + row["temperature"] + row["alpha"])
+    return grid
+
+
+def test_each_temperature_and_alpha_has_a_row_against_the_same_baseline(make_grid: Maker) -> None:
+    columns = ["temperature", "alpha", "gain_mean", "gain_n", "baseline_mean", "baseline_n"]
+    expected = [
+        (1.0, 0.25, 1.25, 2, 55.0, 2),
+        (1.0, 1.0, 2.0, 2, 55.0, 2),
+        (4.0, 0.25, 4.25, 2, 55.0, 2),
+        (4.0, 1.0, 5.0, 2, 55.0, 2),
+    ]
+    found = gains_of(swept(make_grid)).select(columns)
+    assert_frame_equal(found, pl.DataFrame(expected, schema=found.schema, orient="row"), abs_tol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("students", "titles"),
+    [
+        (["ResNet-S", "ConvNeXt_S"], ["ViT → ResNet", "ViT → ConvNeXt"]),
+        (["ResNet-S", "ResNet-M"], ["ViT-T → ResNet-S", "ViT-T → ResNet-M"]),
+        (["net", "-S"], ["ViT → net", "ViT → -S"]),
+    ],
+    ids=["families", "alike families", "no family"],
+)
+def test_experiments_are_called_by_families_unless_two_are_alike(
+    make_grid: Maker, students: list[str], titles: list[str]
+) -> None:
+    assert gains_of(make_grid(students=students))["experiment"].to_list() == titles
+
+
+def test_baselines_of_a_grid_without_teachers(make_grid: Maker) -> None:
+    grid = make_grid(students=["B-S", "A-S", "C-S"], modes=["baseline"])
+    grid.fill({("B-S", None): [80.0, 81.0, 82.0], ("A-S", None): [70.0, None, None]})
+    grid.fail(grid.one(student="A-S", seed=1))
+    loaded = load_grid(grid.storage)
+    assert gains(loaded).is_empty()
+    assert gains(loaded).schema == GAINS_SCHEMA
+    found = baselines(loaded)
+    expected = [("B-S", 1_000, 81.0, 1.0, 3), ("A-S", 1_000, 70.0, None, 1), ("C-S", None, None, None, 0)]
+    assert_frame_equal(found, pl.DataFrame(expected, schema=found.schema, orient="row"), abs_tol=1e-9)
+
+
+# Its markdown
+
+WHOLE_TEXT = """\
+### tiny
+
+| Experiment      | Teacher (params) | Student (params) |           Baseline |          Distilled |                   Gain | Compression |
+| --------------- | ---------------- | ---------------- | -----------------: | -----------------: | ---------------------: | ----------: |
+| ViT → ViT       | ViT-T (8.0K)     | ViT-S (1.0K)     | 81.00 ± 1.00 (n=3) | 83.00 ± 2.00 (n=3) |   +2.00 [-0.48, +4.48] |        8.0x |
+| ViT → ResNet    | ViT-T (8.0K)     | ResNet-S (5.0K)  | 72.00 ± 2.00 (n=3) | 69.00 ± 1.00 (n=3) | -3.00 [-5.48, -0.52] ▼ |        1.6x |
+| ResNet → ViT    | ResNet-T (12.0K) | ViT-S (1.0K)     | 81.00 ± 1.00 (n=3) | 85.00 ± 1.00 (n=3) | +4.00 [+4.00, +4.00] ▲ |       12.0x |
+| ResNet → ResNet | ResNet-T (12.0K) | ResNet-S (5.0K)  | 72.00 ± 2.00 (n=3) | 71.00 ± 1.00 (n=3) | -1.00 [-5.30, +3.30] ▽ |        2.4x |
+
+Top-1 on the test split of digits in percent, last epoch, mean ± standard deviation over seeds. \
+Gain: distilled minus baseline, paired by seed (n = 3), in points, with its 95 % t interval.
+
+▲ gain: the interval is above 0; ▼ negative transfer: the interval is below 0; \
+▽ below the baseline, but the interval includes 0 or there is none.
+
+Teachers: ViT-T 90.00, ResNet-T 95.00.
+"""  # noqa: E501
+
+
+def test_the_table_of_a_whole_grid(make_grid: Maker) -> None:
+    values = WHOLE | {("ResNet-S", "ResNet-T"): [70.0, 72.0, 71.0]}  # 0 0 -3
+    assert markdown_of(whole(make_grid).fill(values)) == WHOLE_TEXT
+
+
+def test_the_table_of_baselines_alone(make_grid: Maker) -> None:
+    grid = make_grid("alone", students=["ViT-S", "ResNet-S"], modes=["baseline"], dataset="mnist")
+    grid.parameters = {"ViT-S": 26_474, "ResNet-S": 1_200_000}
+    grid.fill({("ViT-S", None): [80.0, 81.0, 82.0], ("ResNet-S", None): [70.0, 71.0, 75.0]})
+    assert markdown_of(grid) == (
+        "### alone\n"
+        "\n"
+        "| Student (params) |           Baseline |\n"
+        "| ---------------- | -----------------: |\n"
+        "| ViT-S (26.5K)    | 81.00 ± 1.00 (n=3) |\n"
+        "| ResNet-S (1.2M)  | 72.00 ± 2.65 (n=3) |\n"
+        "\n"
+        "Top-1 on the test split of mnist in percent, last epoch, mean ± standard deviation over seeds.\n"
+    )
+
+
+def test_the_table_of_a_grid_of_which_nothing_is_done(make_grid: Maker) -> None:
+    text = markdown_of(make_grid())
+    (row,) = [cells_of(line) for line in table_lines(text)[2:]]
+    assert row == ["ViT → ResNet", "ViT-T", "ResNet-S", "—", "—", "—", "—"]
+    assert "stands on 0 of 7 teachers and cells (0 failed, 7 missing)" in text
+    assert not set("▲▼▽") & set(text)
+
+
+def test_a_missing_teacher_is_shown_without_size_and_compression(make_grid: Maker) -> None:
+    values = {key: value for key, value in WHOLE.items() if key != "ViT-T"}
+    text = markdown_of(whole(make_grid).fill(values))
+    assert column(text, "Teacher (params)") == ["ViT-T", "ViT-T", "ResNet-T (12.0K)", "ResNet-T (12.0K)"]
+    assert column(text, "Compression") == ["—", "—", "12.0x", "2.4x"]
+    assert "Teachers: ResNet-T 95.00." in text
+
+
+def test_only_axes_that_vary_are_columns(make_grid: Maker) -> None:
+    text = markdown_of(swept(make_grid))
+    assert column(text, "Temperature") == ["1", "1", "4", "4"]
+    assert column(text, "Alpha") == ["0.25", "1", "0.25", "1"]
+    assert "Method" not in cells_of(table_lines(text)[0])
+    # Numbers stand to the right, between the names and the accuracies.
+    assert cells_of(table_lines(text)[0])[3:5] == ["Temperature", "Alpha"]
+    assert [rule.endswith(":") for rule in cells_of(table_lines(text)[1])] == [False] * 3 + [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("axes", "shown"),
+    [
+        ({}, []),
+        ({"temperature": [1.0, 2.0]}, ["Temperature"]),
+        ({"alpha": [0.1, 0.9]}, ["Alpha"]),
+        ({"method": ["kd", "other"]}, ["Method"]),
+        ({"method": ["kd", "other"], "alpha": [0.1, 0.9]}, ["Method", "Alpha"]),
+    ],
+)
+def test_an_axis_of_one_value_is_no_column(make_grid: Maker, axes: dict[str, list[object]], shown: list[str]) -> None:
+    header = cells_of(table_lines(markdown_of(make_grid(**axes)))[0])
+    assert [name for name in header if name in ("Method", "Temperature", "Alpha")] == shown
+
+
+LEGENDS = {
+    "▲": "▲ gain: the interval is above 0",
+    "▼": "▼ negative transfer: the interval is below 0",
+    "▽": "▽ below the baseline, but the interval includes 0 or there is none",
+}
+
+
+@pytest.mark.parametrize(
+    ("distilled", "gain", "mark"),
+    [
+        ([85.0, 86.0, 84.0], "+5.00 [+2.52, +7.48] ▲", "▲"),
+        ([75.0, 76.0, 74.0], "-5.00 [-7.48, -2.52] ▼", "▼"),
+        ([78.0, 79.0, 80.0], "-1.00 [-3.48, +1.48] ▽", "▽"),
+        ([80.0, 81.0, 82.0], "+1.00 [-1.48, +3.48]", ""),
+        ([80.1, 80.2, 79.7], "+0.00 [-0.66, +0.66]", ""),
+        ([80.0, 80.0, 80.0], "+0.00 [+0.00, +0.00]", ""),
+    ],
+    ids=["clear gain", "negative transfer", "below but unclear", "above but unclear", "cancels out", "no difference"],
+)
+def test_marks_and_a_legend_of_those_that_occur(make_grid: Maker, distilled: list[float], gain: str, mark: str) -> None:
+    grid = make_grid().fill({"ViT-T": 90.0, ("ResNet-S", None): [80.0] * 3, ("ResNet-S", "ViT-T"): distilled})
+    text = markdown_of(grid)
+    assert column(text, "Gain") == [gain]
+    assert [sign for sign in LEGENDS if LEGENDS[sign] in text] == list(mark)
+    outside = text.replace("\n".join(table_lines(text)), "")
+    assert set(outside) & set(LEGENDS) == set(mark)
+
+
+def test_a_teacher_without_an_accuracy_is_left_out(make_grid: Maker) -> None:
+    grid = make_grid().fill({("ResNet-S", None): [80.0] * 3, ("ResNet-S", "ViT-T"): [81.0] * 3})
+    teacher = grid.find(kind="teacher")[0]
+    grid.write(f"{grid.folder(teacher)}/record.json", grid.record(teacher, status="done"))
+    assert "Teachers:" not in markdown_of(grid)
+
+
+def test_one_seed_gives_no_interval_and_says_so(make_grid: Maker) -> None:
+    grid = make_grid(students=["ViT-S", "ResNet-S"], seeds=[0])
+    grid.fill({("ViT-S", None): [80.0], ("ViT-S", "ViT-T"): [99.0]})
+    grid.fill({("ResNet-S", None): [80.0], ("ResNet-S", "ViT-T"): [79.5]})
+    text = markdown_of(grid)
+    assert column(text, "Baseline") == ["80.00 (n=1)", "80.00 (n=1)"]
+    assert column(text, "Gain") == ["+19.00 (n=1)", "-0.50 (n=1) ▽"]
+    assert "paired by seed (n = 1), in points; one seed gives no interval." in text
+    assert "t interval" not in text
+    assert LEGENDS["▽"] in text
+
+
+def test_rows_of_different_n_say_which(make_grid: Maker) -> None:
+    values = WHOLE | {("ViT-S", "ViT-T"): [81.0, None, None], ("ViT-S", "ResNet-T"): [None, 85.0, 86.0]}
+    text = markdown_of(whole(make_grid).fill(values))
+    assert column(text, "Gain")[0] == "+1.00 (n=1)"
+    assert column(text, "Distilled")[2] == "85.50 ± 0.71 (n=2)"
+    assert "paired by seed (n = 1 to 3), in points, with its 95 % t interval." in text
+
+
+def test_a_whole_grid_says_nothing_of_being_unfinished(make_grid: Maker) -> None:
+    text = markdown_of(whole(make_grid).fill(WHOLE))
+    assert "Unfinished" not in text
+    assert "Unreadable" not in text
+
+
+def test_an_unfinished_grid_says_what_it_stands_on(make_grid: Maker) -> None:
+    grid = whole(make_grid).fill(WHOLE | {("ViT-S", "ViT-T"): [81.0, None, None], ("ResNet-S", None): [None, 1.0, 2.0]})
+    grid.fail(grid.one(student="ViT-S", teacher="ViT-T", seed=1))
+    assert markdown_of(grid).split("\n\n")[-1] == (
+        "**Unfinished**: this table stands on 17 of 20 teachers and cells (1 failed, 2 missing). "
+        "Launch the grid again to finish it.\n"
+    )
+
+
+@pytest.mark.parametrize("modes", [["baseline"], ["baseline", "distilled"]])
+def test_an_unreadable_record_is_named_under_the_table(make_grid: Maker, modes: list[str]) -> None:
+    grid = make_grid(modes=modes)
+    for row in grid.rows:
+        grid.done(row, 80.0)
+    damaged = f"{grid.folder(grid.rows[-1])}/record.json"
+    grid.write(damaged, b"[]")
+    text = markdown_of(grid)
+    assert f"stands on {len(grid.rows) - 1} of {len(grid.rows)} teachers and cells (0 failed, 1 missing)" in text
+    assert text.endswith(f"\n\n**Unreadable**: {damaged}: not a record: it has no schema\\_version\n")
+
+
+# Names that mean something in markdown
+
+NASTY = [
+    ("a|b", r"a\|b"),
+    ("<script>alert('x')</script>", r"\<script\>alert('x')\</script\>"),
+    ("snake_case_name", r"snake\_case\_name"),
+    ("2*3*4", r"2\*3\*4"),
+    ("R&D &amp; co", r"R\&D \&amp; co"),
+    ('"quoted" `code`', r'"quoted" \`code\`'),
+    ("two\nlines\r\nor\tmore\u2028here\x0cand\x85there", "two lines or more here and there"),
+    ("[text](link) ![image](x)", r"\[text\](link) !\[image\](x)"),
+    ("back\\slash\\", r"back\\slash\\"),
+    ("\\| # 1", r"\\\| \# 1"),
+    ("Zürich 学生 😀", "Zürich 学生 😀"),
+]
+
+
+@pytest.mark.parametrize(("name", "escaped"), NASTY, ids=[repr(name) for name, _ in NASTY])
+def test_names_are_escaped_wherever_they_stand(make_grid: Maker, name: str, escaped: str) -> None:
+    grid = make_grid("t_1", teachers=[name], students=[f"S {name}"], seeds=[0], dataset=name)
+    for row in grid.rows:
+        grid.done(row, 50.0)
+    text = markdown_of(grid)
+    assert text.startswith("### t\\_1\n\n|")
+    line = table_lines(text)[2]
+    assert f"| {escaped} (10.0K) " in line
+    assert f"| S {escaped} (1.0K) " in line
+    assert f"Teachers: {escaped} 50.00.\n" in text
+    assert f"the test split of {escaped} in percent" in text
+    assert not re.search(r"(?<!\\)[<>]|[\r\u2028\x0c\x85]", text)
+
+
+def test_names_are_escaped_in_experiments_and_in_tables_of_baselines(make_grid: Maker) -> None:
+    both = make_grid(teachers=["a|*b-T"], students=["<i>-S"], seeds=[0])
+    assert cells_of(table_lines(markdown_of(both))[2])[0] == r"a\|\*b → \<i\>"
+    alone = make_grid("alone", students=["a|*b\nc"], modes=["baseline"])
+    assert cells_of(table_lines(markdown_of(alone))[2])[0] == r"a\|\*b c"
+
+
+def table_of_names(teacher: str, student: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        grid = SyntheticGrid(Path(folder), teachers=[teacher], students=[f"{student}."], seeds=[0])
+        grid.done(grid.rows[0], 50.0)
+        grid.done(grid.rows[1], 50.0)
+        return markdown_of(grid)
+
+
+@settings(deadline=None, max_examples=60)
+@given(teacher=st.text(min_size=1), student=st.text(min_size=1) | st.text(alphabet="|\\ `*_<>&\n\r\u2029a", min_size=1))
+@example(teacher="\\|", student="|\n|\n| --- |")
+def test_no_name_adds_a_column_or_a_line(teacher: str, student: str) -> None:
+    plain, text = table_of_names("T", "S"), table_of_names(teacher, student)
+    lines = table_lines(text)
+    # A pipe divides cells unless an odd number of backslashes stands before it.
+    assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines] == [8, 8, 8]
+    assert len({len(line) for line in lines}) == 1
+    assert len(text.splitlines()) == len(plain.splitlines())
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    teacher=st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1),
+    student=st.text(alphabet="|\\`*_[]()<>&#!\"'-+=:;.x1 \n", min_size=1),
+)
+@example(teacher="<b>&lt;</b>", student="[a](b) ![c](d) **e** `f` <http://g.h> | \\| \\")
+def test_markdown_shows_names_as_they_are(teacher: str, student: str) -> None:
+    tokens = MarkdownIt("commonmark").enable("table").parse(table_of_names(teacher, student))
+    inline = [token for token in tokens if token.type == "inline"]
+    assert {child.type for token in inline[8:15] for child in token.children or []} <= {"text"}
+    shown = ["".join(child.content for child in token.children or []) for token in inline[8:15]]
+    assert shown[1] == f"{' '.join(teacher.split())} (10.0K)".strip()
+    assert shown[2] == f"{' '.join(f'{student}.'.split())} (1.0K)"
+
+
+# Its parts
+
+
+def test_align_pads_to_the_widest_cell_and_at_least_to_a_rule() -> None:
+    assert align(["A", "Number"], [["long name", "1"], ["x", "12345678"]], right=[False, True]) == (
+        "| A         |   Number |\n| --------- | -------: |\n| long name |        1 |\n| x         | 12345678 |"
+    )
+    assert align(["A", "B"], [], right=[True, False]) == "|   A | B   |\n| --: | --- |"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1.0K"),
+        (25_474, "25.5K"),
+        (1_000_000, "1.0M"),
+        (85_875_556, "85.9M"),
+        (1_500_000_000, "1.5B"),
+    ],
+)
+def test_counts_for_people(count: int, text: str) -> None:
+    assert human(count) == text

@@ -1,0 +1,36 @@
+"""`make bench` or `make bench JSON=file`: a table of ratios, each measured in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from kd.measure import device_name
+from tests.benchmarks.training import cached_vs_baseline, pipeline_vs_tensors
+from tests.benchmarks.views import views_vs_dataloader
+
+BENCHMARKS = (views_vs_dataloader, pipeline_vs_tensors, cached_vs_baseline)
+
+
+def main() -> None:
+    parse = argparse.ArgumentParser(prog="make bench", description="Ratios, each measured in one run.")
+    parse.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    args = parse.parse_args()
+    torch.set_num_threads(1)
+    print(f"{device_name(torch.device('cpu'))} of {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}\n")
+    print(f"{'ratio':<24}{'median':>8}  {'low to high':<18}unit")
+    rows = []
+    for benchmark in BENCHMARKS:
+        row = benchmark()
+        rows.append(row.as_dict())
+        print(f"{row.name:<24}{row.value:>8.2f}  {f'{row.low:.2f} to {row.high:.2f}':<18}{row.unit}", flush=True)
+    if args.json is not None:
+        args.json.write_text(json.dumps({"rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

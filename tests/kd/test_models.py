@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kd.models.build import ModelError, build, describe
+
+# Counted with timm and torchvision's definitions at 224 px, 3 channels, 100 classes.
+PARAMETERS = {
+    "vit_base_patch16_224": 85_875_556,
+    "vit_tiny_patch16_224": 5_543_716,
+    "resnet18": 11_227_812,
+    "resnet152": 58_348_708,
+    "mobilevit_s": 5_001_732,
+}
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet10t"])
+def test_the_seed_alone_decides_the_weights(name: str) -> None:
+    first = weights(build(name, args={}, classes=10, channels=3, seed=1))
+    torch.rand(5)  # whatever was drawn before
+    again = weights(build(name, args={}, classes=10, channels=3, seed=1))
+    other = weights(build(name, args={}, classes=10, channels=3, seed=2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_classes_channels_and_arguments_reach_the_model() -> None:
+    for name in ("small_cnn", "resnet10t"):
+        model = build(name, args={}, classes=7, channels=1)
+        assert model.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
+    tiny = build("vit_tiny_patch16_224", args={"img_size": 8, "patch_size": 4, "depth": 2}, classes=7, channels=1)
+    assert tiny.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
+    assert len(tiny.blocks) == 2
+
+
+@pytest.mark.parametrize(("name", "near"), [("smallcnn", "small_cnn"), ("resnet_18", "resnet18")])
+def test_an_unknown_name_is_answered_with_near_ones(name: str, near: str) -> None:
+    with pytest.raises(ModelError, match=rf"unknown model '{name}'.*did you mean .*{near}"):
+        build(name, args={}, classes=10, channels=3)
+
+
+def test_a_name_near_to_nothing_is_just_unknown() -> None:
+    with pytest.raises(ModelError, match=r"^unknown model '@@@': neither ours \(small_cnn\) nor timm's$"):
+        build("@@@", args={}, classes=10, channels=3)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet10t"])
+def test_arguments_the_model_refuses_are_named(name: str) -> None:
+    with pytest.raises(
+        ModelError, match=rf"model {name}: it cannot be built with these arguments: TypeError.*'colour'"
+    ):
+        build(name, args={"colour": 3}, classes=10, channels=3)
+
+
+def test_small_cnn_has_no_pretrained_weights() -> None:
+    with pytest.raises(ModelError, match="model small_cnn: there are no pretrained weights"):
+        build("small_cnn", args={}, classes=10, channels=3, pretrained=True)
+
+
+def test_small_cnn_by_hand() -> None:
+    facts = describe("small_cnn", args={}, classes=10, channels=3, size=(32, 32))
+    assert facts.parameters == 106_826
+    model = build("small_cnn", args={}, classes=10, channels=3)
+    assert weights(model).numel() == 106_826
+    # Four bytes each; the running mean and variance of 240 channels; an int64 counter in each of four batch norms.
+    assert facts.size_bytes == 4 * 106_826 + 4 * 2 * 240 + 4 * 8
+    convolutions = [32**2 * 16 * 27, 16**2 * 32 * 144, 8**2 * 64 * 288, 4**2 * 128 * 576]
+    assert facts.macs == sum(convolutions) + 128 * 64 + 64 * 10
+
+
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
+def test_parameter_counts(name: str, parameters: int) -> None:
+    assert describe(name, args={}, classes=100, channels=3, size=(224, 224)).parameters == parameters
+
+
+def test_a_description_counts_what_the_model_holds_and_scales_with_its_image() -> None:
+    model = build("resnet10t", args={}, classes=10, channels=3)
+    small, large = (describe("resnet10t", args={}, classes=10, channels=3, size=(s, s)) for s in (32, 64))
+    assert small.parameters == large.parameters == weights(model).numel()
+    assert small.size_bytes == sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    head = 512 * 10
+    assert large.macs - head == 4 * (small.macs - head)
+
+
+def test_attention_is_counted() -> None:
+    args = {"img_size": 16, "patch_size": 4, "embed_dim": 8, "num_heads": 2, "depth": 1}
+    facts = describe("vit_tiny_patch16_224", args=args, classes=10, channels=3, size=(16, 16))
+    tokens, width = 17, 8
+    patches = 16 * width * 3 * 4 * 4
+    products = 2 * tokens * tokens * width  # queries by keys, weights by values
+    layers = tokens * (width * 3 * width + width * width + 2 * width * 4 * width)
+    assert facts.macs == patches + products + layers + width * 10
+
+
+def test_describing_leaves_the_default_device_alone() -> None:
+    describe("small_cnn", args={}, classes=10, channels=3, size=(32, 32))
+    assert torch.zeros(1).device.type == "cpu"
+    with pytest.raises(ModelError):
+        describe("small_cnn", args={}, classes=10, channels=3, size=(8, 8))
+    assert torch.zeros(1).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "size", "shape"),
+    [
+        ("vit_tiny_patch16_224", {}, (32, 32), "3 x 32 x 32"),
+        ("small_cnn", {}, (8, 15), "3 x 8 x 15"),
+    ],
+)
+def test_images_of_a_wrong_size_are_refused_by_name(
+    name: str, args: dict[str, Any], size: tuple[int, int], shape: str
+) -> None:
+    with pytest.raises(ModelError, match=f"model {name}: cannot take {shape} images"):
+        describe(name, args=args, classes=10, channels=3, size=size)
+
+
+def test_small_cnn_takes_16_px_and_no_less() -> None:
+    describe("small_cnn", args={}, classes=10, channels=1, size=(16, 16))
+    with pytest.raises(ModelError):
+        describe("small_cnn", args={}, classes=10, channels=1, size=(15, 15))
