@@ -17,7 +17,9 @@ from grid.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from grid.plan import Plan
     from grid.run import Outcome
+    from grid.store import Store
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -50,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
         choices=("offline", "online", "disabled"),
         help="log to Weights & Biases (default: online where wandb finds a key, offline otherwise)",
     )
+    parse.add_argument("--again", help=argparse.SUPPRESS)  # what to call this command in messages
     return parse
 
 
@@ -99,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout))
         return DONE
 
+    if args.address is not None and args.address.startswith("ray://"):
+        return run_on_cluster(args, plan, store)
     store.check_writable()
     signal.signal(signal.SIGTERM, _interrupt)
     write_plan(plan, store)
@@ -120,13 +125,27 @@ def run(args: argparse.Namespace) -> int:
     return conclude(outcome, args, table=table(store.url, plan.spec.name))
 
 
+def run_on_cluster(args: argparse.Namespace, plan: Plan, store: Store) -> int:
+    """Have the launch done by a process on the cluster. The models are checked here, before Ray is joined."""
+    from grid.cluster.remote import launch_remotely
+    from grid.preview import inspect_models
+
+    inspect_models(plan)
+    options = ["--storage", store.url, "--again", again(args), *(["--wandb", args.wandb] if args.wandb else [])]
+    return launch_remotely(args.address, plan.spec.model_dump_json(), options)
+
+
+def again(args: argparse.Namespace) -> str:
+    """The command that goes on with this launch."""
+    return args.again or shlex.join(["python", "launch.py", *args.argv])
+
+
 def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
     """Say what became of the launch; returns the exit status."""
     total, titles = len(outcome.plan.stages), outcome.plan.titles()
-    again = shlex.join(["python", "launch.py", *args.argv])
     if outcome.interrupted:
         left = total - outcome.reused - outcome.done
-        print(f"\nInterrupted with {total - left} of {total} stages done. To go on: {again}", file=sys.stderr)
+        print(f"\nInterrupted with {total - left} of {total} stages done. To go on: {again(args)}", file=sys.stderr)
         return INTERRUPTED
     if outcome.reused == total:
         print("Everything was done already; nothing was computed.")
@@ -138,7 +157,7 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
     print(f"{len(outcome.failed)} stages failed, {len(outcome.blocked)} were not run because of them:", file=sys.stderr)
     for stage in (*outcome.failed, *outcome.blocked):
         print(f"  {stage.id} {titles[stage.id]}: {outcome.errors[stage.id]}", file=sys.stderr)
-    print(f"To retry them: {again}", file=sys.stderr)
+    print(f"To retry them: {again(args)}", file=sys.stderr)
     return SOME_FAILED
 
 

@@ -39,8 +39,8 @@ _JSON_FIELDS = ("recipe", "versions", "teacher_args", "student_args")
 class Exporter:
     """`add` takes stage ids from any thread; leaving the context waits until all are written.
 
-    mode None: what WANDB_MODE says, or online where wandb finds a key and offline otherwise. Offline runs lie in <storage>/grids/<grid>/wandb
-    (for a storage by URL, in ./wandb).
+    mode None: what WANDB_MODE says, or online where wandb finds a key and offline otherwise. Offline runs lie in
+    <storage>/grids/<grid>/wandb (for a storage by URL, in ./wandb).
     """
 
     def __init__(self, storage: str, grid: str, *, mode: Mode | None, warn: Callable[[str], None]) -> None:

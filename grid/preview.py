@@ -83,7 +83,8 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
         role, label = name.split("/", 1)
         size = f"{fact.size_bytes / 1e6:.2f}"
         models.add_row(escape(label), role.removesuffix("s"), human(fact.parameters), size, human(fact.macs))
-    console.print(models, end="\n\n")
+    console.print(models)
+    console.print()
 
     if "distilled" in spec.modes:
         pairs = _table("Teacher", "Student", "Compression")
@@ -92,13 +93,15 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
                 big, small = facts[f"teachers/{teacher.shown}"], facts[f"students/{student.shown}"]
                 ratio = f"{big.parameters / small.parameters:.1f}x"
                 pairs.add_row(escape(teacher.shown), escape(student.shown), ratio)
-        console.print(pairs, end="\n\n")
+        console.print(pairs)
+        console.print()
 
     titles = plan.titles()
     stages = _table("Stage", "Kind", "What", "State")
     for stage in plan.stages:
         stages.add_row(stage.id, _kind(stage), escape(titles[stage.id]), "done" if stage.id in done else "to run")
-    console.print(stages, end="\n\n")
+    console.print(stages)
+    console.print()
 
     counts = Counter(_kind(stage) for stage in plan.stages)
     left = Counter(_kind(stage) for stage in plan.stages if stage.id not in done)

@@ -47,7 +47,7 @@ def state_from_bytes(data: bytes) -> dict[str, Any]:
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimizer's state with every tensor cloned, so that later steps do not change it."""
-    state: dict[str, Any] = _cloned(optimizer.state_dict())
+    state: dict[str, Any] = cloned(optimizer.state_dict())
     return state
 
 
@@ -55,11 +55,12 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
-def _cloned(value: Any) -> Any:
+def cloned(value: Any) -> Any:
+    """A structure of dicts, lists and values with every tensor copied."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
-        return {k: _cloned(v) for k, v in value.items()}
+        return {k: cloned(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_cloned(v) for v in value]
+        return [cloned(v) for v in value]
     return value

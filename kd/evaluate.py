@@ -44,15 +44,16 @@ def predict(model: nn.Module, split: Split, pixels: Pixels, *, batch_size: int, 
 def score(logits_NC: Tensor, labels_N: Tensor, *, teacher_logits_NC: Tensor | None = None) -> Metrics:
     """Metrics of given logits. top5 is top-C where there are fewer than five classes."""
     logits_NC, labels_N = logits_NC.float(), labels_N.to(logits_NC.device)
+    # argmax throughout: topk breaks ties otherwise, and a model would disagree with itself.
+    predicted_N = logits_NC.argmax(dim=1)
     ranked_NK = logits_NC.topk(min(5, logits_NC.shape[1]), dim=1).indices
-    hits_NK = ranked_NK == labels_N[:, None]
     agreement = None
     if teacher_logits_NC is not None:
-        same_N = ranked_NK[:, 0] == teacher_logits_NC.to(logits_NC.device).argmax(dim=1)
+        same_N = predicted_N == teacher_logits_NC.to(logits_NC.device).argmax(dim=1)
         agreement = _share(same_N)
     return Metrics(
-        top1=_share(hits_NK[:, 0]),
-        top5=_share(hits_NK.any(dim=1)),
+        top1=_share(predicted_N == labels_N),
+        top5=_share((ranked_NK == labels_N[:, None]).any(dim=1)),
         nll=F.cross_entropy(logits_NC, labels_N).item(),
         ece=expected_calibration_error(logits_NC.softmax(dim=1), labels_N),
         agreement=agreement,

@@ -44,8 +44,10 @@ def logits_from_bytes(data: bytes, *, samples: int, classes: int, what: str) -> 
     """The logits as stored, float16 [N, C]. Raises LogitsError for a damaged file or another shape."""
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise LogitsError(f"{what}: damaged ({error})") from error
+    except Exception as error:  # NumPy raises many types for bytes it cannot read
+        raise LogitsError(f"{what}: damaged ({type(error).__name__}: {error})") from error
+    if not isinstance(array, np.ndarray):
+        raise LogitsError(f"{what}: damaged (an archive, not an array)")
     if array.shape != (samples, classes) or array.dtype != np.float16:
         raise LogitsError(f"{what}: holds {array.dtype} {list(array.shape)}, expected float16 {[samples, classes]}")
     return torch.from_numpy(array)

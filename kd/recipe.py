@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "step"]
@@ -43,9 +43,9 @@ class Recipe:
     """One training run: everything but the model, the data and the objective.
 
     batch_size is the effective (global) batch, whatever the number of workers. learning_rate is the peak;
-    `warmup_epochs` rise to it linearly, then it follows `schedule`: "cosine" falls to 0 at the last step, "step"
-    multiplies by `step_factor` at each of `step_epochs`. momentum belongs to "sgd" alone. clip_norm bounds the
-    gradient's global L2 norm. evaluate_every is in epochs; the last epoch is always evaluated.
+    `warmup_epochs` rise to it linearly, then it follows `schedule`: "cosine" falls towards 0, which the step after the
+    last would reach; "step" multiplies by `step_factor` at each of `step_epochs`. momentum belongs to "sgd" alone.
+    clip_norm bounds the gradient's global L2 norm. evaluate_every is in epochs; the last epoch is always evaluated.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -67,6 +67,9 @@ class Recipe:
     views: Views = field(default_factory=Views)
 
     def __post_init__(self) -> None:
+        for name, known in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {getattr(self, name)!r}")
         for name in ("epochs", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd.checkpoint import model_state, optimizer_state
+from kd.checkpoint import cloned, model_state, optimizer_state
 from kd.data.dataset import Split
 from kd.data.draws import derive_seed, permutation
 from kd.data.views import ViewStream
@@ -87,7 +87,8 @@ def train(
     curve: list[Row] = []
     if resume is not None:
         model.load_state_dict(resume.model)
-        optimizer.load_state_dict(resume.optimizer)
+        # The optimizer keeps and changes the tensors it is given.
+        optimizer.load_state_dict(cloned(resume.optimizer))
         curve = list(resume.curve)
     trained = wrap(model)
     labels_N = split.labels_N.to(device)
@@ -107,20 +108,20 @@ def train(
             rate = recipe.learning_rate_at(epoch * steps_per_epoch + step, steps_per_epoch=steps_per_epoch)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            index_B = batch_B[shard.rank :: shard.world]
+            mine_B = batch_B[shard.rank :: shard.world]
+            # A worker without a part of the last batch still takes its step, with a sample of weight 0.
+            index_B = mine_B if len(mine_B) else batch_B[:1]
             with autocast:
                 logits_BC = trained(epoch_views.batch(index_B))
             # The mean over this worker's part, weighted so that averaging over workers gives the global mean.
-            loss = objective(logits_BC, labels_N[index_B], index_B=index_B) * (
-                len(index_B) * shard.world / len(batch_B)
-            )
+            loss = objective(logits_BC, labels_N[index_B], index_B=index_B) * (len(mine_B) * shard.world / len(batch_B))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
             loss_S[step] = loss.detach() * (len(batch_B) / len(split))
-            hits += (logits_BC.detach().argmax(dim=1) == labels_N[index_B]).sum()
+            hits += (logits_BC.detach().argmax(dim=1) == labels_N[index_B])[: len(mine_B)].sum()
         if shard.world > 1:
             torch.distributed.all_reduce(loss_S, op=torch.distributed.ReduceOp.SUM)
             loss_S /= shard.world

@@ -81,6 +81,8 @@ def prepare(
         )
     sizes = {"test": test_size or 0, "val": val_size}
     rest = len(labels_N) - sum(sizes.values())
+    if rest < 1:
+        raise DatasetError(f"data set {name}: val and test take all of its {len(labels_N)} images: make them smaller")
     sizes["train"] = rest if train_size is None else train_size
     try:
         drawn = stratified_draw(labels_N, sizes=sizes, seed=split_seed)
@@ -119,6 +121,6 @@ def open_dataset(folder: Path) -> Dataset:
             )
             for split in SPLITS
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # NumPy raises many types for files it cannot read
         raise DatasetError(f"prepared data set {folder}: {error}; delete the folder to have it made again") from error
     return Dataset(meta, **splits)

@@ -16,6 +16,8 @@ def stratified_draw(labels_N: np.ndarray, *, sizes: dict[str, int], seed: int) -
 
     Raises ValueError where the pool is too small, or a non-empty split would miss a class.
     """
+    if min(sizes.values()) < 0:
+        raise ValueError(f"a split cannot have {min(sizes.values())} images")
     if sum(sizes.values()) > len(labels_N):
         wanted = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise ValueError(f"splits ask for {sum(sizes.values())} images ({wanted}), the data set has {len(labels_N)}")

@@ -127,6 +127,10 @@ def test_splits_that_cannot_be_drawn_name_the_data_set() -> None:
         prepare("digits", train_size=1700, val_size=100, test_size=100, split_seed=0)
     with pytest.raises(DatasetError, match="data set digits: a val split of 9 images leaves out class"):
         prepare("digits", train_size=None, val_size=9, test_size=100, split_seed=0)
+    with pytest.raises(DatasetError, match="data set digits: val and test take all of its 1797 images"):
+        prepare("digits", train_size=None, val_size=1000, test_size=1000, split_seed=0)
+    with pytest.raises(DatasetError, match="data set digits: a split cannot have -1 images"):
+        prepare("digits", train_size=100, val_size=-1, test_size=100, split_seed=0)
 
 
 def test_a_prepared_folder_reads_back(folder: Path, prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
@@ -155,7 +159,7 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["train_images.npy", "val_labels.npy"])
-@pytest.mark.parametrize("kept", [10, 60, -1])
+@pytest.mark.parametrize("kept", [0, 10, 60, -1])
 def test_a_truncated_array_is_refused(folder: Path, name: str, kept: int) -> None:
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[:kept])
@@ -165,7 +169,17 @@ def test_a_truncated_array_is_refused(folder: Path, name: str, kept: int) -> Non
 
 @pytest.mark.parametrize("name", ["dataset.json", "train_images.npy", "val_labels.npy"])
 def test_a_file_of_something_else_is_refused(folder: Path, name: str) -> None:
-    (folder / name).write_bytes(b"\x00 not what was written \xff")
+    for start in (b"\x00", b"PK\x03\x04"):  # the second is how a zip archive starts
+        (folder / name).write_bytes(start + b" not what was written \xff")
+        with pytest.raises(DatasetError, match="delete the folder to have it made again"):
+            open_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["train_images.npy"])
+def test_a_file_of_another_header_is_refused(folder: Path, name: str) -> None:
+    whole = bytearray((folder / name).read_bytes())
+    whole[8] = 1
+    (folder / name).write_bytes(bytes(whole))
     with pytest.raises(DatasetError, match="delete the folder to have it made again"):
         open_dataset(folder)
 

@@ -103,6 +103,16 @@ def test_logits_of_another_type_are_refused() -> None:
         logits_from_bytes(buffer.getvalue(), samples=3, classes=4, what="x")
 
 
+def test_logits_that_are_no_array_are_refused() -> None:
+    archive = io.BytesIO()
+    np.savez(archive, logits=np.zeros((3, 4), dtype=np.float16))
+    header = bytearray(logits_to_bytes(torch.zeros(3, 4), what="x"))
+    header[8] = 1
+    for data in (archive.getvalue(), b"PK\x03\x04 no archive", bytes(header)):
+        with pytest.raises(LogitsError, match="x: damaged"):
+            logits_from_bytes(data, samples=3, classes=4, what="x")
+
+
 def test_pickled_logits_are_refused() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{}], dtype=object), allow_pickle=True)

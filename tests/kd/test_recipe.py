@@ -120,3 +120,10 @@ def test_step_rate_by_hand() -> None:
 def test_step_rate_after_warm_up_counts_epochs_from_the_start() -> None:
     recipe = Recipe(epochs=3, schedule="step", step_epochs=(2,), step_factor=0.5, learning_rate=2.0, warmup_epochs=1)
     assert rates(recipe, steps_per_epoch=2) == pytest.approx([1.0, 2.0, 2.0, 2.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("wrong", [{"optimizer": "lamb"}, {"schedule": "linear"}, {"precision": "fp8"}])
+def test_names_are_checked_on_construction(wrong: dict[str, Any]) -> None:
+    (name, value) = next(iter(wrong.items()))
+    with pytest.raises(ValueError, match=f"{name} must be one of .*, got '{value}'"):
+        Recipe(**wrong)

@@ -292,6 +292,28 @@ def test_averaging_workers_gives_the_global_mean(run: Run, monkeypatch: pytest.M
     assert sum(row["train_top1"] for row in rows) == pytest.approx(expected["train_top1"], rel=1e-9)
 
 
+def test_a_worker_without_a_part_of_the_last_batch_adds_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 samples in batches of 299: the second batch has one sample, for the first worker alone."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, **options: None)
+    recipe = Recipe(
+        epochs=1, batch_size=299, optimizer="sgd", learning_rate=1e-3, momentum=0, weight_decay=0, schedule="constant"
+    )
+    (expected,) = run(linear(), recipe)
+    rows = [run(linear(), recipe, shard=Shard(rank, 2))[0] for rank in range(2)]
+    assert sum(row["train_loss"] for row in rows) == pytest.approx(expected["train_loss"], rel=1e-4)
+    assert sum(row["train_top1"] for row in rows) == pytest.approx(expected["train_top1"], rel=0.05)
+
+
+def test_a_state_can_be_resumed_from_twice(run: Run, noisy_model: NoisyModel) -> None:
+    for recipe in RECIPES.values():
+        states: list[TrainState] = []
+        run(noisy_model(0), recipe, on_epoch=states.append)
+        first, second = noisy_model(1), noisy_model(2)
+        run(first, recipe, resume=states[0])
+        run(second, recipe, resume=states[0])
+        assert same_weights(first, second)
+
+
 def test_workers_but_the_first_neither_evaluate_nor_report(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor, **options: None)
     recipe = Recipe(epochs=2, batch_size=100)
@@ -429,7 +451,7 @@ def test_the_wrapped_module_is_trained_and_the_bare_one_evaluated(run: Run) -> N
             self.inner, self.calls = inner, 0
 
         def forward(self, x: Tensor) -> Tensor:
-            assert self.training
+            assert all(module.training for module in self.modules())
             self.calls += 1
             return self.inner(x)
 

@@ -1,0 +1,90 @@
+"""Launch through a Ray Client (`ray://HOST:PORT`): the launching process itself runs on the cluster.
+
+Ray Tune cannot be driven from outside a cluster with a schedule of one's own. So an actor there runs the same command
+with `--address auto` in a process, and its output comes back here as it is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from grid.cluster.session import session
+
+POLL_SECONDS = 0.5
+INTERRUPT_SECONDS = 60.0
+
+
+class Driver:
+    """Runs on the cluster: one launch in a process of its own."""
+
+    def __init__(self, spec_json: str, options: Sequence[str]) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kd-grid-"))
+        grid = self.folder / "grid.yaml"
+        grid.write_text(spec_json, encoding="utf-8")  # JSON is YAML
+        self.outputs = (self.folder / "out", self.folder / "err")
+        self.read = [0, 0]
+        command = [sys.executable, "-m", "launch", "--grid", str(grid), "--address", "auto", *options]
+        with open(self.outputs[0], "wb") as out, open(self.outputs[1], "wb") as err:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=err, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            )
+
+    def poll(self) -> tuple[str, str, int | None]:
+        """What was written since the last call to stdout and to stderr, and the exit status once it has ended."""
+        status = self.process.poll()  # before reading, so that nothing written before the end is missed
+        texts = []
+        for i, path in enumerate(self.outputs):
+            with open(path, "rb") as file:
+                file.seek(self.read[i])
+                data = file.read()
+            whole = data if status is not None else data[: data.rfind(b"\n") + 1]
+            self.read[i] += len(whole)
+            texts.append(whole.decode(errors="replace"))
+        return texts[0], texts[1], status
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+
+def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int:
+    """Run a grid on the cluster behind a Ray Client address; returns the launch's exit status.
+
+    `options`: of the command line there. Ctrl-C here interrupts the launch there.
+    """
+    with session(address, cpus=None):
+        import ray
+
+        driver = ray.remote(Driver).options(num_cpus=0).remote(spec_json, list(options))
+
+        def follow(until: float | None = None) -> int | None:
+            while until is None or time.monotonic() < until:
+                out, err, status = ray.get(driver.poll.remote())
+                _show(out, sys.stdout)
+                _show(err, sys.stderr)
+                if status is not None:
+                    return int(status)
+                time.sleep(POLL_SECONDS)
+            return None
+
+        try:
+            status = follow()
+        except KeyboardInterrupt:
+            ray.get(driver.interrupt.remote())
+            status = follow(time.monotonic() + INTERRUPT_SECONDS)
+        return 130 if status is None else status
+
+
+def _show(text: str, stream: TextIO) -> None:
+    if text:
+        with contextlib.suppress(BrokenPipeError):
+            stream.write(text)
+            stream.flush()
