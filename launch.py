@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parse.error("one of --grid and --list is needed")
         if args.cpus is not None and args.cpus < 1:
             raise UserError(f"--cpus must be >= 1, got {args.cpus}")
+        if args.cpus is not None and args.address is not None:
+            raise UserError("--cpus is for a Ray started here: leave it out with --address")
         return run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from grid.cluster.session import output_to
     from grid.load import load_grid
     from grid.plan import make_plan
-    from grid.run import Options, done_stages, grid_folder, run_grid, write_plan
+    from grid.run import Options, done_stages, grid_folder, run_grid
     from grid.store import Store
 
     plan = make_plan(load_grid(args.grid, args.overrides))
@@ -102,11 +104,10 @@ def run(args: argparse.Namespace) -> int:
         print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout))
         return DONE
 
+    signal.signal(signal.SIGTERM, _interrupt)
     if args.address is not None and args.address.startswith("ray://"):
         return run_on_cluster(args, plan, store)
     store.check_writable()
-    signal.signal(signal.SIGTERM, _interrupt)
-    write_plan(plan, store)
     folder = grid_folder(plan)
     log = Path(store.location(folder) if store.is_local else tempfile.mkdtemp(prefix="kd-grid-")) / "launch.log"
     with output_to(log) as terminal:
@@ -165,7 +166,13 @@ def console_on(file: TextIO) -> Console:
     """A console that wraps to the terminal, and never wraps what is piped."""
     from rich.console import Console
 
-    return Console(file=file) if file.isatty() else Console(file=file, width=10_000, soft_wrap=True)
+    class Quiet(Console):
+        """Goes on in silence when its reader is gone (`| head`): the grid is worth more than its lines."""
+
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Quiet(file=file) if file.isatty() else Quiet(file=file, width=10_000, soft_wrap=True)
 
 
 def _interrupt(signum: int, frame: Any) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage, image_size
+from grid.schedule import unneeded_logits
 from grid.spec import DatasetSpec, ModelSpec
 from kd.models.build import ModelError, ModelFacts, describe
 
@@ -72,6 +73,7 @@ def human(count: float) -> str:
 
 def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console) -> None:
     """The dry run: pairs, stages by kind, what is done and what would run."""
+    finished = done | unneeded_logits(plan, done)
     spec = plan.spec
     console.print(f"Grid {spec.name}: {spec.description}".rstrip(": "), markup=False)
     splits = plan.data.spec_payload()["splits"]
@@ -99,14 +101,14 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     titles = plan.titles()
     stages = _table("Stage", "Kind", "What", "State")
     for stage in plan.stages:
-        stages.add_row(stage.id, _kind(stage), escape(titles[stage.id]), "done" if stage.id in done else "to run")
+        stages.add_row(stage.id, _kind(stage), escape(titles[stage.id]), _state(stage, done, finished))
     console.print(stages)
     console.print()
 
     counts = Counter(_kind(stage) for stage in plan.stages)
-    left = Counter(_kind(stage) for stage in plan.stages if stage.id not in done)
+    left = Counter(_kind(stage) for stage in plan.stages if stage.id not in finished)
     costs = stage_costs(plan, facts)
-    work = 2 * sum(cost for stage, cost in costs.items() if stage not in done)
+    work = 2 * sum(cost for stage, cost in costs.items() if stage not in finished)
     summary = ", ".join(f"{count} {kind} ({left[kind]} to run)" for kind, count in counts.items())
     console.print(f"{len(plan.stages)} stages: {summary}", markup=False)
     console.print(f"Work to do: {human(work)}FLOPs" if work else "Nothing to do: everything is done already")
@@ -118,6 +120,12 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left")
     return table
+
+
+def _state(stage: Stage, done: set[str], finished: set[str]) -> str:
+    if stage.id in done:
+        return "done"
+    return "not needed" if stage.id in finished else "to run"
 
 
 def _kind(stage: Stage) -> str:

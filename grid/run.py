@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import shutil
 import subprocess
 import threading
 import uuid
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from grid.plan import CellStage, Plan, Stage
-from grid.schedule import Schedule, State, TeacherJob
+from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import Store
 
 if TYPE_CHECKING:
@@ -97,15 +96,17 @@ def run_grid(
     Raises UserError before Ray starts for a model that cannot be built; errors of stages are in the outcome instead.
     """
     done = done_stages(plan, store)
+    done |= unneeded_logits(plan, done)
     outcome = Outcome(plan, reused=len(done))
-    needed = [s for s in plan.stages if s.kind != "logits" and s.id not in done]
-    if not needed:
+    if len(done) == len(plan.stages):
+        write_plan(plan, store)
         return outcome
     # Models come with torch and timm: not before there is something to do.
     from grid.preview import inspect_models, stage_costs
 
     with console.status("Checking the models"):
         costs = stage_costs(plan, inspect_models(plan))
+    write_plan(plan, store)
     return _Run(plan, store, options, console, on_done=on_done, done=done, costs=costs, outcome=outcome).run()
 
 
@@ -136,7 +137,6 @@ class _Run:
         self.busy = 0
 
     def on_change(self, stage: Stage, state: State, error: str | None) -> None:
-        self.reporter.on_change(stage, state, error)
         if state == "done":
             self.outcome.done += 1
             self._on_done(stage)
@@ -144,6 +144,10 @@ class _Run:
             self.outcome.failed.append(stage)
         elif state == "blocked":
             self.outcome.blocked.append(stage)
+        try:
+            self.reporter.on_change(stage, state, error)
+        except Exception:  # what cannot be shown must not end the thread that does the work
+            log.exception("stage %s could not be reported as %s", stage.id, state)
 
     def run(self) -> Outcome:
         from grid.cluster.session import Capacity, log_folder, session
@@ -153,33 +157,34 @@ class _Run:
         try:
             with contextlib.ExitStack() as stack:
                 with self.console.status("Starting Ray" if self.options.address is None else "Joining Ray"):
-                    resources = stack.enter_context(session(self.options.address, cpus=self.options.cpus))
+                    nodes = stack.enter_context(session(self.options.address, cpus=self.options.cpus))
                 stack.enter_context(self.reporter)
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
-                capacity = Capacity.of(resources, self.plan.spec.resources)
+                capacity = Capacity.of(nodes, self.plan.spec.resources)
                 self.reporter.estimate.slots = max(1, capacity.slots(0))
                 preparing.join()
                 if self.schedule.state(self.plan.data) in ("done", "reused"):
-                    try:
-                        self._run_stages(capacity)
-                    except KeyboardInterrupt:
-                        # Before Ray is shut down: what that ends has been interrupted, it has not failed.
-                        self.schedule.stop()
-                        raise
-        except KeyboardInterrupt:
+                    self._run_stages(capacity)
+        except BaseException as error:
+            self.schedule.stop()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
             self.outcome.interrupted = True
+        else:
+            for stage in self.schedule.pending():
+                self.schedule.finish(stage, f"ended without a result; see {self.store.location(stage.folder)}")
         self.outcome.errors = dict(self.schedule.errors)
         return self.outcome
 
     def _run_stages(self, capacity: Capacity) -> None:
         from grid.cluster.cells import run_cells
 
-        scratch_path = f"{grid_folder(self.plan)}/ray/{self.launch}"
-        scratch = self.store.location(scratch_path)
+        scratch = f"{grid_folder(self.plan)}/ray/{self.launch}"
+        location = self.store.location(scratch)
         self.jobs.extend(self.schedule.teacher_jobs())
         self.busy = capacity.lanes(len(self.jobs)) if self.jobs else 0
         lanes = [
-            threading.Thread(target=self._lane, args=(capacity, scratch), name=f"teachers-{i}", daemon=True)
+            threading.Thread(target=self._lane, args=(capacity, location), name=f"teachers-{i}", daemon=True)
             for i in range(self.busy)
         ]
         for lane in lanes:
@@ -192,16 +197,17 @@ class _Run:
                     capacity,
                     busy_lanes=lambda: self.busy,
                     finish=self._finish,
-                    scratch=scratch,
+                    scratch=location,
                     run=self.run_facts,
                 )
             for lane in lanes:
                 lane.join()
+        except BaseException:
+            # Before Ray is shut down: what that ends has been interrupted, it has not failed.
+            self.schedule.stop()
+            raise
         finally:
-            if self.store.is_local:
-                shutil.rmtree(Path(scratch), ignore_errors=True)
-                with contextlib.suppress(OSError):  # another launch may be using it
-                    Path(scratch).parent.rmdir()
+            self.store.remove_folder(scratch)
 
     def _prepare_dataset(self) -> None:
         data = self.plan.data
@@ -215,28 +221,33 @@ class _Run:
 
     def _lane(self, capacity: Capacity, scratch: str) -> None:
         """Train teachers and compute their logits, one after the other, until no job is left."""
+        try:
+            while self.jobs and not self.schedule.stopped:
+                try:
+                    job = self.jobs.popleft()
+                except IndexError:  # another lane took the last one
+                    return
+                self._run_job(job, capacity, scratch)
+        finally:
+            self.busy -= 1
+
+    def _run_job(self, job: TeacherJob, capacity: Capacity, scratch: str) -> None:
         from grid.cluster.logits import compute_teacher_logits
         from grid.cluster.teachers import train_teacher
 
-        while True:
-            try:
-                job = self.jobs.popleft()
-            except IndexError:
-                self.busy -= 1
-                return
-            if job.train:
-                train = partial(train_teacher, job.teacher, self.store, capacity, scratch=scratch, run=self.run_facts)
-                self._work(job.teacher, train)
-            for stream in job.logits:
-                # A teacher that failed has blocked its streams.
-                if self.schedule.state(stream) == "waiting":
-                    compute = partial(compute_teacher_logits, stream, self.store, capacity, run=self.run_facts)
-                    self._work(stream, compute)
+        if job.train:
+            train = partial(train_teacher, job.teacher, self.store, capacity, scratch=scratch, run=self.run_facts)
+            self._work(job.teacher, train)
+        for stream in job.logits:
+            # A teacher that failed has blocked its streams.
+            if self.schedule.state(stream) == "waiting" and not self.schedule.stopped:
+                self._work(stream, partial(compute_teacher_logits, stream, self.store, capacity, run=self.run_facts))
 
     def _work(self, stage: Stage, work: Callable[[], str | None]) -> None:
         self.schedule.start(stage)
         try:
-            error = work()
+            # Another launch over the same storage may have been faster.
+            error = None if self.store.is_done(stage) else work()
         except Exception as problem:  # a lane must go on with its other teachers
             log.exception("stage %s", stage.id)
             error = " ".join(f"{type(problem).__name__}: {problem}".split())
@@ -245,7 +256,7 @@ class _Run:
     def _finish(self, stage: Stage, error: str | None) -> None:
         if self.schedule.stopped:
             return
-        if error is not None and self.store.failure(stage) is None:
+        if error is not None and self.store.failure(stage, launch=self.launch) is None:
             # Its worker died before it could write a record of its own.
             from grid.stages import record_failure
 

@@ -27,6 +27,12 @@ class TeacherJob:
     logits: tuple[LogitsStage, ...]
 
 
+def unneeded_logits(plan: Plan, done: set[str]) -> set[str]:
+    """Ids of teacher logits that no unfinished cell reads: they are not computed, done or not."""
+    needed = {cell.logits.id for cell in plan.cells if cell.logits is not None and cell.id not in done}
+    return {stage.id for stage in plan.logits} - needed
+
+
 class Schedule:
     """States of a plan's stages. Teachers run on a lane of their own beside the cells; a cell is handed out as soon as
     what it needs is done. `costs`: relative work a stage, so that the longest cells start first."""
@@ -39,10 +45,6 @@ class Schedule:
         self._stages: dict[str, Stage] = {stage.id: stage for stage in plan.stages}
         self._states: dict[str, State] = {stage: "reused" if stage in done else "waiting" for stage in self._stages}
         self.errors: dict[str, str] = {}
-        needed = {cell.logits.id for cell in plan.cells if cell.logits is not None and cell.id not in done}
-        for stage in plan.logits:
-            if stage.id not in needed:
-                self._states[stage.id] = "reused"
         self._stopped = False
 
     def state(self, stage: Stage) -> State:

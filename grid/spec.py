@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from grid.identity import canonical
 from kd.data.catalog import CATALOG, DatasetInfo
 from kd.recipe import Recipe
 
@@ -67,6 +68,9 @@ class DatasetSpec(Strict):
             raise ValueError(f"{self.name} has no official test set: give test_size")
         if self.info.test_images is not None and self.test_size is not None:
             raise ValueError(f"{self.name} has an official test set of {self.info.test_images}: leave test_size out")
+        for name, size in (("train", self.train_size), ("val", self.val_size), ("test", self.test_size)):
+            if size and size < self.info.classes:
+                raise ValueError(f"{name}_size {size} leaves out some of the {self.info.classes} classes")
         wanted = (self.train_size or 1) + self.val_size + (self.test_size or 0)
         if wanted > self.info.pool_images:
             raise ValueError(f"the splits ask for {wanted} images, {self.name} has {self.info.pool_images}")
@@ -95,10 +99,19 @@ class ModelSpec(Strict):
     @field_validator("args")
     @classmethod
     def _args_are_ours_to_set(cls, args: dict[str, Any]) -> dict[str, Any]:
-        for taken in ("num_classes", "in_chans", "pretrained"):
+        for taken in ("num_classes", "in_chans", "pretrained", "model_name"):
             if taken in args:
                 raise ValueError(f"{taken} follows from the data set or the entry itself: leave it out of args")
+        for file in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
+            if file in args:
+                raise ValueError(f"{file} would make the result depend on a file that its id does not know")
         return args
+
+    @field_validator("args", "recipe")
+    @classmethod
+    def _has_an_id(cls, values: dict[str, Any]) -> dict[str, Any]:
+        canonical(values)
+        return values
 
     @property
     def shown(self) -> str:
@@ -108,7 +121,7 @@ class ModelSpec(Strict):
 class TeacherSpec(ModelSpec):
     """A teacher is trained once, from this seed."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
 
 class Resources(Strict):
@@ -125,8 +138,15 @@ class Resources(Strict):
     gpus_per_cell: float | None = Field(default=None, ge=0)
     concurrency: int | None = Field(default=None, ge=1)
 
+    @field_validator("gpus_per_teacher_worker", "gpus_per_cell")
+    @classmethod
+    def _whole_or_a_part_of_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"{gpus:g} GPUs: more than one must be a whole number")
+        return gpus
 
-Seed = Annotated[int, Field(ge=0)]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Temperature = Annotated[float, Field(gt=0)]
 Alpha = Annotated[float, Field(ge=0, le=1)]
 

@@ -32,8 +32,6 @@ from kd.train import WHOLE, Row, Shard, TrainState, train
 log = logging.getLogger("kd_grid")
 
 EVALUATION_BATCH = 512
-LATENCY_BATCH = 32
-LATENCY_RUNS = 50
 PROGRESS_SECONDS = 1.0
 
 
@@ -71,6 +69,8 @@ def execute(stage: Stage, store: Store, runtime: Runtime, run: Callable[[], None
 
 def record_failure(stage: Stage, store: Store, error: str, *, launch: str, trace: str = "") -> None:
     """Write the failure, and its traceback, beside the stage's outputs; one that cannot be written is only logged."""
+    if store.failure(stage, launch=launch) is not None:
+        return  # the first of several workers to fail knows why
     values = {"status": "failed", "error": error, "finished_at": _now(), "launch": launch}
     record = make_record({**axes_of(stage), **values})
     log.error("stage %s failed: %s\n%s", stage.id, error, trace)

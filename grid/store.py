@@ -92,6 +92,14 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._full(path))
 
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it, and its parent if that is then empty; best effort."""
+        full = self._full(path)
+        with contextlib.suppress(Exception):  # left-overs harm nobody, and each backend has errors of its own
+            self._fs.rm(full, recursive=True)
+            if not self._fs.ls(full.rsplit("/", 1)[0], detail=False):
+                self._fs.rmdir(full.rsplit("/", 1)[0])
+
     def names(self, folder: str) -> list[str]:
         """Names in a folder, sorted; none where there is no such folder."""
         try:
@@ -165,9 +173,10 @@ class Store:
         except RecordError as error:
             raise UserError(f"{self.location(path)}: {error}; remove that folder to have it computed again") from None
 
-    def failure(self, stage: Stage) -> Record | None:
-        """The stage's last failure, if its last attempt failed."""
+    def failure(self, stage: Stage, *, launch: str) -> Record | None:
+        """The stage's failure in this launch, None where it left none that can be read."""
         try:
-            return record_from_json(self.read(f"{stage.folder}/{FAILURE}"))
-        except (FileNotFoundError, RecordError):
+            record = record_from_json(self.read(f"{stage.folder}/{FAILURE}"))
+        except (OSError, RecordError):
             return None
+        return record if record["launch"] == launch else None

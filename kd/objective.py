@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from kd.losses.soft_targets import soft_target_loss
 
-METHODS = ("kd",)
-
 
 class Objective(Protocol):
     def start_epoch(self, epoch: int) -> None:

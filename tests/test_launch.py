@@ -55,6 +55,7 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ({"students": [{"name": "vit_tiny_patch16_224"}]}, [], ["students.0", "1 x 8 x 8", "224"]),
         ({}, ["--set", "recipe.epohs=3"], ["recipe.epohs: unknown key; did you mean 'epochs'"]),
         ({}, ["--cpus", "0"], ["--cpus must be >= 1"]),
+        ({}, ["--cpus", "2", "--address", "auto"], ["--cpus", "leave it out"]),
         ({}, ["--storage", "nosuch://x"], ["--storage nosuch://x"]),
     ],
 )
@@ -99,6 +100,35 @@ def test_a_foreign_result_under_an_id_is_one_line(tmp_path: Path, capsys: pytest
     line = fails(capsys, "--grid", grid, "--storage", str(tmp_path / "runs"))
     assert cell.id in line
     assert "another computation" in line
+
+
+def test_a_grid_that_is_refused_leaves_the_last_plan_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = tmp_path / "runs/grids/tiny/plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text("the plan of a launch")
+    fails(capsys, "--grid", grid_file(tmp_path, students=["resnet1888"]), "--storage", str(tmp_path / "runs"))
+    assert plan.read_text() == "the plan of a launch"
+
+
+def test_logits_that_nothing_needs_are_not_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after someone has deleted the logits of a finished grid to free the disk."""
+    from grid.load import load_grid
+    from grid.plan import make_plan
+    from grid.records import make_record, record_to_json
+    from grid.store import Store
+
+    grid, storage = grid_file(tmp_path), str(tmp_path / "runs")
+    plan, store = make_plan(load_grid(grid)), Store(storage)
+    for stage in plan.stages:
+        if stage.kind != "logits":
+            facts = make_record({"stage_id": stage.id, "kind": stage.kind, "status": "done"})
+            store.write(f"{stage.folder}/record.json", record_to_json(facts))
+    assert launch.main(["--grid", grid, "--storage", storage, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "not needed" in out
+    assert "Nothing to do" in out
+    assert launch.main(["--grid", grid, "--storage", storage, "--wandb", "disabled"]) == 0
+    assert "Everything was done already" in capsys.readouterr().out
 
 
 def test_neither_grid_nor_list_is_a_usage_error() -> None:

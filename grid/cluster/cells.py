@@ -88,7 +88,7 @@ class _Cells(Searcher):  # type: ignore[misc]
         if cell is None:
             return
         if error:
-            self.finish(cell, f"its worker process died {MAX_WORKER_DEATHS + 1} times (out of memory?)")
+            self.finish(cell, f"its worker failed {MAX_WORKER_DEATHS + 1} times (out of memory?); see Ray's logs")
         else:
             self.finish(cell, (result or {}).get("error") or None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,10 +50,13 @@ class Driver:
             whole = data if status is not None else data[: data.rfind(b"\n") + 1]
             self.read[i] += len(whole)
             texts.append(whole.decode(errors="replace"))
+        if status is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
         return texts[0], texts[1], status
 
     def interrupt(self) -> None:
-        self.process.send_signal(signal.SIGINT)
+        """As Ctrl-C would; SIGINT itself is blocked in what Ray starts."""
+        self.process.send_signal(signal.SIGTERM)
 
 
 def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int:

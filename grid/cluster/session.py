@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -18,6 +20,7 @@ from grid.spec import Resources
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # nothing may start a second Ray once this one is shut down
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -41,26 +44,42 @@ class Share:
         return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
 
-@dataclass(frozen=True)
-class Capacity:
-    """What Ray offers, and how the grid divides it: lanes for teachers beside slots for cells."""
+@dataclass
+class _Free:
+    """What is left of a node while shares are placed on it."""
 
     cpus: float
     gpus: float
+
+    def fits(self, share: Share) -> bool:
+        return share.cpus <= self.cpus and share.gpus <= self.gpus
+
+    def take(self, share: Share) -> None:
+        self.cpus -= share.cpus
+        self.gpus -= share.gpus
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What Ray offers, and how the grid divides it: lanes for teachers beside slots for cells.
+
+    nodes: CPUs and GPUs of each node; a worker must fit on one.
+    """
+
+    nodes: tuple[tuple[float, float], ...]
     teacher_worker: Share
     teacher_workers: int
     cell: Share
     concurrency: int | None
 
     @classmethod
-    def of(cls, resources: Mapping[str, float], wanted: Resources) -> Capacity:
+    def of(cls, nodes: Sequence[Mapping[str, float]], wanted: Resources) -> Capacity:
         """Raises UserError where a teacher or a cell could never be scheduled, which Ray would wait for in silence."""
-        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        gpus = any(node.get("GPU", 0) for node in nodes)
         teacher_gpus = wanted.gpus_per_teacher_worker
         cell_gpus = wanted.gpus_per_cell
         capacity = cls(
-            cpus=cpus,
-            gpus=gpus,
+            nodes=tuple((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes),
             teacher_worker=Share(
                 wanted.cpus_per_teacher_worker, (1.0 if gpus else 0.0) if teacher_gpus is None else teacher_gpus
             ),
@@ -72,32 +91,50 @@ class Capacity:
             ("a teacher", capacity.teacher_worker, capacity.teacher_workers),
             ("a cell", capacity.cell, 1),
         ):
-            if share.cpus * count > cpus or share.gpus * count > gpus:
+            if not capacity._place(capacity._free(), share, count):
+                offered = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in capacity.nodes)
                 raise UserError(
-                    f"{what} asks for {share.cpus * count} CPUs and {share.gpus * count:g} GPUs, Ray offers {cpus:g} "
-                    f"and {gpus:g}: lower resources in the grid (--set resources....=) or use a larger cluster"
+                    f"{what} asks for {count} x ({share.cpus} CPUs and {share.gpus:g} GPUs), Ray's nodes offer "
+                    f"{offered}: lower the grid's resources (--set resources....=) or use larger nodes"
                 )
         return capacity
 
     def lanes(self, jobs: int) -> int:
-        """Teachers trained at a time: up to half of what there is, at least one."""
-        per = self.teacher_workers
-        by_cpu = self.cpus / 2 // (self.teacher_worker.cpus * per)
-        by_gpu = self.gpus / 2 // (self.teacher_worker.gpus * per) if self.teacher_worker.gpus else by_cpu
-        return int(max(1, min(jobs, by_cpu, by_gpu)))
+        """Teachers trained at a time: as many as fit into half of what there is, at least one."""
+        free = self._free()
+        fitting = 0
+        while self._place(free, self.teacher_worker, self.teacher_workers):
+            fitting += 1
+        return max(1, min(jobs, fitting // 2))
 
     def slots(self, busy_lanes: int) -> int:
-        """Cells that fit beside so many busy lanes; cells are never fewer than one once no lane is busy."""
-        used = self.teacher_workers * busy_lanes
-        slots = (self.cpus - used * self.teacher_worker.cpus) // self.cell.cpus
-        if self.cell.gpus:
-            slots = min(slots, (self.gpus - used * self.teacher_worker.gpus) // self.cell.gpus)
-        return int(max(0, min(slots, self.concurrency or slots)))
+        """Cells that fit beside so many busy lanes."""
+        free = self._free()
+        self._place(free, self.teacher_worker, self.teacher_workers * busy_lanes)
+        slots = 0
+        for node in free:
+            while node.fits(self.cell):
+                node.take(self.cell)
+                slots += 1
+        return min(slots, self.concurrency or slots)
+
+    def _free(self) -> list[_Free]:
+        return [_Free(cpus, gpus) for cpus, gpus in self.nodes]
+
+    @staticmethod
+    def _place(free: list[_Free], share: Share, count: int) -> bool:
+        """Put `count` shares on the nodes with most CPUs left; False where one does not fit any more."""
+        for _ in range(count):
+            node = max((node for node in free if node.fits(share)), key=lambda node: node.cpus, default=None)
+            if node is None:
+                return False
+            node.take(share)
+        return True
 
 
 @contextlib.contextmanager
-def session(address: str | None, *, cpus: int | None) -> Iterator[dict[str, float]]:
-    """A Ray to work on; yields its resources. address None starts one here and ends it afterwards."""
+def session(address: str | None, *, cpus: int | None) -> Iterator[list[dict[str, float]]]:
+    """A Ray to work on; yields the resources of each node. address None starts one here and ends it afterwards."""
     settings = dict(QUIET)
     if address is None:
         # A session on one machine needs no token; a cluster keeps the authentication it was started with.
@@ -107,6 +144,7 @@ def session(address: str | None, *, cpus: int | None) -> Iterator[dict[str, floa
     os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
     import ray
 
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     common = {"logging_level": "error", "log_to_driver": False}
     try:
         if address is None:
@@ -119,9 +157,12 @@ def session(address: str | None, *, cpus: int | None) -> Iterator[dict[str, floa
         else:
             ray.init(address=address, **common)
     except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
-        raise UserError(f"--address {address}: cannot join a Ray there: {' '.join(str(error).split())}") from None
+        what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
+        raise UserError(f"{what}: {' '.join(str(error).split())}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in place
     try:
-        yield ray.cluster_resources()
+        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     finally:
         ray.shutdown()
 

@@ -6,14 +6,14 @@ import logging
 from typing import Any
 
 import ray
+import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from grid.cluster.session import Capacity
 from grid.plan import TeacherStage, stage_from_json, stage_to_json
-from grid.records import record_from_json
 from grid.stages import Runtime, execute, run_trainable
-from grid.store import FAILURE, Store
+from grid.store import Store
 from kd.train import Shard
 
 log = logging.getLogger("kd_grid")
@@ -53,8 +53,12 @@ def train_teacher(
         return " ".join(f"{type(error).__name__}: {error}".split())
     if store.is_done(stage):
         return None
-    failure = store.failure(stage)
+    failure = store.failure(stage, launch=run["launch"])
     return str(failure["error"]) if failure else "its workers ended without a result"
+
+
+class _PeerLostError(BaseException):
+    """Another worker of the group is gone: no failure of this one's, so nothing that catches errors may record it."""
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -69,15 +73,20 @@ def _worker(config: dict[str, Any]) -> None:
     runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
 
     def work() -> None:
-        run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
+        try:
+            run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
+        except (torch.distributed.DistError, RuntimeError) as error:
+            if shard.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+                raise _PeerLostError from error
+            raise
 
-    if shard.world == 1:
-        execute(stage, store, runtime, work)
+    # After an error of the code Ray restarts the group: it must not try again.
+    if shard.world > 1 and store.failure(stage, launch=runtime.launch) is not None:
         return
-    # With several workers the others wait in a collective: the error must end the group, once.
-    failure = f"{stage.folder}/{FAILURE}"
-    if store.exists(failure) and record_from_json(store.read(failure))["launch"] == runtime.launch:
-        return
-    error = execute(stage, store, runtime, work)
-    if error is not None:
+    try:
+        error = execute(stage, store, runtime, work)
+    except _PeerLostError as lost:
+        raise RuntimeError("another worker was lost") from lost
+    if error is not None and shard.world > 1:
+        # The others wait in a collective: the error must end the group.
         raise RuntimeError(error)

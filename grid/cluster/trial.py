@@ -13,10 +13,6 @@ from ray import tune
 
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
-    import gc
-
-    import torch
-
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, run_trainable
     from grid.store import Store
@@ -24,10 +20,23 @@ def train_cell(config: dict[str, Any]) -> None:
     stage = stage_from_json(config["stage"])
     assert isinstance(stage, CellStage)
     store = Store(config["storage"])
-    runtime = Runtime.here(threads=config["threads"], **config["run"])
-    error = execute(stage, store, runtime, lambda: run_trainable(stage, store, runtime))
-    if runtime.device == "cuda":
-        # The process lives on: the next cell must find the memory free.
+
+    def work() -> None:
+        # Another launch over the same storage may have been faster.
+        if not store.is_done(stage):
+            run_trainable(stage, store, Runtime.here(threads=config["threads"], **config["run"]))
+
+    error = execute(stage, store, Runtime(**config["run"]), work)
+    _free_gpu()
+    tune.report({"error": error or ""})
+
+
+def _free_gpu() -> None:
+    """The process lives on: the next cell must find the memory free."""
+    import gc
+
+    import torch
+
+    if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
-    tune.report({"error": error or ""})

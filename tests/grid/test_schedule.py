@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from grid.plan import CellStage, Plan, Stage
-from grid.schedule import Schedule, State
+from grid.schedule import Schedule, State, unneeded_logits
 from tests.conftest import VIT, tiny_grid
 
 Planner = Callable[..., Plan]
@@ -28,7 +28,8 @@ def plan(tiny_plan: Planner) -> Plan:
 
 
 def schedule(plan: Plan, done: set[str] | None = None, costs: dict[str, float] | None = None) -> Schedule:
-    return Schedule(plan, done={plan.data.id} if done is None else done, costs=costs or {}, observer=Recorder())
+    done = {plan.data.id} if done is None else done
+    return Schedule(plan, done=done | unneeded_logits(plan, done), costs=costs or {}, observer=Recorder())
 
 
 def drain(schedule: Schedule) -> list[CellStage]:

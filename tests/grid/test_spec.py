@@ -45,6 +45,12 @@ def check(**changes: Any) -> GridSpec:
         ({"dataset": {"name": "digits", "test_size": 1797}}, ["1798", "1797"]),
         ({"students": [{"name": "resnet18", "args": {"num_classes": 3}}]}, ["num_classes", "leave it out"]),
         ({"students": ["resnet18", "resnet18"]}, ["two students", "resnet18", "label"]),
+        ({"students": [{"name": "resnet18", "args": {"model_name": "x"}}]}, ["model_name", "leave it out"]),
+        ({"students": [{"name": "resnet18", "args": {"checkpoint_path": "x"}}]}, ["checkpoint_path", "its id"]),
+        ({"students": [{"name": "resnet18", "args": {"drop_rate": float("nan")}}]}, ["students.0.args", "nan"]),
+        ({"seeds": [2**63]}, ["seeds.0", "less than"]),
+        ({"dataset": {"name": "digits", "test_size": 5}}, ["test_size 5", "10 classes"]),
+        ({"resources": {"gpus_per_cell": 1.5}}, ["gpus_per_cell", "whole number"]),
         ({"name": "../escape"}, ["../escape", "letters"]),
     ],
 )

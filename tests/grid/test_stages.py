@@ -22,6 +22,7 @@ from grid.stages import (
     finish_logits,
     missing_logits,
     prepare_dataset,
+    record_failure,
     run_logits,
     run_trainable,
 )
@@ -181,11 +182,16 @@ def test_an_error_becomes_a_record_that_a_later_success_removes(
     assert "prepared data set" in error
     assert "delete the folder" in error
     assert "\n" not in error
-    failure = store.failure(cell)
+    failure = store.failure(cell, launch=runtime.launch)
     assert failure is not None
     assert (failure["status"], failure["error"], failure["stage_id"]) == ("failed", error, cell.id)
     assert b"Traceback" in store.read(f"{cell.folder}/{TRACEBACK}")
     assert not store.is_done(cell)
+    again = Runtime(launch=runtime.launch)
+    record_failure(cell, store, "said later by another worker", launch=again.launch)
+    first = store.failure(cell, launch=runtime.launch)
+    assert first is not None
+    assert first["error"] == error
     data.write_bytes(kept)
     assert train(cell, store, runtime) is None
     assert not {FAILURE, TRACEBACK, PROGRESS, CHECKPOINT} & set(store.names(cell.folder))

@@ -74,6 +74,16 @@ def test_a_writable_storage_keeps_no_probe(store: Store) -> None:
     assert store.names("") == []
 
 
+def test_folders_are_removed_with_all_in_them(store: Store) -> None:
+    store.write("grids/g/ray/one/a", b"1")
+    store.write("grids/g/ray/two/b/c", b"2")
+    store.remove_folder("grids/g/ray/one")
+    assert store.exists("grids/g/ray/two/b/c")
+    store.remove_folder("grids/g/ray/two")
+    assert store.names("grids/g") == []
+    store.remove_folder("grids/nowhere")
+
+
 def test_a_store_travels_to_workers(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     again = pickle.loads(pickle.dumps(store))
@@ -114,9 +124,11 @@ def test_unreadable_records_are_named(store: Store, tiny_plan: Planner) -> None:
     store.write(f"{cell.folder}/{RECORD}", b'{"schema_ver')
     with pytest.raises(UserError, match=f"{cell.id}/record.json: not a record"):
         store.record(cell)
-    assert store.failure(cell) is None
-    store.write(f"{cell.folder}/{FAILURE}", record_to_json(make_record({"status": "failed", "error": "why"})))
-    failure = store.failure(cell)
+    assert store.failure(cell, launch="now") is None
+    failed = make_record({"status": "failed", "error": "why", "launch": "now"})
+    store.write(f"{cell.folder}/{FAILURE}", record_to_json(failed))
+    assert store.failure(cell, launch="another") is None, "what an earlier launch said is not the reason of this one"
+    failure = store.failure(cell, launch="now")
     assert failure is not None
     assert failure["error"] == "why"
 

@@ -36,6 +36,15 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
     assert checkpoints(), "what was running goes on from its last epoch"
 
+    # SIGTERM, as a scheduler would send it.
+    preempted = launch()
+    preempted.wait_until(lambda: len(records(broken, "cells")) >= 1 and bool(checkpoints()))
+    preempted.interrupt(signal.SIGTERM)
+    assert preempted.finish(60) == 130, preempted.text()
+    assert "Interrupted" in preempted.err.read_text()
+    assert preempted.left_over() == []
+    assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+
     # kill -9 once a distilled cell, too, has a checkpoint.
     done = signature(broken)
     second = launch()
