@@ -149,6 +149,7 @@ def session(address: str | None, *, cpus: int | None) -> Iterator[list[dict[str,
     try:
         if address is None:
             ray.init(
+                address="local",  # never one that happens to run on this machine
                 num_cpus=cpus or len(os.sched_getaffinity(0)),
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,

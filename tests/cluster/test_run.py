@@ -22,13 +22,16 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Launch, int]:
-    """One launch for all tests here: two teacher workers, one student that fails."""
+    """One launch for all tests here: two teacher workers, one student that fails. The environment names a Ray that
+    does not answer: without --address it must not be looked at."""
     folder = tmp_path_factory.mktemp("run")
     grid = tiny_grid(
         students=[*tiny_grid()["students"], BROKEN], seeds=[0, 1], resources={"teacher_workers": 2}, name="mixed"
     )
     path = write_grid(folder, grid)
-    launch = Launch("--grid", path, "--storage", "runs", "--cpus", "2", folder=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+        launch = Launch("--grid", path, "--storage", "runs", "--cpus", "2", folder=folder)
     return folder, path, launch, launch.finish()
 
 

@@ -1,0 +1,94 @@
+"""What a person sees: plain lines when piped, an estimate once something is known."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from grid.plan import Plan
+from grid.progress import Estimate, Reporter, duration
+from grid.records import make_record, record_to_json
+from grid.store import Store
+
+Planner = Callable[..., Plan]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (120, "2 min"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (4000, "1 h 6 min"),
+        (-3, "0 s"),
+    ],
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_stage_is_expected_to_take_what_its_like_took(tiny_plan: Planner) -> None:
+    cells = tiny_plan().cells
+    estimate = Estimate({cell.id: 1.0 for cell in cells})
+    assert estimate.left(list(cells), {}) is None
+    first = cells[0]
+    estimate.add(first, 8.0)
+    alike = [cell for cell in cells if cell.model == first.model]
+    assert [estimate.seconds(cell) for cell in alike] == [8.0] * 4  # baseline or distilled, whatever the seed
+    other = next(cell for cell in cells if cell.model != first.model)
+    assert estimate.seconds(other) == 8.0  # by its share of the work
+    estimate.costs = {**estimate.costs, other.id: 0.25}
+    assert estimate.seconds(other) == 2.0
+
+
+def test_the_time_left_shares_the_work_among_the_slots_but_no_stage(tiny_plan: Planner) -> None:
+    cells = tiny_plan().cells
+    estimate = Estimate({cell.id: 1.0 for cell in cells})
+    estimate.add(cells[0], 10.0)
+    estimate.slots = 2
+    assert estimate.left(list(cells[1:4]), {}) == 15.0
+    assert estimate.left([], {cells[1].id: (cells[1], 0.25)}) == 7.5
+    estimate.slots = 100
+    assert estimate.left(list(cells[1:4]), {}) == 10.0
+
+
+def test_piped_it_prints_a_plain_line_for_each_stage(tiny_plan: Planner, tmp_path: Path) -> None:
+    plan, store, out = tiny_plan(seeds=[0]), Store(str(tmp_path)), io.StringIO()
+    data, teacher = plan.data, plan.teachers[0]
+    record = make_record({"status": "done", "test_top1_last": 0.913, "seconds_total": 3.25})
+    store.write(f"{teacher.folder}/record.json", record_to_json(record))
+    console = Console(file=out, width=10_000)
+    with Reporter(plan, store, console, done={data.id}, costs={stage.id: 1.0 for stage in plan.stages}) as reporter:
+        reporter.on_change(teacher, "running", None)
+        reporter.on_change(teacher, "done", None)
+        reporter.on_change(plan.logits[0], "failed", "OSError: [Errno 28] No space left on device")
+        reporter.on_change(plan.cells[1], "blocked", "not run: logits failed")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("[1/6 ")
+    assert "teacher ResNet-T: top-1 91.30 % in 3.2 s; about " in lines[0]
+    assert "logits of teacher ResNet-T: FAILED: OSError: [Errno 28] No space left on device" in lines[1]
+    assert "ViT-S from ResNet-T, seed 0: not run: logits failed" in lines[2]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_on_a_terminal_the_lines_stand_above_the_bars(tiny_plan: Planner, tmp_path: Path) -> None:
+    plan, store, out = tiny_plan(seeds=[0]), Store(str(tmp_path)), io.StringIO()
+    cell = plan.cells[0]
+    store.write(f"{cell.folder}/record.json", record_to_json(make_record({"status": "done"})))
+    console = Console(file=out, width=120, force_terminal=True)
+    with Reporter(plan, store, console, done={plan.data.id}, costs={}) as reporter:
+        reporter.on_change(cell, "running", None)
+        assert reporter._bars is not None
+        assert [task.description for task in reporter._bars.tasks] == ["[bold]grid", "  ViT-S alone, seed 0"]
+        reporter.on_change(cell, "done", None)
+        assert [task.description for task in reporter._bars.tasks] == ["[bold]grid"]
+    assert "ViT-S alone, seed 0:" in out.getvalue()
