@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
 import shlex
 import signal
 import sys
@@ -145,21 +147,33 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
     """Say what became of the launch; returns the exit status."""
     total, titles = len(outcome.plan.stages), outcome.plan.titles()
     if outcome.interrupted:
-        left = total - outcome.reused - outcome.done
-        print(f"\nInterrupted with {total - left} of {total} stages done. To go on: {again(args)}", file=sys.stderr)
+        done = outcome.reused + outcome.done
+        tell(f"\nInterrupted with {done} of {total} stages done. To go on: {again(args)}", sys.stderr)
         return INTERRUPTED
     if outcome.reused == total:
-        print("Everything was done already; nothing was computed.")
+        tell("Everything was done already; nothing was computed.")
     elif not outcome.errors:
-        print(f"Done: {outcome.done} stages computed, {outcome.reused} reused.")
-    print(f"\n{table}")
+        tell(f"Done: {outcome.done} stages computed, {outcome.reused} reused.")
+    tell(f"\n{table}")
     if not outcome.errors:
         return DONE
-    print(f"{len(outcome.failed)} stages failed, {len(outcome.blocked)} were not run because of them:", file=sys.stderr)
-    for stage in (*outcome.failed, *outcome.blocked):
-        print(f"  {stage.id} {titles[stage.id]}: {outcome.errors[stage.id]}", file=sys.stderr)
-    print(f"To retry them: {again(args)}", file=sys.stderr)
+    failed, blocked = outcome.failed, outcome.blocked
+    tell(f"{len(failed)} stages failed, {len(blocked)} were not run because of them:", sys.stderr)
+    for stage in (*failed, *blocked):
+        tell(f"  {stage.id} {titles[stage.id]}: {outcome.errors[stage.id]}", sys.stderr)
+    tell(f"To retry them: {again(args)}", sys.stderr)
     return SOME_FAILED
+
+
+def tell(text: str, stream: TextIO | None = None) -> None:
+    """Print, in silence where nobody reads any more (`| head`), and without what the terminal cannot show."""
+    stream = stream or sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console_on(file: TextIO) -> Console:

@@ -195,7 +195,8 @@ def output_to(log: Path) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     out, err = os.dup(1), os.dup(2)
-    with open(log, "a", buffering=1) as file, os.fdopen(os.dup(out), "w", buffering=1) as terminal:
+    terminal = os.fdopen(os.dup(out), "w", buffering=1)
+    with open(log, "a", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
@@ -207,3 +208,5 @@ def output_to(log: Path) -> Iterator[TextIO]:
             os.dup2(err, 2)
             os.close(out)
             os.close(err)
+            with contextlib.suppress(BrokenPipeError):  # its reader may be gone
+                terminal.close()

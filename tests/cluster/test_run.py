@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from analysis.cli import table
 from tests.conftest import tiny_grid
-from tests.launching import Launch, records, signature, write_grid
+from tests.launching import ROOT, Launch, records, signature, write_grid
 
 # It diverges in its first epoch.
 BROKEN = {
@@ -81,6 +83,19 @@ def test_ray_leaves_nothing_in_the_storage(ran: tuple[Path, str, Launch, int]) -
     folder = ran[0]
     assert {p.name for p in (folder / "runs").iterdir()} == {"cells", "datasets", "grids", "logits", "teachers"}
     assert {p.name for p in (folder / "runs/grids/mixed").iterdir()} == {"launch.log", "plan.json", "wandb"}
+
+
+def test_a_reader_that_leaves_does_not_stop_the_grid(tmp_path: Path) -> None:
+    grid = tiny_grid(teachers=[], modes=["baseline"], seeds=[0], name="piped")
+    command = [sys.executable, str(ROOT / "launch.py"), "--grid", write_grid(tmp_path, grid), "--wandb", "disabled"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("Grid piped: 3 stages")
+    process.stdout.close()
+    assert process.wait(timeout=240) == 0, process.stderr.read()
+    assert process.stderr.read() == ""
+    assert len(records(tmp_path / "runs")) == 3
 
 
 def test_what_is_done_is_not_computed_again_and_needs_no_ray(ran: tuple[Path, str, Launch, int]) -> None:
