@@ -125,7 +125,11 @@ def run(args: argparse.Namespace) -> int:
             outcome = run_grid(plan, store, options, console, on_done=lambda stage: exporter.add(stage.id))
             if not outcome.interrupted:
                 exporter.add_all()
-    return conclude(outcome, args, table=table(store.url, plan.spec.name))
+    status = conclude(outcome, args, table=table(store.url, plan.spec.name))
+    if outcome.interrupted:
+        # At once: Ray's own exit handler could meet a teacher's thread that is still inside Ray, and end in status 1.
+        os._exit(status)
+    return status
 
 
 def run_on_cluster(args: argparse.Namespace, plan: Plan, store: Store) -> int:

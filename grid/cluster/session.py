@@ -134,7 +134,10 @@ class Capacity:
 
 @contextlib.contextmanager
 def session(address: str | None, *, cpus: int | None) -> Iterator[list[dict[str, float]]]:
-    """A Ray to work on; yields the resources of each node. address None starts one here and ends it afterwards."""
+    """A Ray to work on; yields the resources of each node. address None starts one here.
+
+    It is left at the end of the context, or by an exception with the end of the process.
+    """
     settings = dict(QUIET)
     if address is None:
         # A session on one machine needs no token; a cluster keeps the authentication it was started with.
@@ -162,10 +165,10 @@ def session(address: str | None, *, cpus: int | None) -> Iterator[list[dict[str,
         raise UserError(f"{what}: {' '.join(str(error).split())}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in place
-    try:
-        yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    finally:
-        ray.shutdown()
+    # Not after an exception: teachers' threads may still be inside Ray then, and whoever touches a Ray that is shut
+    # down has the process ended with status 1. It ends with the process instead.
+    yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
