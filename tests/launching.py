@@ -76,8 +76,8 @@ class Launch:
                 continue
         psutil.wait_procs(self.seen.values(), timeout=20)
 
-    def left_over(self, timeout: float = 20) -> list[psutil.Process]:
-        """Processes it started that are still there after a while."""
+    def left_over(self, timeout: float = 180) -> list[psutil.Process]:
+        """Processes it started that are still there after a while: Ray's agents look for their parent now and then."""
         _, alive = psutil.wait_procs(self.seen.values(), timeout=timeout)
         return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
