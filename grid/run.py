@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from grid.errors import one_line
 from grid.plan import CellStage, Plan, Stage
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import Store
@@ -203,7 +204,7 @@ class _Run:
             for lane in lanes:
                 lane.join()
         except BaseException:
-            # Before Ray is shut down: what that ends has been interrupted, it has not failed.
+            # Before the scratch folder goes: what that ends has been interrupted, it has not failed.
             self.schedule.stop()
             raise
         finally:
@@ -250,7 +251,7 @@ class _Run:
             error = None if self.store.is_done(stage) else work()
         except Exception as problem:  # a lane must go on with its other teachers
             log.exception("stage %s", stage.id)
-            error = " ".join(f"{type(problem).__name__}: {problem}".split())
+            error = one_line(problem)
         self._finish(stage, error)
 
     def _finish(self, stage: Stage, error: str | None) -> None:

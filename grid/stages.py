@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from grid.errors import one_line
 from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable
 from grid.records import Record, Value, make_record, record_to_json
 from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
@@ -61,7 +62,7 @@ def execute(stage: Stage, store: Store, runtime: Runtime, run: Callable[[], None
         store.claim(stage)
         run()
     except Exception as error:  # the one place that catches: whatever went wrong belongs on the stage's record
-        line = " ".join(f"{type(error).__name__}: {error}".split())
+        line = one_line(error)
         record_failure(stage, store, line, launch=runtime.launch, trace=traceback.format_exc())
         return line
     return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from grid.errors import UserError
+from grid.errors import UserError, one_line
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, Stage
 from grid.records import Record, RecordError, record_from_json
@@ -130,7 +130,7 @@ class Store:
             back = self.read(probe)
             self.remove(probe)
         except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
-            reason = getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
+            reason = getattr(error, "strerror", None) or one_line(error)
             raise UserError(f"--storage {self.url}: cannot be written: {reason}") from None
         if back != b"probe":
             raise UserError(f"--storage {self.url}: what is written there does not come back the same")

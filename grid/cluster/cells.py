@@ -9,13 +9,11 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
-from grid.cluster.session import Capacity
+from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.trial import train_cell
 from grid.plan import CellStage, stage_to_json
 from grid.schedule import Schedule
 from grid.store import Store
-
-MAX_WORKER_DEATHS = 3
 
 
 def run_cells(

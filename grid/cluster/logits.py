@@ -6,12 +6,11 @@ import time
 
 import ray
 
-from grid.cluster.session import Capacity
+from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
+from grid.errors import one_line
 from grid.plan import LogitsStage, stage_from_json, stage_to_json
 from grid.stages import Runtime, execute, finish_logits, missing_logits, run_logits
 from grid.store import Store
-
-MAX_WORKER_DEATHS = 3
 
 
 def compute_teacher_logits(stage: LogitsStage, store: Store, capacity: Capacity, *, run: dict[str, str]) -> str | None:
@@ -28,7 +27,7 @@ def compute_teacher_logits(stage: LogitsStage, store: Store, capacity: Capacity,
             finish = ray.remote(_finish).options(**options)
             errors = [ray.get(finish.remote(*common, time.perf_counter() - started))]
     except ray.exceptions.RayError as error:
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return one_line(error)
     return next((error for error in errors if error is not None), None)
 
 

@@ -32,6 +32,9 @@ OBJECT_STORE_BYTES = 100 * 2**20
 
 CONNECT_SECONDS = 10.0
 
+# How often a stage is retried, from its checkpoint, after the death of a worker.
+MAX_WORKER_DEATHS = 3
+
 
 @dataclass(frozen=True)
 class Share:

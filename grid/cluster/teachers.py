@@ -10,15 +10,14 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from grid.cluster.session import Capacity
+from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
+from grid.errors import one_line
 from grid.plan import TeacherStage, stage_from_json, stage_to_json
 from grid.stages import Runtime, execute, run_trainable
 from grid.store import Store
 from kd.train import Shard
 
 log = logging.getLogger("kd_grid")
-
-MAX_WORKER_DEATHS = 3
 
 
 def train_teacher(
@@ -50,7 +49,7 @@ def train_teacher(
         if store.is_done(stage):
             log.warning("teacher %s is done; Ray Train ended with %s", stage.id, error)
             return None
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return one_line(error)
     if store.is_done(stage):
         return None
     failure = store.failure(stage, launch=run["launch"])
