@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from grid.identity import stage_id, without_defaults
-from grid.spec import DatasetSpec, GridSpec, Method, Mode, ModelSpec, Strict, TeacherSpec
-from kd.recipe import Recipe, Views
+from grid.spec import DatasetSpec, GridSpec, Method, Mode, ModelSpec, Strict, Targets, TeacherSpec
+from kd.policy import Views
+from kd.recipe import LogitsFormat, Recipe
 
 # Raise a number when what that stage computes from the same spec changes: its results, and all that is built on
 # them, then have new ids, and old ones are left alone.
-STAGE_VERSIONS = {"dataset": 1, "teacher": 1, "logits": 1, "cell": 1}
+STAGE_VERSIONS = {"dataset": 2, "teacher": 2, "logits": 2, "cell": 2}
 
 FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
 
@@ -80,25 +82,56 @@ class TeacherStage(_Stage):
 
 
 class LogitsStage(_Stage):
-    """A teacher's logits for the first `epochs` epochs of a view stream.
+    """A teacher's logits for the views of one policy, whatever the stream, and for the plain val and test images.
 
-    The number of epochs is no part of the id: a longer schedule extends what a shorter one has stored.
+    epochs: how many are needed of each stream of random views, the stream's number being the place. Where the policy
+    has fewer distinct views than that, every view of every sample is kept instead, and serves all streams and epochs.
+    The id holds neither: it is the same logits, and a longer schedule or another stream adds to what is stored.
     """
 
     kind: Literal["logits"] = "logits"
     teacher: TeacherStage
     views: Views
-    epochs: int
+    stored_as: LogitsFormat = LogitsFormat()
+    epochs: tuple[int, ...]
 
     def spec_payload(self) -> dict[str, Any]:
-        return {"views": without_defaults(self.views)}
+        return {"views": without_defaults(self.views), "stored_as": without_defaults(self.stored_as)}
 
     def inputs(self) -> dict[str, str]:
         return {"dataset": self.teacher.data.id, "teacher": self.teacher.id}
 
+    @property
+    def keeps_every_view(self) -> bool:
+        return self.views.distinct is not None and self.views.distinct < sum(self.epochs)
+
+    @cached_property
+    def units(self) -> tuple[LogitsUnit, ...]:
+        """What has to be stored, in the order in which cells ask for it."""
+        if self.keeps_every_view:
+            return tuple(LogitsUnit(view=number) for number in range(self.views.distinct or 0))
+        drawn = [(e, s) for s, count in enumerate(self.epochs) for e in range(count)]
+        return tuple(LogitsUnit(stream=s, epoch=e) for e, s in sorted(drawn))
+
+
+@dataclass(frozen=True)
+class LogitsUnit:
+    """One pass of the teacher over the training images: an epoch of a stream of views, or one numbered view."""
+
+    stream: int = 0
+    epoch: int = 0
+    view: int | None = None
+
+    @property
+    def file(self) -> str:
+        if self.view is not None:
+            return f"view-{self.view:05d}.safetensors"
+        return f"stream-{self.stream:03d}-epoch-{self.epoch:05d}.safetensors"
+
 
 class CellStage(_Stage):
-    """Train a student, alone (baseline: logits, method, temperature and alpha are None) or with a teacher."""
+    """Train a student, alone (baseline: teacher, method, temperature and alpha are None) or with a teacher, whose
+    logits are cached or, where `logits` is None, computed by the cell itself."""
 
     kind: Literal["cell"] = "cell"
     data: DatasetStage
@@ -109,7 +142,14 @@ class CellStage(_Stage):
     method: Method | None = None
     temperature: float | None = None
     alpha: float | None = None
+    teacher: TeacherStage | None = None
     logits: LogitsStage | None = None
+
+    @property
+    def targets(self) -> Targets | None:
+        if self.teacher is None:
+            return None
+        return "online" if self.logits is None else "cached"
 
     def spec_payload(self) -> dict[str, Any]:
         payload: dict[str, Any] = {
@@ -126,7 +166,14 @@ class CellStage(_Stage):
         inputs = {"dataset": self.data.id}
         if self.logits is not None:
             inputs["logits"] = self.logits.id
+        elif self.teacher is not None:
+            inputs["teacher"] = self.teacher.id
         return inputs
+
+    @property
+    def needs(self) -> Stage | None:
+        """The stage that has to be done before this one may run, besides the data."""
+        return self.logits or self.teacher
 
 
 Stage = DatasetStage | TeacherStage | LogitsStage | CellStage
@@ -209,42 +256,59 @@ def make_plan(spec: GridSpec) -> Plan:
     """Every stage the grid needs. A baseline is planned once per student, recipe and seed, whatever the teachers."""
     data = DatasetStage(dataset=spec.dataset)
     rows: list[Row] = []
-    logits: dict[str, LogitsStage] = {}
     teachers: list[tuple[str, TeacherStage]] = []
     if "distilled" in spec.modes:
         for model in spec.teachers:
             teacher = TeacherStage(data=data, model=model, recipe=spec.recipe_of(model))
             teachers.append((model.shown, teacher))
             rows.append(Row(teacher, teacher=model.shown, student=None))
-    students = [(student, spec.recipe_of(student)) for student in spec.students]
+    logits = _plan_logits(spec, [teacher for _, teacher in teachers]) if spec.targets == "cached" else {}
     # Seeds outermost: an unfinished grid then has whole replicates rather than whole students.
-    for seed in spec.seeds:
-        for student, recipe in students:
+    for place, seed in enumerate(spec.seeds):
+        for student in spec.students:
+            recipe = _in_stream(spec.recipe_of(student), place % spec.view_streams)
             common = {"data": data, "model": student, "recipe": recipe, "seed": seed}
             if "baseline" in spec.modes:
                 rows.append(Row(CellStage(**common, mode="baseline"), teacher=None, student=student.shown))
             for label, teacher in teachers:
-                stream = LogitsStage(teacher=teacher, views=recipe.views, epochs=recipe.epochs)
-                if stream.id not in logits or logits[stream.id].epochs < stream.epochs:
-                    logits[stream.id] = stream
+                stream = logits.get((teacher.id, replace(recipe.views, stream=0)))
+                common |= {"teacher": teacher, "logits": stream}
                 for method in spec.method:
                     for temperature in spec.temperature:
                         for alpha in spec.alpha:
-                            cell = CellStage(
-                                **common,
-                                mode="distilled",
-                                method=method,
-                                temperature=temperature,
-                                alpha=alpha,
-                                logits=stream,
-                            )
-                            rows.append(Row(cell, teacher=label, student=student.shown))
+                            how = {"mode": "distilled", "method": method, "temperature": temperature, "alpha": alpha}
+                            rows.append(Row(CellStage(**common, **how), teacher=label, student=student.shown))
     unique = {row.stage.id: row.stage for row in rows}
     return Plan(
         spec=spec,
         data=data,
         teachers=tuple(s for s in unique.values() if isinstance(s, TeacherStage)),
-        logits=tuple(logits.values()),
+        logits=tuple({stage.id: stage for stage in logits.values()}.values()),
         cells=tuple(s for s in unique.values() if isinstance(s, CellStage)),
         rows=tuple(rows),
     )
+
+
+def _plan_logits(spec: GridSpec, teachers: list[TeacherStage]) -> dict[tuple[str, Views], LogitsStage]:
+    """The logits that cells need, by teacher id and policy of views (of stream 0): the most epochs of each stream."""
+    needed: dict[Views, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for student in spec.students:
+        recipe = spec.recipe_of(student)
+        for place in range(min(len(spec.seeds), spec.view_streams)):
+            views = _in_stream(recipe, place).views
+            streams = needed[replace(views, stream=0)]
+            streams[views.stream] = max(streams[views.stream], recipe.epochs)
+    return {
+        (teacher.id, views): LogitsStage(
+            teacher=teacher,
+            views=views,
+            stored_as=spec.logits,
+            epochs=tuple(streams[number] for number in range(max(streams) + 1)),
+        )
+        for teacher in teachers
+        for views, streams in needed.items()
+    }
+
+
+def _in_stream(recipe: Recipe, place: int) -> Recipe:
+    return replace(recipe, views=replace(recipe.views, stream=recipe.views.stream + place))

@@ -47,9 +47,12 @@ def stage_costs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, float]:
     for stage in plan.stages:
         if isinstance(stage, TeacherStage | CellStage):
             each = macs[canonical_json(_key(stage.model))]
-            costs[stage.id] = float(each * images * stage.recipe.epochs * TRAINING_PASSES)
+            passes = TRAINING_PASSES * each
+            if isinstance(stage, CellStage) and stage.teacher is not None and stage.targets == "online":
+                passes += macs[canonical_json(_key(stage.teacher.model))]
+            costs[stage.id] = float(passes * images * stage.recipe.epochs)
         elif isinstance(stage, LogitsStage):
-            costs[stage.id] = float(macs[canonical_json(_key(stage.teacher.model))] * images * stage.epochs)
+            costs[stage.id] = float(macs[canonical_json(_key(stage.teacher.model))] * images * len(stage.units))
     return costs
 
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from grid.identity import canonical_json
-from grid.plan import CellStage, DatasetStage, Plan, Stage, TeacherStage
+from grid.plan import CellStage, DatasetStage, LogitsStage, Plan, Stage, TeacherStage
 from grid.records import Record
 from grid.schedule import State
 from grid.store import PROGRESS, Store
@@ -134,9 +134,12 @@ class Reporter:
     def _started(self, stage: Stage) -> None:
         self.running[stage.id] = (stage, 0.0)
         if self._bars is not None and not isinstance(stage, DatasetStage):
-            epochs = stage.recipe.epochs if isinstance(stage, TeacherStage | CellStage) else stage.epochs
+            if isinstance(stage, LogitsStage):
+                total, unit = len(stage.units), "views"
+            else:
+                total, unit = stage.recipe.epochs, "epochs"
             title = escape(self.titles[stage.id])
-            self._tasks[stage.id] = self._bars.add_task(f"  {title}", total=epochs, unit="epochs", note="")
+            self._tasks[stage.id] = self._bars.add_task(f"  {title}", total=total, unit=unit, note="")
 
     def _ended(self, stage: Stage, text: str, *, style: str) -> None:
         self.running.pop(stage.id, None)
@@ -180,11 +183,11 @@ class Reporter:
     def _poll(self, stage: Stage) -> None:
         try:
             facts = json.loads(self.store.read(f"{stage.folder}/{PROGRESS}"))
-            epoch, epochs = int(facts["epoch"]), int(facts["epochs"])
+            done, total = float(facts["done"]), float(facts["total"])
         except (OSError, ValueError, KeyError, TypeError):
             return  # not started yet, or just finished
         with self._lock:
             if stage.id in self.running:
-                self.running[stage.id] = (stage, epoch / epochs)
+                self.running[stage.id] = (stage, done / total)
             if self._bars is not None and stage.id in self._tasks:
-                self._bars.update(self._tasks[stage.id], completed=epoch)
+                self._bars.update(self._tasks[stage.id], completed=done)

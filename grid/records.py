@@ -37,10 +37,14 @@ FIELDS: dict[str, type] = {
     "temperature": float,
     "alpha": float,
     "seed": int,
+    "targets": str,  # where the teacher's logits came from: cached | online
+    "view_stream": int,
     # the stages it was computed from
     "dataset_id": str,
     "teacher_id": str,
     "logits_id": str,
+    "weights_sha256": str,  # of model.safetensors
+    "teacher_sha256": str,  # of the teacher's weights that were used
     # the model: the student's for a cell, the teacher's for a teacher
     "parameters": int,
     "size_bytes": int,

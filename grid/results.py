@@ -18,6 +18,8 @@ from grid.records import METRICS, Value
 from kd import measure
 from kd.data.dataset import DatasetMeta
 from kd.models.build import describe
+from kd.precision import resolve
+from kd.recipe import Precision
 from kd.train import Row
 
 LATENCY_BATCH = 32
@@ -41,10 +43,11 @@ def axes_of(stage: Stage) -> dict[str, Value]:
             "temperature": stage.temperature,
             "alpha": stage.alpha,
             "seed": stage.seed,
+            "targets": stage.targets,
         }
         if stage.logits is not None:
             axes["logits_id"] = stage.logits.id
-            teacher = stage.logits.teacher
+        teacher = stage.teacher
     if teacher is not None:
         axes |= {
             "teacher": teacher.model.name,
@@ -55,7 +58,7 @@ def axes_of(stage: Stage) -> dict[str, Value]:
         axes["seed"] = stage.model.seed
     if isinstance(stage, TeacherStage | CellStage):
         axes["recipe"] = json.dumps(asdict(stage.recipe), sort_keys=True)
-        axes["precision"] = stage.recipe.precision
+        axes["view_stream"] = stage.recipe.views.stream
     data = stage.teacher.data if isinstance(stage, LogitsStage) else stage.data
     return axes | {"dataset": data.dataset.name, "dataset_id": data.id}
 
@@ -99,8 +102,10 @@ def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: t
     }
 
 
-def provenance(device: torch.device) -> dict[str, Value]:
+def provenance(device: torch.device, precision: Precision) -> dict[str, Value]:
+    """precision: as asked for; the record says what "auto" meant here."""
     return {
+        "precision": resolve(precision, device),
         "versions": _versions(),
         "device": measure.device_name(device),
         "threads": torch.get_num_threads(),

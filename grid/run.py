@@ -8,11 +8,9 @@ import logging
 import subprocess
 import threading
 import uuid
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +74,7 @@ def write_plan(plan: Plan, store: Store) -> None:
         if isinstance(stage, CellStage):
             axes |= {"mode": stage.mode, "seed": stage.seed, "method": stage.method}
             axes |= {"temperature": stage.temperature, "alpha": stage.alpha}
-            axes |= {"teacher_id": stage.logits.teacher.id if stage.logits is not None else None}
+            axes |= {"teacher_id": stage.teacher.id if stage.teacher is not None else None}
         rows.append(axes)
     document = {
         "schema_version": 1,
@@ -133,8 +131,12 @@ class _Run:
         self.reporter = Reporter(plan, store, console, done=done, costs=costs)
         self.schedule = Schedule(plan, done=done, costs=costs, observer=self)
         self.launch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        self.run_facts = {"launch": self.launch, "code_version": code_version()}
-        self.jobs: deque[TeacherJob] = deque()
+        self.run_facts: dict[str, Any] = {
+            "launch": self.launch,
+            "code_version": code_version(),
+            "checkpoint_minutes": plan.spec.resources.checkpoint_minutes,
+            "deterministic": plan.spec.resources.deterministic,
+        }
         self.busy = 0
 
     def on_change(self, stage: Stage, state: State, error: str | None) -> None:
@@ -182,12 +184,12 @@ class _Run:
 
         scratch = f"{grid_folder(self.plan)}/ray/{self.launch}"
         location = self.store.location(scratch)
-        self.jobs.extend(self.schedule.teacher_jobs())
-        self.busy = capacity.lanes(len(self.jobs)) if self.jobs else 0
+        jobs = self.schedule.teacher_jobs()
         lanes = [
-            threading.Thread(target=self._lane, args=(capacity, location), name=f"teachers-{i}", daemon=True)
-            for i in range(self.busy)
+            threading.Thread(target=self._lane, args=(lane, capacity, location), name=f"teachers-{i}", daemon=True)
+            for i, lane in enumerate(self.schedule.lanes(capacity.lanes(len(jobs))))
         ]
+        self.busy = len(lanes)
         for lane in lanes:
             lane.start()
         try:
@@ -217,42 +219,37 @@ class _Run:
         from grid.stages import Runtime, execute, prepare_dataset
 
         self.schedule.start(data)
-        runtime = Runtime(launch=self.launch, code_version=self.run_facts["code_version"])
+        runtime = Runtime(**self.run_facts)
         self._finish(data, execute(data, self.store, runtime, lambda: prepare_dataset(data, self.store, runtime)))
 
-    def _lane(self, capacity: Capacity, scratch: str) -> None:
-        """Train teachers and compute their logits, one after the other, until no job is left."""
+    def _lane(self, jobs: list[TeacherJob], capacity: Capacity, scratch: str) -> None:
+        """Train teachers and compute their logits, one after the other."""
+        from grid.cluster.teachers import run_lane
+
         try:
-            while self.jobs and not self.schedule.stopped:
-                try:
-                    job = self.jobs.popleft()
-                except IndexError:  # another lane took the last one
-                    return
-                self._run_job(job, capacity, scratch)
+            run_lane(
+                jobs,
+                self.store,
+                capacity,
+                scratch=scratch,
+                run=self.run_facts,
+                start=self._start,
+                finish=self._finish,
+            )
+        except Exception as problem:
+            log.exception("a lane of teachers ended early")
+            for stage in (stage for job in jobs for stage in job.stages):
+                if self.schedule.state(stage) in ("waiting", "running"):
+                    self._finish(stage, one_line(problem))
         finally:
             self.busy -= 1
 
-    def _run_job(self, job: TeacherJob, capacity: Capacity, scratch: str) -> None:
-        from grid.cluster.logits import compute_teacher_logits
-        from grid.cluster.teachers import train_teacher
-
-        if job.train:
-            train = partial(train_teacher, job.teacher, self.store, capacity, scratch=scratch, run=self.run_facts)
-            self._work(job.teacher, train)
-        for stream in job.logits:
-            # A teacher that failed has blocked its streams.
-            if self.schedule.state(stream) == "waiting" and not self.schedule.stopped:
-                self._work(stream, partial(compute_teacher_logits, stream, self.store, capacity, run=self.run_facts))
-
-    def _work(self, stage: Stage, work: Callable[[], str | None]) -> None:
-        self.schedule.start(stage)
-        try:
-            # Another launch over the same storage may have been faster.
-            error = None if self.store.is_done(stage) else work()
-        except Exception as problem:  # a lane must go on with its other teachers
-            log.exception("stage %s", stage.id)
-            error = one_line(problem)
-        self._finish(stage, error)
+    def _start(self, stage: Stage) -> bool:
+        """Mark a stage as running, unless a failure has blocked it or nothing more is to be done."""
+        wanted = self.schedule.state(stage) == "waiting" and not self.schedule.stopped
+        if wanted:
+            self.schedule.start(stage)
+        return wanted
 
     def _finish(self, stage: Stage, error: str | None) -> None:
         if self.schedule.stopped:

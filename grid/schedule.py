@@ -26,6 +26,10 @@ class TeacherJob:
     train: bool
     logits: tuple[LogitsStage, ...]
 
+    @property
+    def stages(self) -> tuple[TeacherStage | LogitsStage, ...]:
+        return (self.teacher, *self.logits) if self.train else self.logits
+
 
 def unneeded_logits(plan: Plan, done: set[str]) -> set[str]:
     """Ids of teacher logits that no unfinished cell reads: they are not computed, done or not."""
@@ -61,7 +65,7 @@ class Schedule:
             return [s for s in self._stages.values() if self._states[s.id] in ("waiting", "running")]
 
     def teacher_jobs(self) -> list[TeacherJob]:
-        """What the teachers' lane has to do, the teacher that most cells wait for first."""
+        """What there is to do for teachers, the cheapest first: their cells can start soonest."""
         with self._lock:
             jobs = []
             for teacher in self.plan.teachers:
@@ -72,6 +76,17 @@ class Schedule:
                     jobs.append(TeacherJob(teacher, train, waiting))
             return sorted(jobs, key=lambda job: self._costs.get(job.teacher.id, 0))
 
+    def lanes(self, count: int) -> list[list[TeacherJob]]:
+        """The teachers' jobs dealt out to at most so many lanes of about equal cost, each the cheapest first."""
+        jobs = self.teacher_jobs()
+        lanes: list[list[TeacherJob]] = [[] for _ in range(min(count, len(jobs)))]
+        for job in reversed(jobs):
+            min(lanes, key=lambda lane: sum(map(self._cost, lane))).insert(0, job)
+        return lanes
+
+    def _cost(self, job: TeacherJob) -> float:
+        return sum(self._costs.get(stage.id, 0) for stage in job.stages)
+
     def next_cell(self) -> CellStage | None:
         """The most expensive waiting cell whose inputs are done, marked as running; None where there is none now."""
         with self._lock:
@@ -81,7 +96,7 @@ class Schedule:
                 cell
                 for cell in self.plan.cells
                 if self._states[cell.id] == "waiting"
-                and (cell.logits is None or self._states[cell.logits.id] in ("done", "reused"))
+                and (cell.needs is None or self._states[cell.needs.id] in ("done", "reused"))
             ]
             if not ready:
                 return None

@@ -22,12 +22,13 @@ from pydantic import (
 
 from grid.identity import canonical
 from kd.data.catalog import CATALOG, DatasetInfo
-from kd.recipe import Recipe
+from kd.recipe import LogitsFormat, Recipe
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 Mode = Literal["baseline", "distilled"]
 Method = Literal["kd"]
+Targets = Literal["cached", "online"]
 
 
 def _one_or_many(value: Any) -> Any:
@@ -129,6 +130,8 @@ class Resources(Strict):
 
     teacher_workers: data-parallel workers a teacher. gpus_*: None means one GPU a teacher worker and a quarter of one
     a cell where Ray has GPUs, none otherwise. concurrency: at most this many cells at a time (None: what fits).
+    checkpoint_minutes: a running stage saves this often, besides after each epoch. deterministic: on a GPU, ask torch
+    for deterministic algorithms; the record says whether they were used (a CPU is always).
     """
 
     teacher_workers: int = Field(default=1, ge=1)
@@ -137,6 +140,8 @@ class Resources(Strict):
     cpus_per_cell: int = Field(default=1, ge=1)
     gpus_per_cell: float | None = Field(default=None, ge=0)
     concurrency: int | None = Field(default=None, ge=1)
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    deterministic: bool = False
 
     @field_validator("gpus_per_teacher_worker", "gpus_per_cell")
     @classmethod
@@ -152,7 +157,12 @@ Alpha = Annotated[float, Field(ge=0, le=1)]
 
 
 class GridSpec(Strict):
-    """teachers x students x modes x seeds, and for distilled cells x method x temperature x alpha."""
+    """teachers x students x modes x seeds, and for distilled cells x method x temperature x alpha.
+
+    targets: where distilled cells have the teacher's logits from: "cached" computes them once a view for all cells,
+    "online" runs the teacher in each cell (for views that cannot be made again). logits: how cached ones are stored.
+    view_streams: how many streams of random views the seeds share; seed number i of the grid sees stream i modulo this.
+    """
 
     name: str
     description: str = ""
@@ -164,6 +174,9 @@ class GridSpec(Strict):
     method: Annotated[tuple[Method, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = ("kd",)
     temperature: Annotated[tuple[Temperature, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (4.0,)
     alpha: Annotated[tuple[Alpha, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0.5,)
+    targets: Targets = "cached"
+    logits: LogitsFormat = Field(default_factory=LogitsFormat)
+    view_streams: int = Field(default=1, ge=1)
     recipe: Recipe = Field(default_factory=Recipe)
     resources: Resources = Field(default_factory=Resources)
 
@@ -190,9 +203,17 @@ class GridSpec(Strict):
                 raise ValueError(f"two {axis} are called {twice!r}: give each a label of its own")
             for i, model in enumerate(getattr(self, axis)):
                 try:
-                    self.recipe_of(model)
+                    recipe = self.recipe_of(model)
                 except ValidationError as error:
                     raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
+                reason = recipe.views.unrepeatable
+                if reason and axis == "students" and "distilled" in self.modes and self.targets == "cached":
+                    raise ValueError(
+                        f"{axis}.{i}: {reason}, so teacher logits cannot be cached for it; use partners 'epoch', or "
+                        "targets: online"
+                    )
+        if self.view_streams > 1 and any(self.recipe_of(student).views.stream for student in self.students):
+            raise ValueError("view_streams numbers the streams itself: leave recipe.views.stream out")
         return self
 
     def recipe_of(self, model: ModelSpec) -> Recipe:

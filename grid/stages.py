@@ -2,55 +2,64 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import io
 import json
 import logging
+import os
 import platform
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from grid.errors import one_line
-from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable
+from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, Trainable
 from grid.records import Record, Value, make_record, record_to_json
 from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
 from grid.store import CHECKPOINT, CURVE, FAILURE, PROGRESS, RECORD, TRACEBACK, WEIGHTS, Store
-from kd.checkpoint import CheckpointError, load_weights, state_from_bytes, state_to_bytes, weights_to_bytes
+from grid.teacher_logits import INFERENCE_BATCH, LogitsCache, load_teacher
+from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
 from kd.data.dataset import Dataset, meta_to_json, open_dataset, prepare
-from kd.data.views import Pixels, ViewStream
+from kd.data.pixels import Pixels
+from kd.data.views import ViewStream
 from kd.evaluate import predict, score
-from kd.logits import compute_logits, logits_from_bytes, logits_to_bytes
-from kd.models.build import build
-from kd.objective import Distillation, HardLabels, Objective
+from kd.models.build import build, on_device
+from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 from kd.train import WHOLE, Row, Shard, TrainState, train
 
 log = logging.getLogger("kd_grid")
 
-EVALUATION_BATCH = 512
 PROGRESS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where a stage runs: facts that go on its record and never into its id."""
+    """Where and how a stage runs: facts that go on its record and never into its id."""
 
     threads: int = 1
     device: str = "cpu"
     launch: str = ""
     code_version: str = "unknown"
+    checkpoint_minutes: float = 10.0
+    deterministic: bool = False
 
     @classmethod
-    def here(cls, *, threads: int, launch: str, code_version: str, device: str | None = None) -> Runtime:
-        """The given device, or the first GPU this process may use, or the CPU with so many threads."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    def here(cls, *, threads: int, device: str | None = None, **facts: Any) -> Runtime:
+        """The given device, or the first GPU this process may use, or the CPU with so many threads; sets torch up."""
+        runtime = cls(threads=threads, device=device or ("cuda" if torch.cuda.is_available() else "cpu"), **facts)
         torch.set_num_threads(threads)
-        return cls(threads=threads, device=device, launch=launch, code_version=code_version)
+        if runtime.deterministic and runtime.device != "cpu":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS wants it before its first call
+        torch.use_deterministic_algorithms(runtime.deterministic and runtime.device != "cpu")
+        return runtime
 
     def provenance(self) -> dict[str, Value]:
         return {"launch": self.launch, "code_version": self.code_version}
@@ -82,6 +91,13 @@ def record_failure(stage: Stage, store: Store, error: str, *, launch: str, trace
         log.exception("stage %s: its failure could not be recorded", stage.id)
 
 
+def free_gpu() -> None:
+    """Between the stages of a process: the next one must find the memory free."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime) -> None:
     """Read and split the images and publish them as arrays."""
     started = time.perf_counter()
@@ -97,7 +113,7 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime) -> None
         store.write(f"{stage.folder}/{name}.npy", _npy(array))
     store.write(f"{stage.folder}/dataset.json", meta_to_json(meta).encode())
     seconds = time.perf_counter() - started
-    values = axes_of(stage) | runtime.provenance() | {"dataset_fingerprint": meta.sha256, "seconds_total": seconds}
+    values = axes_of(stage) | runtime.provenance() | {"dataset_fingerprint": meta.fingerprint, "seconds_total": seconds}
     _publish(stage, store, values)
 
 
@@ -111,50 +127,55 @@ def run_trainable(
 ) -> None:
     """Train a teacher or a student from wherever its checkpoint stands, and publish weights, curve and record."""
     started_at, started = _now(), time.perf_counter()
-    device = torch.device(runtime.device)
+    device, recipe = torch.device(runtime.device), stage.recipe
     dataset = open_dataset(store.local_folder(stage.data.folder))
-    model = _build(stage, dataset, device)
+    seed = stage.seed if isinstance(stage, CellStage) else stage.model.seed
+    model = on_device(_build(stage, dataset, seed=seed), device)
     pixels = Pixels.of(dataset.meta, size=stage.model.image_size, device=device)
-    views = ViewStream(dataset.train, stage.recipe.views, pixels, device=device)
-    objective, teacher_logits = _objective(stage, store, dataset, device)
+    supervision = _Supervision(stage, store, dataset, device)
     resume = _load_checkpoint(stage, store)
     setup = time.perf_counter() - started
-    epochs = stage.recipe.epochs
-    progress = _Progress(stage, store, epochs=epochs)
+    progress = Progress(stage, store, total=recipe.epochs)
     if shard.rank == 0:
         progress.report(len(resume.curve) if resume else 0)
 
     def evaluate(model: nn.Module) -> Row:
         row: Row = {}
-        for name in ("val", "test"):
+        for name in dataset.evaluated:
             split = dataset.split(name)
-            if len(split):
-                logits_NC = predict(model, split, pixels, batch_size=EVALUATION_BATCH, device=device)
-                metrics = score(logits_NC, split.labels_N, teacher_logits_NC=teacher_logits.get(name))
-                row |= {f"{name}_{metric}": value for metric, value in asdict(metrics).items() if value is not None}
+            logits_NC = predict(
+                model, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=recipe.precision
+            )
+            metrics = score(logits_NC, split.labels_N, teacher_logits_NC=supervision.plain_logits.get(name))
+            row |= {f"{name}_{metric}": value for metric, value in asdict(metrics).items() if value is not None}
         return row
 
-    def on_epoch(state: TrainState) -> None:
-        if state.epochs_done < epochs:
+    saved_at = time.monotonic()
+
+    def on_state(state: TrainState) -> None:
+        nonlocal saved_at
+        if len(state.curve) < recipe.epochs:
             store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict()))
-        progress.report(state.epochs_done)
+        saved_at = time.monotonic()
+        progress.report(len(state.curve) + (0 if state.loss_S is None else state.step / len(state.loss_S)))
 
     curve = train(
         model,
-        split=dataset.train,
-        views=views,
-        objective=objective,
-        recipe=stage.recipe,
-        seed=stage.seed if isinstance(stage, CellStage) else stage.model.seed,
+        views=ViewStream(dataset.train, recipe.views, pixels, device=device),
+        objective=supervision.objective,
+        recipe=recipe,
+        seed=seed,
         evaluate=evaluate,
         resume=resume,
-        on_epoch=on_epoch,
+        on_state=on_state,
+        save_now=lambda: time.monotonic() - saved_at >= 60 * runtime.checkpoint_minutes,
         shard=shard,
         wrap=wrap,
     )
     if shard.rank != 0:
         return
-    store.write(f"{stage.folder}/{WEIGHTS}", weights_to_bytes(model))
+    weights = weights_to_bytes(model)
+    store.write(f"{stage.folder}/{WEIGHTS}", weights)
     store.write(f"{stage.folder}/{CURVE}", curve_to_parquet(curve))
     seconds = {name: sum(float(row[name] or 0) for row in curve) for name in ("seconds_train", "seconds_evaluate")}
     values = axes_of(stage) | model_facts(stage, model, dataset.meta, device) | metrics_of(curve) | seconds
@@ -163,100 +184,90 @@ def run_trainable(
         "seconds_setup": setup,
         "seconds_total": setup + sum(seconds.values()),
         "device_seconds": sum(seconds.values()) * shard.world,
-        "dataset_fingerprint": dataset.meta.sha256,
+        "dataset_fingerprint": dataset.meta.fingerprint,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "teacher_sha256": supervision.teacher_sha256,
         "workers": shard.world,
         **runtime.provenance(),
-        **provenance(device),
+        **provenance(device, recipe.precision),
     }
     _publish(stage, store, values)
     for leftover in (CHECKPOINT, PROGRESS):
         store.remove(f"{stage.folder}/{leftover}")
 
 
-def missing_logits(stage: LogitsStage, store: Store) -> list[int]:
-    """The epochs whose logits are not stored yet."""
-    stored = set(store.names(stage.folder))
-    return [epoch for epoch in range(stage.epochs) if _epoch_file(epoch) not in stored]
-
-
-def run_logits(stage: LogitsStage, store: Store, runtime: Runtime, epochs: Iterable[int]) -> None:
-    """Compute and publish the teacher's logits for these epochs' views."""
+def run_logits(stage: LogitsStage, store: Store, runtime: Runtime, *, shard: Shard = WHOLE) -> None:
+    """Compute what is missing of a teacher's logits; the first worker then publishes the record."""
+    started_at, started = _now(), time.perf_counter()
     device = torch.device(runtime.device)
     dataset = open_dataset(store.local_folder(stage.teacher.data.folder))
-    teacher = _load_teacher(stage.teacher, store, dataset, device)
-    pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=device)
-    views = ViewStream(dataset.train, stage.views, pixels, device=device)
-    for epoch in epochs:
-        logits_NC = compute_logits(teacher, views.epoch(epoch), batch_size=EVALUATION_BATCH)
-        path = f"{stage.folder}/{_epoch_file(epoch)}"
-        store.write(path, logits_to_bytes(logits_NC, what=store.location(path)))
-
-
-def finish_logits(stage: LogitsStage, store: Store, runtime: Runtime, *, seconds: float) -> None:
-    """Publish the teacher's logits of the plain val and test images, then the record: the stage is done."""
-    device = torch.device(runtime.device)
-    dataset = open_dataset(store.local_folder(stage.teacher.data.folder))
-    teacher = _load_teacher(stage.teacher, store, dataset, device)
-    pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=device)
-    for name in ("val", "test"):
-        split = dataset.split(name)
-        if len(split):
-            logits_NC = predict(teacher, split, pixels, batch_size=EVALUATION_BATCH, device=device)
-            path = f"{stage.folder}/{name}.npy"
-            store.write(path, logits_to_bytes(logits_NC, what=store.location(path)))
+    cache = LogitsCache(stage, store, dataset, device)
+    progress = Progress(stage, store, total=len(stage.units))
+    cache.make_all(part=shard.rank, parts=shard.world, on_stored=progress.report)
+    if shard.rank != 0:
+        return
+    for name in dataset.evaluated:
+        cache.make_plain(name)
+    seconds = time.perf_counter() - started
     values = axes_of(stage) | {
-        "epochs": stage.epochs,
+        "epochs": max(stage.epochs),
+        "started_at": started_at,
         "seconds_total": seconds,
-        "device_seconds": seconds,
-        "dataset_fingerprint": dataset.meta.sha256,
+        "device_seconds": seconds * shard.world,
+        "dataset_fingerprint": dataset.meta.fingerprint,
+        "teacher_sha256": cache.teacher_sha256,
         **runtime.provenance(),
-        **provenance(device),
+        **provenance(device, stage.teacher.recipe.precision),
     }
     _publish(stage, store, values)
+    store.remove(f"{stage.folder}/{PROGRESS}")
 
 
-def _build(stage: Trainable, dataset: Dataset, device: torch.device) -> nn.Module:
-    seed = stage.seed if isinstance(stage, CellStage) else stage.model.seed
+def _build(stage: Trainable, dataset: Dataset, *, seed: int) -> nn.Module:
     spec, meta = stage.model, dataset.meta
-    model = build(
+    return build(
         spec.name, args=spec.args, classes=meta.classes, channels=meta.channels, pretrained=spec.pretrained, seed=seed
     )
-    return model.to(device)
 
 
-def _load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
-    spec, meta = stage.model, dataset.meta
-    teacher = build(spec.name, args=spec.args, classes=meta.classes, channels=meta.channels).to(device)
-    path = f"{stage.folder}/{WEIGHTS}"
-    load_weights(teacher, store.read(path), what=store.location(path))
-    return teacher.eval()
+class _Supervision:
+    """What a stage learns from. plain_logits: its teacher's logits of the plain splits, float [N, C], by split."""
 
-
-def _objective(
-    stage: Trainable, store: Store, dataset: Dataset, device: torch.device
-) -> tuple[Objective, dict[str, Tensor]]:
-    """What the stage learns from, and its teacher's logits of the plain splits where it has one."""
-    smoothing = stage.recipe.label_smoothing
-    if isinstance(stage, TeacherStage) or stage.logits is None:
-        return HardLabels(label_smoothing=smoothing), {}
-    assert stage.temperature is not None
-    assert stage.alpha is not None
-    logits = stage.logits
-
-    def read(name: str, samples: int) -> Tensor:
-        path = f"{logits.folder}/{name}"
-        data = store.read(path)
-        return logits_from_bytes(data, samples=samples, classes=dataset.meta.classes, what=store.location(path))
-
-    objective = Distillation(
-        lambda epoch: read(_epoch_file(epoch), len(dataset.train)),
-        temperature=stage.temperature,
-        alpha=stage.alpha,
-        label_smoothing=smoothing,
-        device=device,
-    )
-    sizes = {name: len(dataset.split(name)) for name in ("val", "test")}
-    return objective, {name: read(f"{name}.npy", size) for name, size in sizes.items() if size}
+    def __init__(self, stage: Trainable, store: Store, dataset: Dataset, device: torch.device) -> None:
+        smoothing = stage.recipe.label_smoothing
+        self.objective: Objective = HardLabels(label_smoothing=smoothing)
+        self.plain_logits: dict[str, torch.Tensor] = {}
+        self.teacher_sha256: str | None = None
+        if not isinstance(stage, CellStage) or stage.teacher is None:
+            return
+        assert stage.temperature is not None
+        assert stage.alpha is not None
+        teacher: CachedTeacher | OnlineTeacher
+        if stage.logits is not None:
+            cache = LogitsCache(stage.logits, store, dataset, device)
+            self.teacher_sha256 = cache.teacher_sha256
+            teacher = CachedTeacher(cache.epoch, device=device)
+            for name in dataset.evaluated:
+                stored = cache.plain(name)
+                self.plain_logits[name] = stored.at(torch.arange(len(stored)), temperature=1.0)
+        else:
+            self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
+            model = load_teacher(stage.teacher, store, dataset, device)
+            precision = stage.teacher.recipe.precision
+            pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=device)
+            teacher = OnlineTeacher(model, pixels=pixels, precision=precision)
+            for name in dataset.evaluated:
+                self.plain_logits[name] = predict(
+                    model,
+                    dataset.split(name),
+                    pixels,
+                    batch_size=INFERENCE_BATCH,
+                    device=device,
+                    precision=precision,
+                )
+        self.objective = Distillation(
+            teacher, temperature=stage.temperature, alpha=stage.alpha, label_smoothing=smoothing
+        )
 
 
 def _load_checkpoint(stage: Trainable, store: Store) -> TrainState | None:
@@ -270,19 +281,20 @@ def _load_checkpoint(stage: Trainable, store: Store) -> TrainState | None:
         return None
 
 
-class _Progress:
+class Progress:
     """How far a running stage is, published at most once a second for whoever watches."""
 
-    def __init__(self, stage: Trainable, store: Store, *, epochs: int) -> None:
-        self.path, self.store, self.epochs = f"{stage.folder}/{PROGRESS}", store, epochs
+    def __init__(self, stage: Stage, store: Store, *, total: int) -> None:
+        self.path, self.store, self.total = f"{stage.folder}/{PROGRESS}", store, total
         self.started_at, self.host = _now(), platform.node()
         self.written = -PROGRESS_SECONDS
 
-    def report(self, epoch: int) -> None:
+    def report(self, done: float) -> None:
+        """done: of `total` epochs or views."""
         if time.monotonic() - self.written < PROGRESS_SECONDS:
             return
         self.written = time.monotonic()
-        facts = {"epoch": epoch, "epochs": self.epochs, "started_at": self.started_at, "host": self.host, "at": _now()}
+        facts = {"done": done, "total": self.total, "started_at": self.started_at, "host": self.host, "at": _now()}
         self.store.write(self.path, json.dumps(facts).encode())
 
 
@@ -291,10 +303,6 @@ def _publish(stage: Stage, store: Store, values: Mapping[str, Value]) -> None:
     store.write(f"{stage.folder}/{RECORD}", record_to_json(record))
     for failure in (FAILURE, TRACEBACK):
         store.remove(f"{stage.folder}/{failure}")
-
-
-def _epoch_file(epoch: int) -> str:
-    return f"epoch-{epoch:05d}.npy"
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import logging
 import os
 import tempfile
 import uuid
@@ -15,6 +17,8 @@ from grid.errors import UserError, one_line
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, Stage
 from grid.records import Record, RecordError, record_from_json
+
+log = logging.getLogger("kd_grid")
 
 RECORD = "record.json"
 FAILURE = "failure.json"
@@ -74,6 +78,7 @@ class Store:
         full = self._full(path)
         if not self._local:
             self._fs.pipe_file(full, data)
+            self._copy(path).unlink(missing_ok=True)  # of what was there before
             return
         Path(full).parent.mkdir(parents=True, exist_ok=True)
         temporary = f"{full}.{uuid.uuid4().hex[:8]}.tmp"
@@ -108,19 +113,40 @@ class Store:
             return []
         return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
-    def local_folder(self, folder: str) -> Path:
-        """A folder's files on this machine's disk: the folder itself, or a copy made once per machine."""
+    def size(self, path: str) -> int:
+        """In bytes. Raises FileNotFoundError."""
+        return int(self._fs.size(self._full(path)))
+
+    def read_start(self, path: str, count: int) -> bytes:
+        """A file's first bytes. Raises FileNotFoundError."""
+        with self._fs.open(self._full(path), "rb") as file:
+            data: bytes = file.read(count)
+        return data
+
+    def local_file(self, path: str) -> Path:
+        """A file on this machine's disk: itself, or a copy made once per machine. Raises FileNotFoundError."""
         if self._local:
-            return Path(self._full(folder))
-        cache = Path(tempfile.gettempdir()) / f"kd-grid-cache-{os.getuid()}" / folder
-        for name in self.names(folder):
-            target = cache / name
-            if not target.exists():
-                cache.mkdir(parents=True, exist_ok=True)
-                part = cache / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-                part.write_bytes(self.read(f"{folder}/{name}"))
-                part.replace(target)
-        return cache
+            return Path(self._full(path))
+        target = self._copy(path)
+        if not target.exists():
+            data = self.read(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+            part.write_bytes(data)
+            part.replace(target)
+        return target
+
+    def local_folder(self, folder: str) -> Path:
+        """A folder's files on this machine's disk, as `local_file`."""
+        if not self._local:
+            for name in self.names(folder):
+                self.local_file(f"{folder}/{name}")
+            return self._copy(folder)
+        return Path(self._full(folder))
+
+    def _copy(self, path: str) -> Path:
+        storage = hashlib.sha256(self.url.encode()).hexdigest()[:8]
+        return Path(tempfile.gettempdir()) / f"kd-grid-cache-{os.getuid()}" / storage / path
 
     def check_writable(self) -> None:
         """Write, read and remove a probe. Raises UserError saying what failed."""
@@ -160,10 +186,16 @@ class Store:
         if not self.exists(f"{stage.folder}/{RECORD}"):
             return False
         self.claim(stage)
-        if isinstance(stage, LogitsStage):
-            epochs = self.record(stage)["epochs"]
-            return isinstance(epochs, int) and epochs >= stage.epochs
-        return True
+        return not isinstance(stage, LogitsStage) or self._covers(stage)
+
+    def _covers(self, stage: LogitsStage) -> bool:
+        """Whether the stored logits are all that are asked for, and of the teacher as it is now."""
+        if not self.exists(f"{stage.teacher.folder}/{RECORD}"):
+            return False
+        if self.record(stage)["teacher_sha256"] != self.record(stage.teacher)["weights_sha256"]:
+            log.warning("%s: made by another training of its teacher; computed again", self.location(stage.folder))
+            return False
+        return {unit.file for unit in stage.units} <= set(self.names(stage.folder))
 
     def record(self, stage: Stage) -> Record:
         """A done stage's record. Raises UserError where it cannot be read."""

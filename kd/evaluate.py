@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd.data.dataset import Split
-from kd.data.views import Pixels
+from kd.data.pixels import Pixels
+from kd.precision import autocast
+from kd.recipe import Precision
 
 ECE_BINS = 15
 
@@ -28,15 +30,24 @@ class Metrics:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, pixels: Pixels, *, batch_size: int, device: torch.device) -> Tensor:
+def predict(
+    model: nn.Module,
+    split: Split,
+    pixels: Pixels,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision,
+) -> Tensor:
     """Logits of the plain (unaugmented) images, float32 [N, C] on `device`, in sample order. Leaves the model as it
     was: eval mode while predicting, no gradient, no buffer touched."""
     was_training = model.training
     model.eval()
-    batches = [
-        model(pixels(split.images_NCHW[start : start + batch_size].to(device))).float()
-        for start in range(0, len(split), batch_size)
-    ]
+    batches = []
+    for start in range(0, len(split), batch_size):
+        images_BCHW = pixels(split.images_NHWC[start : start + batch_size].to(device))
+        with autocast(precision, device):
+            batches.append(model(images_BCHW).float())
     model.train(was_training)
     return torch.cat(batches)
 

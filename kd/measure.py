@@ -42,7 +42,7 @@ def latency(
     """Time the forward pass after a tenth of `runs` as warm-up. Other work on the machine shows in the quartiles."""
     was_training = model.training
     model.eval()
-    images = torch.zeros(batch, channels, *size, device=device)
+    images = torch.zeros(batch, channels, *size, device=device).contiguous(memory_format=torch.channels_last)
     times = []
     for run in range(-max(1, runs // 10), runs):
         started = time.perf_counter()

@@ -6,61 +6,109 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.pixels import Pixels
+from kd.data.views import EpochViews, Labels
+from kd.logits import StoredLogits
 from kd.losses.soft_targets import soft_target_loss
+from kd.precision import autocast
+from kd.recipe import Precision
 
 
 class Objective(Protocol):
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, views: EpochViews) -> None:
         """Called before the first batch of an epoch: the time to fetch that epoch's targets."""
 
-    def __call__(self, logits_BC: Tensor, labels_B: Tensor, *, index_B: Tensor) -> Tensor:
+    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
         """The loss, a float32 scalar, mean over the batch. index_B: the samples' numbers in the training split."""
 
 
 class HardLabels:
-    """Cross-entropy with the labels, optionally smoothed: how baselines and teachers learn."""
+    """Cross-entropy with the labels, optionally smoothed: how baselines and teachers learn. Of a mixed image it is the
+    weighted mean over both labels."""
 
     def __init__(self, *, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, views: EpochViews) -> None:
         pass
 
-    def __call__(self, logits_BC: Tensor, labels_B: Tensor, *, index_B: Tensor) -> Tensor:
-        return F.cross_entropy(logits_BC.float(), labels_B, label_smoothing=self.label_smoothing)
+    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
+        logits_BC = logits_BC.float()
+        if labels.second_B is None or labels.weight_B is None:
+            return F.cross_entropy(logits_BC, labels.first_B, label_smoothing=self.label_smoothing)
+        first_B, second_B = (
+            F.cross_entropy(logits_BC, labels_B, label_smoothing=self.label_smoothing, reduction="none")
+            for labels_B in (labels.first_B, labels.second_B)
+        )
+        return (labels.weight_B * first_B + (1 - labels.weight_B) * second_B).mean()
+
+
+class Teacher(Protocol):
+    """Where a teacher's logits come from."""
+
+    def start_epoch(self, views: EpochViews) -> None: ...
+
+    def logits(self, index_B: Tensor, *, temperature: float) -> Tensor:
+        """Raw logits of these samples' views of this epoch, [B, C] on the student's device, without gradient."""
+
+
+class CachedTeacher:
+    """Logits computed beforehand, read an epoch at a time."""
+
+    def __init__(self, read_epoch: Callable[[EpochViews], StoredLogits], *, device: torch.device) -> None:
+        self.read_epoch = read_epoch
+        self.device = device
+        self.stored: StoredLogits | None = None
+
+    def start_epoch(self, views: EpochViews) -> None:
+        self.stored = self.read_epoch(views).to(self.device)
+
+    def logits(self, index_B: Tensor, *, temperature: float) -> Tensor:
+        assert self.stored is not None, "start_epoch comes first"
+        return self.stored.at(index_B, temperature=temperature)
+
+
+class OnlineTeacher:
+    """The teacher itself, on the same views: for what cannot be cached. In eval mode; nothing of it changes."""
+
+    def __init__(self, teacher: nn.Module, *, pixels: Pixels, precision: Precision) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.pixels = pixels
+        self.precision: Precision = precision
+        self.views: EpochViews | None = None
+
+    def start_epoch(self, views: EpochViews) -> None:
+        self.views = views.seen_through(self.pixels)
+
+    @torch.no_grad()
+    def logits(self, index_B: Tensor, *, temperature: float) -> Tensor:
+        assert self.views is not None, "start_epoch comes first"
+        images_BCHW = self.views.batch(index_B)
+        with autocast(self.precision, images_BCHW.device):
+            logits_BC: Tensor = self.teacher(images_BCHW)
+        return logits_BC.float()
 
 
 class Distillation:
-    """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE, with the teacher's logits read an epoch at a time.
+    """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE.
 
-    alpha is the weight of the *soft* term (repositories disagree). `read_epoch(epoch)` returns the teacher's raw
-    logits for that epoch's views, float16 or float32 [N, C], in sample order.
+    alpha is the weight of the *soft* term (repositories disagree).
     """
 
-    def __init__(
-        self,
-        read_epoch: Callable[[int], Tensor],
-        *,
-        temperature: float,
-        alpha: float,
-        label_smoothing: float,
-        device: torch.device,
-    ) -> None:
-        self.read_epoch = read_epoch
+    def __init__(self, teacher: Teacher, *, temperature: float, alpha: float, label_smoothing: float) -> None:
+        self.teacher = teacher
         self.temperature = temperature
         self.alpha = alpha
         self.labels = HardLabels(label_smoothing=label_smoothing)
-        self.device = device
-        self.teacher_logits_NC: Tensor | None = None
 
-    def start_epoch(self, epoch: int) -> None:
-        self.teacher_logits_NC = self.read_epoch(epoch).to(self.device)
+    def start_epoch(self, views: EpochViews) -> None:
+        self.teacher.start_epoch(views)
 
-    def __call__(self, logits_BC: Tensor, labels_B: Tensor, *, index_B: Tensor) -> Tensor:
-        assert self.teacher_logits_NC is not None, "start_epoch comes first"
-        soft = soft_target_loss(logits_BC, self.teacher_logits_NC[index_B], temperature=self.temperature)
-        hard = self.labels(logits_BC, labels_B, index_B=index_B)
+    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
+        targets_BC = self.teacher.logits(index_B, temperature=self.temperature)
+        soft = soft_target_loss(logits_BC, targets_BC, temperature=self.temperature)
+        hard = self.labels(logits_BC, labels, index_B=index_B)
         return self.alpha * soft + (1 - self.alpha) * hard

@@ -16,4 +16,6 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
-    return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=recipe.momentum, fused=True)
+    return torch.optim.SGD(
+        parameters, lr=rate, weight_decay=decay, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+    )

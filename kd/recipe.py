@@ -11,58 +11,69 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+from kd.policy import Views
+
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "step"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
+LogitsDtype = Literal["float16", "float32"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
-    """The augmentation policy, applied on the native pixel grid before any resize.
+class LogitsFormat:
+    """How teacher logits are stored.
 
-    crop_padding: pixels of zero padding on each side before a random crop back to the native size.
-    horizontal_flip: mirror each view with probability 1/2.
-    stream: which stream of random views; the view of sample i in epoch e depends on (stream, e, i) alone.
+    dtype: float16 keeps three digits, which moves a distillation loss by less than one part in a thousand. top_k: keep
+    the largest k logits of each sample and only the mean and variance of the others (None: all); smaller, not exact.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
-    crop_padding: int = 0
-    horizontal_flip: bool = False
-    stream: int = 0
+    dtype: LogitsDtype = "float16"
+    top_k: int | None = None
 
     def __post_init__(self) -> None:
-        if self.crop_padding < 0:
-            raise ValueError(f"crop_padding must be >= 0, got {self.crop_padding}")
-        if self.stream < 0:
-            raise ValueError(f"stream must be >= 0, got {self.stream}")
+        if self.dtype not in get_args(LogitsDtype):
+            raise ValueError(f"dtype must be one of {', '.join(get_args(LogitsDtype))}, got {self.dtype!r}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be >= 1, got {self.top_k}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """One training run: everything but the model, the data and the objective.
 
-    batch_size is the effective (global) batch, whatever the number of workers. learning_rate is the peak;
-    `warmup_epochs` rise to it linearly, then it follows `schedule`: "cosine" falls towards 0, which the step after the
-    last would reach; "step" multiplies by `step_factor` at each of `step_epochs`. momentum belongs to "sgd" alone.
-    clip_norm bounds the gradient's global L2 norm. evaluate_every is in epochs; the last epoch is always evaluated.
+    batch_size is the effective (global) batch, whatever the number of workers. micro_batch_size: at most so many
+    images pass through the model at a time, and gradients add up to the whole batch's (None: all at once). Batch norm
+    then sees micro-batches, so it is part of a result's identity.
+    learning_rate is the peak; `warmup_epochs` rise to it linearly, then it follows `schedule`: "cosine" falls towards
+    0, which the step after the last would reach; "step" multiplies by `step_factor` at each of `step_epochs`.
+    momentum and nesterov belong to "sgd" alone. clip_norm bounds the gradient's global L2 norm.
+    ema_decay: keep an exponential moving average of the weights, w <- decay * w + (1 - decay) * new, after each step;
+    it is what is evaluated and kept (None: no average).
+    precision "auto": bfloat16 autocast on a GPU, float32 on a CPU. compile: train through torch.compile.
+    evaluate_every is in epochs; the last epoch is always evaluated.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     epochs: int = 10
     batch_size: int = 128
+    micro_batch_size: int | None = None
     optimizer: Optimizer = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.9
+    nesterov: bool = False
     schedule: Schedule = "cosine"
     warmup_epochs: float = 0.0
     step_epochs: tuple[int, ...] = ()
     step_factor: float = 0.1
     label_smoothing: float = 0.0
     clip_norm: float | None = None
-    precision: Precision = "float32"
+    ema_decay: float | None = None
+    precision: Precision = "auto"
+    compile: bool = False
     evaluate_every: int = 1
     views: Views = field(default_factory=Views)
 
@@ -73,18 +84,26 @@ class Recipe:
         for name in ("epochs", "batch_size", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+            raise ValueError(
+                f"micro_batch_size must be between 1 and batch_size ({self.batch_size}), got {self.micro_batch_size}"
+            )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         for name in ("weight_decay", "momentum", "warmup_epochs", "step_factor"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be >= 0, got {value}")
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError("nesterov needs optimizer 'sgd' and a momentum above 0")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) is longer than epochs ({self.epochs})")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be > 0, got {self.clip_norm}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if list(self.step_epochs) != sorted(set(self.step_epochs)) or any(e < 1 for e in self.step_epochs):
             raise ValueError(f"step_epochs must be increasing and >= 1, got {list(self.step_epochs)}")
         if bool(self.step_epochs) != (self.schedule == "step"):

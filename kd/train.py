@@ -1,25 +1,30 @@
-"""The training loop: one readable function. Everything random in it is a pure function of seed, epoch and rank, so
-that a run continued from a checkpoint gives the same bits as one that was never interrupted."""
+"""The training loop: one readable function. Everything random in it is a pure function of seed, epoch, step and rank,
+so that a run continued from a checkpoint, at any step, gives the same bits as one that was never interrupted."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from kd.checkpoint import cloned, model_state, optimizer_state
-from kd.data.dataset import Split
 from kd.data.draws import derive_seed, permutation
-from kd.data.views import ViewStream
+from kd.data.views import EpochViews, ViewStream
 from kd.objective import Objective
 from kd.optim import make_optimizer
+from kd.precision import autocast
 from kd.recipe import Recipe
 
 Row = dict[str, float | int | None]
+
+# Several workers agree on whether to save this often: it takes a message between them.
+AGREE_STEPS = 16
 
 
 class DivergedError(ArithmeticError):
@@ -38,111 +43,221 @@ WHOLE = Shard()
 
 
 @dataclass
-class TrainState:
-    """All that is needed to go on after `epochs_done` epochs. `curve`: one row an epoch."""
+class Sums:
+    """What the steps of an epoch add up, on the device: loss_S, the loss of each step weighted by its share of the
+    epoch's images; hits, how many images were classified as labelled. seconds: spent in earlier sessions."""
 
-    epochs_done: int
+    loss_S: Tensor
+    hits: Tensor
+    seconds: float = 0.0
+
+    @classmethod
+    def zeros(cls, steps: int, device: torch.device) -> Sums:
+        return cls(torch.zeros(steps, device=device), torch.zeros((), dtype=torch.int64, device=device))
+
+    def of_all_workers(self, shard: Shard) -> Sums:
+        """The sums over all workers; collective where there are several."""
+        loss_S, hits = self.loss_S.clone(), self.hits.clone()
+        if shard.world > 1:
+            torch.distributed.all_reduce(loss_S)
+            loss_S /= shard.world
+            torch.distributed.all_reduce(hits)
+        return Sums(loss_S, hits, self.seconds)
+
+
+@dataclass
+class TrainState:
+    """All that is needed to go on. step: optimizer steps done in the epoch after the curve's last; loss_S, hits,
+    seconds: their sums. `curve`: one row an epoch."""
+
+    step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
+    averaged: dict[str, Tensor] | None = None
+    loss_S: Tensor | None = None
+    hits: Tensor | None = None
+    seconds: float = 0.0
     curve: list[Row] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "epochs_done": self.epochs_done,
-            "model": self.model,
-            "optimizer": self.optimizer,
-            "curve": self.curve,
-        }
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrainState:
-        return cls(state["epochs_done"], state["model"], state["optimizer"], state["curve"])
+        """Raises KeyError for a state that lacks a part."""
+        return cls(**{f.name: state[f.name] for f in fields(cls)})
 
 
 def train(
     model: nn.Module,
     *,
-    split: Split,
     views: ViewStream,
     objective: Objective,
     recipe: Recipe,
     seed: int,
     evaluate: Callable[[nn.Module], Row],
     resume: TrainState | None = None,
-    on_epoch: Callable[[TrainState], None] = lambda state: None,
+    on_state: Callable[[TrainState], None] = lambda state: None,
+    save_now: Callable[[], bool] = lambda: False,
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> list[Row]:
     """Train `model` in place and return its curve, a row an epoch.
 
-    split, views: the training images on one device; the model is on it already. seed decides batch order and dropout.
+    views: the training images on one device; the model is on it already. seed decides batch order and dropout.
     evaluate(model) -> columns for the row, called every `recipe.evaluate_every` epochs and at the last; wrap makes the
-    module whose forward is trained (DistributedDataParallel, say). on_epoch receives a state that is safe to keep.
+    module whose forward is trained (DistributedDataParallel, say). on_state receives a state that is safe to keep:
+    after each epoch, and within one whenever save_now() says so. With `recipe.ema_decay` the averaged weights are what
+    is evaluated, and what the model holds at the end.
     With several workers each computes its part of every global batch; rank 0 alone evaluates and reports.
 
-    Raises DivergedError at the end of the first epoch with a loss that is not finite, before on_epoch is called.
+    Raises DivergedError for a loss that is not finite, noticed at the end of its epoch and before any state is handed
+    out.
     """
-    device = views.device
+    device, count = views.device, len(views)
+    model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
+    averaged = None if recipe.ema_decay is None else ModelEmaV3(model, decay=recipe.ema_decay)
     curve: list[Row] = []
     if resume is not None:
         model.load_state_dict(resume.model)
         # The optimizer keeps and changes the tensors it is given.
         optimizer.load_state_dict(cloned(resume.optimizer))
+        if averaged is not None and resume.averaged is not None:
+            averaged.module.load_state_dict(resume.averaged)
         curve = list(resume.curve)
-    trained = wrap(model)
-    labels_N = split.labels_N.to(device)
-    steps_per_epoch = -(-len(split) // recipe.batch_size)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+    trained: Any = wrap(model)
+    if recipe.compile:
+        trained = torch.compile(trained)
+    best = model if averaged is None else averaged.module
+    steps = -(-count // recipe.batch_size)
+    partial = resume
 
     for epoch in range(len(curve), recipe.epochs):
         started = time.perf_counter()
-        torch.manual_seed(derive_seed("dropout", seed, epoch, shard.rank))
-        epoch_views = views.epoch(epoch)
-        objective.start_epoch(epoch)
-        order_N = torch.from_numpy(permutation(len(split), key=("order", seed, epoch))).to(device)
-        loss_S = torch.zeros(steps_per_epoch, device=device)
-        hits = torch.zeros((), dtype=torch.int64, device=device)
+        order_N = torch.from_numpy(permutation(count, key=("order", seed, epoch))).to(device)
+        batches = torch.split(order_N, recipe.batch_size)
+        epoch_views = views.epoch(epoch, batches=batches)
+        objective.start_epoch(epoch_views)
+        sums, done = _sums_at(partial, steps, device, shard)
+        partial = None
         trained.train()
-        for step, batch_B in enumerate(torch.split(order_N, recipe.batch_size)):
-            rate = recipe.learning_rate_at(epoch * steps_per_epoch + step, steps_per_epoch=steps_per_epoch)
+        for step in range(done, steps):
+            rate = recipe.learning_rate_at(epoch * steps + step, steps_per_epoch=steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            mine_B = batch_B[shard.rank :: shard.world]
-            # A worker without a part of the last batch still takes its step, with a sample of weight 0.
-            index_B = mine_B if len(mine_B) else batch_B[:1]
-            with autocast:
-                logits_BC = trained(epoch_views.batch(index_B))
-            # The mean over this worker's part, weighted so that averaging over workers gives the global mean.
-            loss = objective(logits_BC, labels_N[index_B], index_B=index_B) * (len(mine_B) * shard.world / len(batch_B))
+            _seed(derive_seed("dropout", seed, epoch, step, shard.rank), device)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss, hits = _backward(trained, batches[step], epoch_views, objective, recipe, shard)
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
-            loss_S[step] = loss.detach() * (len(batch_B) / len(split))
-            hits += (logits_BC.detach().argmax(dim=1) == labels_N[index_B])[: len(mine_B)].sum()
-        if shard.world > 1:
-            torch.distributed.all_reduce(loss_S, op=torch.distributed.ReduceOp.SUM)
-            loss_S /= shard.world
-            torch.distributed.all_reduce(hits)
-        _check_finite(loss_S, epoch=epoch, recipe=recipe)
+            if averaged is not None:
+                averaged.update(model)
+            sums.loss_S[step] = loss * (len(batches[step]) / count)
+            sums.hits += hits
+            if step + 1 < steps and _agree(save_now, step, shard, device):
+                total = sums.of_all_workers(shard)
+                _check_finite(total.loss_S, epoch=epoch, recipe=recipe)
+                if shard.rank == 0:
+                    seconds = sums.seconds + time.perf_counter() - started
+                    on_state(_state(step + 1, model, optimizer, averaged, curve, total, seconds))
+        total = sums.of_all_workers(shard)
+        _check_finite(total.loss_S, epoch=epoch, recipe=recipe)
         trained_at = time.perf_counter()
         row: Row = {
             "epoch": epoch + 1,
-            "learning_rate": rate,
-            "train_loss": loss_S.sum().item(),
-            "train_top1": hits.item() / len(split),
-            "seconds_train": trained_at - started,
+            "learning_rate": recipe.learning_rate_at((epoch + 1) * steps - 1, steps_per_epoch=steps),
+            "train_loss": total.loss_S.sum().item(),
+            "train_top1": total.hits.item() / count,
+            "seconds_train": sums.seconds + trained_at - started,
         }
         if shard.rank == 0:
             if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
-                row |= evaluate(model)
+                row |= evaluate(best)
             row["seconds_evaluate"] = time.perf_counter() - trained_at
         curve.append(row)
         if shard.rank == 0:
-            on_epoch(TrainState(epoch + 1, model_state(model), optimizer_state(optimizer), list(curve)))
+            on_state(_state(0, model, optimizer, averaged, curve))
+    if averaged is not None:
+        model.load_state_dict(averaged.module.state_dict())
     return curve
+
+
+def _backward(
+    trained: Any, batch_B: Tensor, views: EpochViews, objective: Objective, recipe: Recipe, shard: Shard
+) -> tuple[Tensor, Tensor]:
+    """Add up the gradient of this worker's part of a global batch, a micro-batch at a time. Returns the loss, whose
+    mean over workers is that of the whole batch, and the number of hits; both without gradient, on the device."""
+    mine_B = batch_B[shard.rank :: shard.world]
+    # A worker without a part of the last batch still takes its step, with a sample of weight 0.
+    parts = torch.split(mine_B if len(mine_B) else batch_B[:1], recipe.micro_batch_size or recipe.batch_size)
+    total = torch.zeros((), device=batch_B.device)
+    hits = torch.zeros((), dtype=torch.int64, device=batch_B.device)
+    for number, index_B in enumerate(parts, start=1):
+        # Workers exchange gradients once, with the last part.
+        waits = number < len(parts) and shard.world > 1
+        with trained.no_sync() if waits else contextlib.nullcontext():
+            images_BCHW = views.batch(index_B)
+            with autocast(recipe.precision, batch_B.device):
+                logits_BC = trained(images_BCHW)
+            labels = views.labels(index_B)
+            share = (len(index_B) if len(mine_B) else 0) * shard.world / len(batch_B)
+            loss = objective(logits_BC, labels, index_B=index_B) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+        if len(mine_B):
+            hits += (logits_BC.detach().argmax(dim=1) == labels.main).sum()
+    return total, hits
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed, which at every step would cost as much as the views, for it visits all backends."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _agree(save_now: Callable[[], bool], step: int, shard: Shard, device: torch.device) -> bool:
+    """Whether to save after this step: rank 0 decides, and all must know, for saving adds up their sums."""
+    if shard.world == 1:
+        return save_now()
+    if (step + 1) % AGREE_STEPS:
+        return False
+    wanted = torch.tensor(int(shard.rank == 0 and save_now()), device=device)
+    torch.distributed.broadcast(wanted, src=0)
+    return bool(wanted.item())
+
+
+def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard: Shard) -> tuple[Sums, int]:
+    """The sums to go on from, and the steps already in them. Rank 0 carries what all workers had added up."""
+    sums = Sums.zeros(steps, device)
+    if resume is None or resume.loss_S is None or resume.hits is None:
+        return sums, 0
+    if shard.rank == 0:
+        sums = Sums(resume.loss_S.to(device) * shard.world, resume.hits.to(device), resume.seconds)
+    return sums, resume.step
+
+
+def _state(
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averaged: ModelEmaV3 | None,
+    curve: list[Row],
+    sums: Sums | None = None,
+    seconds: float = 0.0,
+) -> TrainState:
+    return TrainState(
+        step,
+        model_state(model),
+        optimizer_state(optimizer),
+        averaged=None if averaged is None else model_state(averaged.module),
+        loss_S=None if sums is None else sums.loss_S.clone(),
+        hits=None if sums is None else sums.hits.clone(),
+        seconds=seconds,
+        curve=list(curve),
+    )
 
 
 def _check_finite(loss_S: Tensor, *, epoch: int, recipe: Recipe) -> None:

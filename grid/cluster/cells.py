@@ -24,7 +24,7 @@ def run_cells(
     busy_lanes: Callable[[], int],
     finish: Callable[[CellStage, str | None], None],
     scratch: str,
-    run: dict[str, str],
+    run: dict[str, Any],
 ) -> None:
     """Run every cell that the schedule hands out; returns when it has none left. Must be called in the main thread."""
     cells = sum(schedule.state(cell) == "waiting" for cell in schedule.plan.cells)
@@ -60,7 +60,7 @@ class _Cells(Searcher):  # type: ignore[misc]
         *,
         busy_lanes: Callable[[], int],
         finish: Callable[[CellStage, str | None], None],
-        run: dict[str, str],
+        run: dict[str, Any],
     ) -> None:
         super().__init__()
         self.schedule, self.capacity, self.busy_lanes, self.finish = schedule, capacity, busy_lanes, finish

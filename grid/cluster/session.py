@@ -121,6 +121,12 @@ class Capacity:
                 slots += 1
         return min(slots, self.concurrency or slots)
 
+    @staticmethod
+    def fitting(share: Share, free: Mapping[str, float]) -> int:
+        """How many such workers fit into what is free."""
+        by_cpu = free.get("CPU", 0) // share.cpus
+        return int(min(by_cpu, free.get("GPU", 0) // share.gpus) if share.gpus else by_cpu)
+
     def _free(self) -> list[_Free]:
         return [_Free(cpus, gpus) for cpus, gpus in self.nodes]
 

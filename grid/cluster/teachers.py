@@ -1,8 +1,13 @@
-"""Train a teacher with Ray Train: one TorchTrainer a teacher, 1..N data-parallel workers."""
+"""Train teachers with Ray Train and compute their logits: one TorchTrainer a lane, whose 1..N data-parallel workers
+take the lane's teachers in turn. Starting a worker group costs seconds; it is paid once."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -12,48 +17,120 @@ from ray.train.torch import TorchTrainer
 
 from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
 from grid.errors import one_line
-from grid.plan import TeacherStage, stage_from_json, stage_to_json
-from grid.stages import Runtime, execute, run_trainable
+from grid.plan import LogitsStage, Stage, TeacherStage, stage_from_json, stage_to_json
+from grid.schedule import TeacherJob
+from grid.stages import Runtime, execute, free_gpu, run_logits, run_trainable
 from grid.store import Store
 from kd.train import Shard
 
 log = logging.getLogger("kd_grid")
 
+POLL_SECONDS = 0.2
 
-def train_teacher(
-    stage: TeacherStage, store: Store, capacity: Capacity, *, scratch: str, run: dict[str, str]
-) -> str | None:
-    """Returns None, or the error on one line. Worker deaths are retried from the teacher's own checkpoint."""
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "stage": stage_to_json(stage),
-            "storage": store.url,
-            "threads": capacity.teacher_worker.cpus,
-            "run": run,
-        },
-        scaling_config=ScalingConfig(
-            num_workers=capacity.teacher_workers,
-            use_gpu=capacity.teacher_worker.gpus > 0,
-            resources_per_worker=capacity.teacher_worker.as_dict(),
-        ),
-        run_config=RunConfig(
-            name=f"teacher-{stage.id}",
-            storage_path=scratch,
-            failure_config=FailureConfig(max_failures=MAX_WORKER_DEATHS),
-        ),
-    )
-    try:
-        trainer.fit()
-    except Exception as error:  # Ray's own failures, after its retries
-        if store.is_done(stage):
-            log.warning("teacher %s is done; Ray Train ended with %s", stage.id, error)
-            return None
-        return one_line(error)
-    if store.is_done(stage):
-        return None
-    failure = store.failure(stage, launch=run["launch"])
-    return str(failure["error"]) if failure else "its workers ended without a result"
+
+def run_lane(
+    jobs: list[TeacherJob],
+    store: Store,
+    capacity: Capacity,
+    *,
+    scratch: str,
+    run: dict[str, Any],
+    start: Callable[[Stage], bool],
+    finish: Callable[[Stage, str | None], None],
+) -> None:
+    """Do a lane's jobs in turn. start(stage) says whether it is still wanted; finish is told the error on one line.
+
+    Worker deaths are retried from the stage's own checkpoint; a group that dies for good fails the stage it was at, and
+    another group does the rest.
+    """
+    stages = [stage for job in jobs for stage in job.stages]
+    while stages:
+        group = _Group(stages, store, capacity, scratch=scratch, run=run)
+        while stages and not group.ended:
+            stage = stages.pop(0)
+            if start(stage):
+                helpers = _help(stage, store, capacity, run) if isinstance(stage, LogitsStage) else []
+                finish(stage, group.wait(stage))
+                with contextlib.suppress(ray.exceptions.RayError):  # what they did not do, the group did
+                    ray.get(helpers)
+        group.join()
+
+
+class _Group:
+    """A worker group at work on some stages, seen through the store."""
+
+    def __init__(
+        self, stages: list[Stage], store: Store, capacity: Capacity, *, scratch: str, run: dict[str, Any]
+    ) -> None:
+        self.store, self.launch = store, run["launch"]
+        self.error: str | None = None
+        self.trainer = TorchTrainer(
+            _worker,
+            train_loop_config={
+                "stages": [stage_to_json(stage) for stage in stages],
+                "storage": store.url,
+                "threads": capacity.teacher_worker.cpus,
+                "run": run,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=capacity.teacher_workers,
+                use_gpu=capacity.teacher_worker.gpus > 0,
+                resources_per_worker=capacity.teacher_worker.as_dict(),
+            ),
+            run_config=RunConfig(
+                name=f"teachers-{stages[0].id}",
+                storage_path=scratch,
+                # With several workers, an error of the code ends the group as a death does.
+                failure_config=FailureConfig(max_failures=MAX_WORKER_DEATHS + len(stages)),
+            ),
+        )
+        self.thread = threading.Thread(target=self._fit, name=f"group-{stages[0].id}", daemon=True)
+        self.thread.start()
+
+    def _fit(self) -> None:
+        try:
+            self.trainer.fit()
+        except Exception as error:  # Ray's own failures, after its retries
+            log.warning("worker group %s ended: %s", self.thread.name, error)
+            self.error = one_line(error)
+
+    @property
+    def ended(self) -> bool:
+        return not self.thread.is_alive()
+
+    def join(self) -> None:
+        self.thread.join()
+
+    def wait(self, stage: Stage) -> str | None:
+        """Until the stage is done (None) or failed (why)."""
+        while True:
+            ended = self.ended
+            if self.store.is_done(stage):
+                return None
+            failure = self.store.failure(stage, launch=self.launch)
+            if failure is not None:
+                return str(failure["error"])
+            if ended:
+                return self.error or "its workers ended without a result"
+            time.sleep(POLL_SECONDS)
+
+
+def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, Any]) -> list[Any]:
+    """Put devices that are free at this moment to work on a teacher's logits, beside the group."""
+    share, group = capacity.teacher_worker, capacity.teacher_workers
+    free = capacity.fitting(share, ray.available_resources())
+    parts = group + min(free, max(0, len(stage.units) - group))
+    task = ray.remote(_units).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)
+    return [
+        task.remote(stage_to_json(stage), store.url, share.cpus, run, part=part, parts=parts)
+        for part in range(group, parts)
+    ]
+
+
+def _units(stage_json: str, storage: str, threads: int, run: dict[str, Any], *, part: int, parts: int) -> None:
+    stage = stage_from_json(stage_json)
+    assert isinstance(stage, LogitsStage)
+    run_logits(stage, Store(storage), Runtime.here(threads=threads, **run), shard=Shard(part, parts))
 
 
 class _PeerLostError(BaseException):
@@ -62,30 +139,45 @@ class _PeerLostError(BaseException):
 
 def _worker(config: dict[str, Any]) -> None:
     """Runs in each Ray Train worker. An error of the code becomes the stage's failure and is not retried."""
-    from ray.train.torch import get_device, prepare_model
+    from ray.train.torch import get_device
 
-    stage = stage_from_json(config["stage"])
-    assert isinstance(stage, TeacherStage)
     store = Store(config["storage"])
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
     runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
+    failed: set[str] = set()
+    for text in config["stages"]:
+        stage = stage_from_json(text)
+        # A group that is started again finds what it had done, and what had failed.
+        settled = store.is_done(stage) or store.failure(stage, launch=runtime.launch) is not None
+        if not settled and not failed & set(stage.inputs().values()):
+            _run(stage, store, runtime, shard)
+            free_gpu()
+        if not store.is_done(stage):
+            failed.add(stage.id)
+
+
+def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard) -> None:
+    from ray.train.torch import prepare_model
 
     def work() -> None:
         try:
-            run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
+            if isinstance(stage, TeacherStage):
+                run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
+            elif isinstance(stage, LogitsStage):
+                run_logits(stage, store, runtime, shard=shard)
         except (torch.distributed.DistError, RuntimeError) as error:
             if shard.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
                 raise _PeerLostError from error
             raise
 
-    # After an error of the code Ray restarts the group: it must not try again.
-    if shard.world > 1 and store.failure(stage, launch=runtime.launch) is not None:
-        return
     try:
         error = execute(stage, store, runtime, work)
     except _PeerLostError as lost:
         raise RuntimeError("another worker was lost") from lost
-    if error is not None and shard.world > 1:
-        # The others wait in a collective: the error must end the group.
-        raise RuntimeError(error)
+    if shard.world > 1:
+        if error is not None:
+            # The others wait in a collective: the error must end the group.
+            raise RuntimeError(error)
+        # The first worker publishes what the others go on from.
+        torch.distributed.barrier()

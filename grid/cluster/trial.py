@@ -14,7 +14,7 @@ from ray import tune
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
     from grid.plan import CellStage, stage_from_json
-    from grid.stages import Runtime, execute, run_trainable
+    from grid.stages import Runtime, execute, free_gpu, run_trainable
     from grid.store import Store
 
     stage = stage_from_json(config["stage"])
@@ -27,16 +27,5 @@ def train_cell(config: dict[str, Any]) -> None:
             run_trainable(stage, store, Runtime.here(threads=config["threads"], **config["run"]))
 
     error = execute(stage, store, Runtime(**config["run"]), work)
-    _free_gpu()
+    free_gpu()
     tune.report({"error": error or ""})
-
-
-def _free_gpu() -> None:
-    """The process lives on: the next cell must find the memory free."""
-    import gc
-
-    import torch
-
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()

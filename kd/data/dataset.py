@@ -30,9 +30,9 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """images_NCHW: uint8; labels_N: int64; both on the CPU."""
+    """images_NHWC: uint8, channels last; labels_N: int64; both on the CPU."""
 
-    images_NCHW: Tensor
+    images_NHWC: Tensor
     labels_N: Tensor
 
     def __len__(self) -> int:
@@ -41,14 +41,15 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetMeta:
-    """mean and std: per channel, of the training split's pixels scaled to [0, 1]. sha256: of the whole source."""
+    """mean and std: per channel, of the training split's pixels scaled to [0, 1]. fingerprint: sha256 of the splits as
+    drawn, pixels and labels."""
 
     name: str
     classes: int
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    sha256: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Dataset:
     train: Split
     val: Split
     test: Split
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """The splits that there are to evaluate on."""
+        return tuple(name for name in ("val", "test") if len(self.split(name)))
 
     def split(self, name: str) -> Split:
         split: Split = getattr(self, name)
@@ -90,19 +96,32 @@ def prepare(
         raise DatasetError(f"data set {name}: {error}") from None
     arrays: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        arrays[f"{split}_images"] = np.ascontiguousarray(images_NCHW[drawn[split]])
+        arrays[f"{split}_images"] = np.ascontiguousarray(images_NCHW[drawn[split]].transpose(0, 2, 3, 1))
         arrays[f"{split}_labels"] = labels_N[drawn[split]]
-    pixels_NCHW = arrays["train_images"].astype(np.float64) / 255
-    mean, std = pixels_NCHW.mean(axis=(0, 2, 3)), pixels_NCHW.std(axis=(0, 2, 3))
+    mean, std = _channel_statistics(arrays["train_images"])
+    digest = hashlib.sha256()
+    for stem in sorted(arrays):
+        digest.update(f"{stem} {arrays[stem].shape}".encode())
+        digest.update(arrays[stem].data)
     meta = DatasetMeta(
         name=name,
         classes=info.classes,
         channels=info.channels,
         mean=tuple(float(round(m, 6)) for m in mean),
         std=tuple(float(round(s, 6)) for s in std),
-        sha256=sha256,
+        fingerprint=digest.hexdigest(),
     )
     return meta, arrays
+
+
+def _channel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel on the scale [0, 1], exact and without a float copy of the images."""
+    channels = images_NHWC.shape[-1]
+    counts_CL = np.stack([np.bincount(images_NHWC[..., c].ravel(), minlength=256) for c in range(channels)])
+    levels_L, total = np.arange(256), images_NHWC[..., 0].size
+    mean_C = counts_CL @ levels_L / total
+    variance_C = counts_CL @ levels_L**2 / total - mean_C**2
+    return mean_C / 255, np.sqrt(np.maximum(variance_C, 0)) / 255
 
 
 def meta_to_json(meta: DatasetMeta) -> str:

@@ -53,6 +53,12 @@ def build(
     return _call(name, timm.create_model, {"model_name": name, "pretrained": pretrained, **options})
 
 
+def on_device(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model there, with its convolutions' weights channels last, as its inputs are."""
+    moved: nn.Module = model.to(device).to(memory_format=torch.channels_last)
+    return moved
+
+
 def _call(name: str, factory: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
     try:
         model: nn.Module = factory(**options)
