@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench throughput clean
 
 demo: $(READY)
 	$(BIN)/python launch.py --grid digits
@@ -17,7 +17,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks $(if $(JSON),--json $(JSON))
+	$(BIN)/python -m tests.benchmarks $(ONLY) $(if $(JSON),--json $(JSON))
+
+throughput: $(READY)
+	$(BIN)/python -m tests.benchmarks.throughput
 
 # Compiled once here, or every worker process would compile torch and timm for itself where Python may not cache.
 $(READY): pyproject.toml constraints.txt

@@ -17,7 +17,7 @@ from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage,
 from grid.records import METRICS, Value
 from kd import measure
 from kd.data.dataset import DatasetMeta
-from kd.models.build import describe
+from kd.models.build import ModelFacts, describe
 from kd.precision import resolve
 from kd.recipe import Precision
 from kd.train import Row
@@ -88,7 +88,7 @@ def metrics_of(curve: list[Row]) -> dict[str, Value]:
 def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: torch.device) -> dict[str, Value]:
     """Size and cost of the trained model, with its latency on this device."""
     spec, size = stage.model, image_size(stage.model, stage.data.dataset)
-    counted = describe(spec.name, args=spec.args, classes=meta.classes, channels=meta.channels, size=size)
+    counted = _counted(spec.name, json.dumps(spec.args), meta.classes, meta.channels, size)
     timed = measure.latency(
         model, channels=meta.channels, size=size, batch=LATENCY_BATCH, runs=LATENCY_RUNS, device=device
     )
@@ -100,6 +100,12 @@ def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: t
         "latency_batch": timed.batch,
         "latency_device": timed.device,
     }
+
+
+@lru_cache
+def _counted(name: str, args: str, classes: int, channels: int, size: tuple[int, int]) -> ModelFacts:
+    """Once a process: many cells train the same student."""
+    return describe(name, args=json.loads(args), classes=classes, channels=channels, size=size)
 
 
 def provenance(device: torch.device, precision: Precision) -> dict[str, Value]:

@@ -153,12 +153,13 @@ class _Run:
             log.exception("stage %s could not be reported as %s", stage.id, state)
 
     def run(self) -> Outcome:
-        from grid.cluster.session import Capacity, log_folder, session
+        from grid.cluster.session import Capacity, log_folder, quiet, session
 
-        preparing = threading.Thread(target=self._prepare_dataset, name="dataset", daemon=True)
-        preparing.start()
+        preparing = threading.Thread(target=self._prepare, name="prepare", daemon=True)
         try:
             with contextlib.ExitStack() as stack:
+                quiet(self.options.address)
+                preparing.start()
                 with self.console.status("Starting Ray" if self.options.address is None else "Joining Ray"):
                     nodes = stack.enter_context(session(self.options.address, cpus=self.options.cpus))
                 stack.enter_context(self.reporter)
@@ -212,22 +213,25 @@ class _Run:
         finally:
             self.store.remove_folder(scratch)
 
-    def _prepare_dataset(self) -> None:
+    def _prepare(self) -> None:
+        """Make the data set, and import what takes seconds, while Ray starts."""
         data = self.plan.data
-        if self.schedule.state(data) == "reused":
-            return
-        from grid.stages import Runtime, execute, prepare_dataset
+        if self.schedule.state(data) != "reused":
+            from grid.stages import Runtime, execute, prepare_dataset
 
-        self.schedule.start(data)
-        runtime = Runtime(**self.run_facts)
-        self._finish(data, execute(data, self.store, runtime, lambda: prepare_dataset(data, self.store, runtime)))
+            self.schedule.start(data)
+            runtime = Runtime(**self.run_facts)
+            self._finish(data, execute(data, self.store, runtime, lambda: prepare_dataset(data, self.store, runtime)))
+        import grid.cluster.cells
+        import grid.cluster.teachers  # noqa: F401
 
     def _lane(self, jobs: list[TeacherJob], capacity: Capacity, scratch: str) -> None:
         """Train teachers and compute their logits, one after the other."""
         from grid.cluster.teachers import run_lane
 
+        group = None
         try:
-            run_lane(
+            group = run_lane(
                 jobs,
                 self.store,
                 capacity,
@@ -243,6 +247,8 @@ class _Run:
                     self._finish(stage, one_line(problem))
         finally:
             self.busy -= 1
+        if group is not None:
+            group.join()
 
     def _start(self, stage: Stage) -> bool:
         """Mark a stage as running, unless a failure has blocked it or nothing more is to be done."""

@@ -206,7 +206,13 @@ class GridSpec(Strict):
                     recipe = self.recipe_of(model)
                 except ValidationError as error:
                     raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
-                reason = recipe.views.unrepeatable
+                views, side = recipe.views, min(self.dataset.info.height, self.dataset.info.width)
+                if views.padding == "reflect" and views.crop_padding >= side:
+                    raise ValueError(
+                        f"{axis}.{i}: views.crop_padding {views.crop_padding} with padding 'reflect' needs images larger "
+                        f"than that, not of {side} pixels"
+                    )
+                reason = views.unrepeatable
                 if reason and axis == "students" and "distilled" in self.modes and self.targets == "cached":
                     raise ValueError(
                         f"{axis}.{i}: {reason}, so teacher logits cannot be cached for it; use partners 'epoch', or "

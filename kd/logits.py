@@ -5,10 +5,11 @@ of every sample, or the plain images of a split. A file is safetensors whose hea
 (`fingerprint`) and the checksum of its contents, so that a stale, truncated or damaged one is never used.
 
 Top-k files keep the k largest logits of a sample with their classes, and the mean and variance of the others. Read at
-temperature T, each of the others becomes mean + variance / (2 T): to second order in 1/T their summed exp(z / T), and
-so the softmax of the stored ones, is kept (a cumulant expansion, exact for normally distributed logits). What is lost
-is which of the others is likelier: where that sum is kept exactly, KL(teacher || stored form) is the others' share of
-the probability times the divergence of their own distribution from a uniform one.
+temperature T, each of the others becomes mean + variance / (2 T), which keeps their summed exp(z / T), and so the
+softmax of the stored ones, to second order in 1/T. What is lost is which of the others is likelier: where that sum is
+kept, KL(teacher || stored form) is the others' share of the probability times the divergence of their own distribution
+from a uniform one. Of 100 normally distributed logits with standard deviation 3 and k = 10 it is 0.21, 0.11 and 0.007
+nats at T = 1, 4 and 20: soften, or keep more, where the others matter.
 """
 
 from __future__ import annotations
@@ -106,20 +107,26 @@ def store_logits(logits_NC: Tensor, stored_as: LogitsFormat, *, what: str) -> St
     mask_NC = torch.ones_like(logits_NC, dtype=torch.bool).scatter_(1, top_NK, False)
     others = logits_NC[mask_NC].view(len(logits_NC), classes - k)
     variance_N, mean_N = torch.var_mean(others, dim=1, correction=0)
+    rest_N2 = torch.stack([mean_N, variance_N], dim=1).to(dtype)
+    if not torch.isfinite(rest_N2).all():
+        raise LogitsError(f"{what}: the others' variance ({variance_N.max()}) exceeds {stored_as.dtype}'s range")
     index_type = torch.uint8 if classes <= 256 else torch.int16 if classes <= 32768 else torch.int32
-    return StoredLogits(
-        values.gather(1, top_NK), classes, top_NK.to(index_type), torch.stack([mean_N, variance_N], 1).to(dtype)
-    )
+    return StoredLogits(values.gather(1, top_NK), classes, top_NK.to(index_type), rest_N2)
 
 
 def logits_to_bytes(stored: StoredLogits, *, fingerprint: str) -> bytes:
-    """A safetensors file with the fingerprint and a checksum in its header."""
+    """A safetensors file, the same bytes for the same logits, whose header has the fingerprint and a checksum of all
+    the rest."""
     tensors = {"values": stored.values, "top": stored.top_NK, "rest": stored.rest_N2}
     present = {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}
-    facts = {"fingerprint": fingerprint, "classes": str(stored.classes)}
-    body = safetensors.torch.save(present)
-    facts["crc32"] = str(zlib.crc32(memoryview(body)[_body_start(body) :]))
-    return safetensors.torch.save(present, metadata=facts)
+    plain = safetensors.torch.save(present)
+    start = _body_start(plain)
+    header = json.loads(plain[8:start])
+    facts = {"classes": str(stored.classes), "fingerprint": fingerprint}
+    header["__metadata__"] = {**facts, "crc32": str(_checksum({**header, "__metadata__": facts}, plain[start:]))}
+    text = _canonical(header)
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + plain[start:]
 
 
 def check_header(start: bytes, *, length: int, fingerprint: str, what: str) -> dict[str, Any]:
@@ -133,7 +140,7 @@ def check_header(start: bytes, *, length: int, fingerprint: str, what: str) -> d
         facts = header["__metadata__"]
         end = body + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
         made_from, _, _ = facts["fingerprint"], int(facts["crc32"]), int(facts["classes"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise LogitsError(f"{what}: damaged: no readable header ({type(error).__name__})") from None
     if end != length:
         raise LogitsError(f"{what}: damaged: {length} bytes long, its header says {end}")
@@ -151,10 +158,12 @@ def open_logits(path: Path, *, fingerprint: str, samples: int, classes: int) -> 
         except ValueError:
             raise LogitsError(f"{path}: damaged: it is empty") from None
     header = check_header(mapped[:HEADER_BYTES], length=len(mapped), fingerprint=fingerprint, what=str(path))
-    facts = header.pop("__metadata__")
     body = memoryview(mapped)[_body_start(mapped[:8]) :]
-    if zlib.crc32(body) != int(facts["crc32"]):
-        raise LogitsError(f"{path}: damaged: its contents do not have the checksum they were written with")
+    facts = dict(header["__metadata__"])
+    checksum = int(facts.pop("crc32"))
+    if _checksum({**header, "__metadata__": facts}, body) != checksum:
+        raise LogitsError(f"{path}: damaged: it does not have the checksum it was written with")
+    del header["__metadata__"]
     tensors = {
         name: torch.frombuffer(body, dtype=_STORED[entry["dtype"]], offset=entry["data_offsets"][0], count=count).view(
             entry["shape"]
@@ -167,6 +176,14 @@ def open_logits(path: Path, *, fingerprint: str, samples: int, classes: int) -> 
         have, want = [len(stored), stored.classes], [samples, classes]
         raise LogitsError(f"{path}: holds logits of {have} samples and classes, expected {want}")
     return stored
+
+
+def _canonical(header: dict[str, Any]) -> bytes:
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _checksum(header: dict[str, Any], body: bytes | memoryview) -> int:
+    return zlib.crc32(body, zlib.crc32(_canonical(header)))
 
 
 def gather(tables: Sequence[StoredLogits], number_N: Tensor) -> StoredLogits:

@@ -4,6 +4,7 @@ so that a run continued from a checkpoint, at any step, gives the same bits as o
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -104,18 +105,17 @@ def train(
 ) -> list[Row]:
     """Train `model` in place and return its curve, a row an epoch.
 
-    views: the training images on one device; the model is on it already. seed decides batch order and dropout.
-    evaluate(model) -> columns for the row, called every `recipe.evaluate_every` epochs and at the last; wrap makes the
-    module whose forward is trained (DistributedDataParallel, say). on_state receives a state that is safe to keep:
-    after each epoch, and within one whenever save_now() says so. With `recipe.ema_decay` the averaged weights are what
-    is evaluated, and what the model holds at the end.
+    views: the training images on one device; the model is on it already (`kd.models.build.on_device`). seed decides
+    batch order and dropout. evaluate(model) -> columns for the row, called every `recipe.evaluate_every` epochs and at
+    the last; wrap makes the module whose forward is trained (DistributedDataParallel, say). on_state receives a state
+    that is safe to keep: after each epoch, and within one whenever save_now() says so. With `recipe.ema_decay` the
+    averaged weights are what is evaluated, and what the model holds at the end.
     With several workers each computes its part of every global batch; rank 0 alone evaluates and reports.
 
-    Raises DivergedError for a loss that is not finite, noticed at the end of its epoch and before any state is handed
-    out.
+    Raises DivergedError for a loss or a weight that is not finite, noticed at the end of its epoch and before any state
+    is handed out.
     """
     device, count = views.device, len(views)
-    model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
     averaged = None if recipe.ema_decay is None else ModelEmaV3(model, decay=recipe.ema_decay)
     curve: list[Row] = []
@@ -129,14 +129,14 @@ def train(
     trained: Any = wrap(model)
     if recipe.compile:
         trained = torch.compile(trained)
-    best = model if averaged is None else averaged.module
-    steps = -(-count // recipe.batch_size)
+    current = model if averaged is None else averaged.module
+    steps = len(_batches(torch.arange(count), recipe.batch_size))
     partial = resume
 
     for epoch in range(len(curve), recipe.epochs):
         started = time.perf_counter()
         order_N = torch.from_numpy(permutation(count, key=("order", seed, epoch))).to(device)
-        batches = torch.split(order_N, recipe.batch_size)
+        batches = _batches(order_N, recipe.batch_size)
         epoch_views = views.epoch(epoch, batches=batches)
         objective.start_epoch(epoch_views)
         sums, done = _sums_at(partial, steps, device, shard)
@@ -158,12 +158,12 @@ def train(
             sums.hits += hits
             if step + 1 < steps and _agree(save_now, step, shard, device):
                 total = sums.of_all_workers(shard)
-                _check_finite(total.loss_S, epoch=epoch, recipe=recipe)
+                _check_finite(total.loss_S, model, epoch=epoch, step=step, recipe=recipe)
                 if shard.rank == 0:
                     seconds = sums.seconds + time.perf_counter() - started
                     on_state(_state(step + 1, model, optimizer, averaged, curve, total, seconds))
         total = sums.of_all_workers(shard)
-        _check_finite(total.loss_S, epoch=epoch, recipe=recipe)
+        _check_finite(total.loss_S, model, epoch=epoch, step=steps - 1, recipe=recipe)
         trained_at = time.perf_counter()
         row: Row = {
             "epoch": epoch + 1,
@@ -174,7 +174,7 @@ def train(
         }
         if shard.rank == 0:
             if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
-                row |= evaluate(best)
+                row |= evaluate(current)
             row["seconds_evaluate"] = time.perf_counter() - trained_at
         curve.append(row)
         if shard.rank == 0:
@@ -184,6 +184,15 @@ def train(
     return curve
 
 
+def _batches(order_N: Tensor, size: int) -> tuple[Tensor, ...]:
+    """In order, the last with what is left over; but a single image joins the batch before, for batch norm cannot
+    normalise one value a channel."""
+    batches = torch.split(order_N, size)
+    if size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+        return (*batches[:-2], torch.cat(batches[-2:]))
+    return batches
+
+
 def _backward(
     trained: Any, batch_B: Tensor, views: EpochViews, objective: Objective, recipe: Recipe, shard: Shard
 ) -> tuple[Tensor, Tensor]:
@@ -191,7 +200,7 @@ def _backward(
     mean over workers is that of the whole batch, and the number of hits; both without gradient, on the device."""
     mine_B = batch_B[shard.rank :: shard.world]
     # A worker without a part of the last batch still takes its step, with a sample of weight 0.
-    parts = torch.split(mine_B if len(mine_B) else batch_B[:1], recipe.micro_batch_size or recipe.batch_size)
+    parts = _batches(mine_B if len(mine_B) else batch_B[:1], recipe.micro_batch_size or recipe.batch_size)
     total = torch.zeros((), device=batch_B.device)
     hits = torch.zeros((), dtype=torch.int64, device=batch_B.device)
     for number, index_B in enumerate(parts, start=1):
@@ -235,7 +244,8 @@ def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard:
     if resume is None or resume.loss_S is None or resume.hits is None:
         return sums, 0
     if shard.rank == 0:
-        sums = Sums(resume.loss_S.to(device) * shard.world, resume.hits.to(device), resume.seconds)
+        # Its own: the state may be resumed from again.
+        sums = Sums(resume.loss_S.to(device) * shard.world, resume.hits.to(device, copy=True), resume.seconds)
     return sums, resume.step
 
 
@@ -260,12 +270,21 @@ def _state(
     )
 
 
-def _check_finite(loss_S: Tensor, *, epoch: int, recipe: Recipe) -> None:
-    bad_S = ~torch.isfinite(loss_S)
-    if bad_S.any():
-        step = int(bad_S.nonzero()[0].item())
-        rate = recipe.learning_rate_at(epoch * len(loss_S) + step, steps_per_epoch=len(loss_S))
-        raise DivergedError(
-            f"the loss is {loss_S[step].item()} at epoch {epoch + 1}, step {step + 1} of {len(loss_S)}, learning rate "
-            f"{rate:.3g}: lower learning_rate, warm up longer, or set clip_norm"
-        )
+def _check_finite(loss_S: Tensor, model: nn.Module, *, epoch: int, step: int, recipe: Recipe) -> None:
+    """step: the last one taken."""
+    what = "the loss"
+    bad_S = (~torch.isfinite(loss_S)).nonzero()
+    if len(bad_S):
+        step = int(bad_S[0].item())
+        value = loss_S[step].item()
+    else:
+        # A finite loss may have a gradient that is not.
+        largest = torch.stack([p.detach().abs().amax() for p in model.parameters()]).amax().item()
+        if math.isfinite(largest):
+            return
+        what, value = "a weight", largest
+    rate = recipe.learning_rate_at(epoch * len(loss_S) + step, steps_per_epoch=len(loss_S))
+    raise DivergedError(
+        f"{what} is {value} at epoch {epoch + 1}, step {step + 1} of {len(loss_S)}, learning rate {rate:.3g}: lower "
+        "learning_rate, warm up longer, or set clip_norm"
+    )

@@ -141,19 +141,24 @@ class Capacity:
         return True
 
 
+def quiet(address: str | None) -> None:
+    """Settings that Ray reads when it is imported: before any of it is."""
+    settings = dict(QUIET)
+    if address is None:
+        # A session on one machine needs no token; a cluster keeps the authentication it was started with.
+        settings["RAY_AUTH_MODE"] = "disabled"
+    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+
+
 @contextlib.contextmanager
 def session(address: str | None, *, cpus: int | None) -> Iterator[list[dict[str, float]]]:
     """A Ray to work on; yields the resources of each node. address None starts one here.
 
     It is left at the end of the context, or by an exception with the end of the process.
     """
-    settings = dict(QUIET)
-    if address is None:
-        # A session on one machine needs no token; a cluster keeps the authentication it was started with.
-        settings["RAY_AUTH_MODE"] = "disabled"
-    else:
+    quiet(address)
+    if address is not None:
         _check_reachable(address)
-    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
     import ray
 
     on_sigterm = signal.getsignal(signal.SIGTERM)

@@ -37,14 +37,18 @@ def run_lane(
     run: dict[str, Any],
     start: Callable[[Stage], bool],
     finish: Callable[[Stage, str | None], None],
-) -> None:
+) -> threading.Thread | None:
     """Do a lane's jobs in turn. start(stage) says whether it is still wanted; finish is told the error on one line.
+    Returns what is left to wait for: the last group's end, for which its resources need not.
 
     Worker deaths are retried from the stage's own checkpoint; a group that dies for good fails the stage it was at, and
     another group does the rest.
     """
-    stages = [stage for job in jobs for stage in job.stages]
+    stages: list[Stage] = [stage for job in jobs for stage in job.stages]
+    group = None
     while stages:
+        if group is not None:
+            group.thread.join()
         group = _Group(stages, store, capacity, scratch=scratch, run=run)
         while stages and not group.ended:
             stage = stages.pop(0)
@@ -53,7 +57,7 @@ def run_lane(
                 finish(stage, group.wait(stage))
                 with contextlib.suppress(ray.exceptions.RayError):  # what they did not do, the group did
                     ray.get(helpers)
-        group.join()
+    return None if group is None else group.thread
 
 
 class _Group:
@@ -97,9 +101,6 @@ class _Group:
     @property
     def ended(self) -> bool:
         return not self.thread.is_alive()
-
-    def join(self) -> None:
-        self.thread.join()
 
     def wait(self, stage: Stage) -> str | None:
         """Until the stage is done (None) or failed (why)."""
@@ -148,13 +149,26 @@ def _worker(config: dict[str, Any]) -> None:
     failed: set[str] = set()
     for text in config["stages"]:
         stage = stage_from_json(text)
-        # A group that is started again finds what it had done, and what had failed.
-        settled = store.is_done(stage) or store.failure(stage, launch=runtime.launch) is not None
-        if not settled and not failed & set(stage.inputs().values()):
+
+        def wanted(stage: Stage = stage) -> bool:
+            # A group that is started again finds what it had done, and what had failed.
+            settled = store.is_done(stage) or store.failure(stage, launch=runtime.launch) is not None
+            return not settled and not failed & set(stage.inputs().values())
+
+        if _agreed(wanted, shard, torch.device(runtime.device)):
             _run(stage, store, runtime, shard)
             free_gpu()
         if not store.is_done(stage):
             failed.add(stage.id)
+
+
+def _agreed(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
+    """The first worker decides for all: another could look at the store a moment later, and see something else."""
+    if shard.world == 1:
+        return decide()
+    decision = torch.tensor(int(shard.rank == 0 and decide()), device=device)
+    torch.distributed.broadcast(decision, src=0)
+    return bool(decision.item())
 
 
 def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard) -> None:

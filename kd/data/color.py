@@ -32,6 +32,8 @@ def brightness(images_BHWC: Tensor, factor_B: Tensor) -> Tensor:
 
 
 def saturation(images_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    if images_BHWC.shape[-1] == 1:
+        return images_BHWC.float()
     return blend(images_BHWC, gray(images_BHWC).floor(), factor_B)
 
 

@@ -17,6 +17,10 @@ class Cropper:
     """Reads batches of views out of images_NHWC (uint8, left as it is: on the CPU it may be a memory-mapped file)."""
 
     def __init__(self, images_NHWC: Tensor, *, padding: int, mode: Padding) -> None:
+        """Raises ValueError for a reflection wider than the images."""
+        if mode == "reflect" and padding >= min(images_NHWC.shape[1:3]):
+            size = " x ".join(str(side) for side in images_NHWC.shape[1:3])
+            raise ValueError(f"crop_padding {padding} with padding 'reflect' needs images larger than that, not {size}")
         self.images_NHWC = images_NHWC
         self.padding = padding
         self.mode: Padding = mode
@@ -77,7 +81,8 @@ def _windows_numpy(padded_BHWC: np.ndarray, top_B: np.ndarray, left_B: np.ndarra
     windows = np.lib.stride_tricks.as_strided(
         padded_BHWC, (batch, places, places, height, width * channels), (image, row, column, row, 1), writeable=False
     )
-    return windows[np.arange(batch), top_B, left_B].reshape(batch, height, width, channels)
+    picked_BHR: np.ndarray = windows[np.arange(batch), top_B, left_B]
+    return picked_BHR.reshape(batch, height, width, channels)
 
 
 def _windows_torch(padded_BHWC: Tensor, top_B: Tensor, left_B: Tensor, *, padding: int) -> Tensor:

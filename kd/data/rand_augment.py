@@ -28,7 +28,7 @@ def shear_x(images_BHWC: Tensor, strength_B: Tensor) -> Tensor:
     return _nearest(
         images_BHWC,
         rows_H[None, :, None].expand(1, height, width),
-        cols_W[None, None, :] - strength_B[:, None, None] * (rows_H[None, :, None] + 0.5),
+        cols_W[None, None, :] + strength_B[:, None, None] * (rows_H[None, :, None] + 0.5),
     )
 
 
@@ -103,11 +103,10 @@ def solarize(images_BHWC: Tensor, threshold_B: Tensor) -> Tensor:
 
 def autocontrast(images_BHWC: Tensor, strength_B: Tensor) -> Tensor:
     """Stretch each channel to the whole range; a flat one stays."""
-    low_B11C = images_BHWC.amin((1, 2), keepdim=True).float()
-    high_B11C = images_BHWC.amax((1, 2), keepdim=True).float()
-    flat = high_B11C == low_B11C
-    scale = torch.where(flat, 1.0, 255 / (high_B11C - low_B11C).clamp_min(1))
-    return ((images_BHWC.float() - torch.where(flat, 0.0, low_B11C)) * scale).clamp(0, 255).to(torch.uint8)
+    low_B11C = images_BHWC.amin((1, 2), keepdim=True).int()
+    reach_B11C = images_BHWC.amax((1, 2), keepdim=True).int() - low_B11C
+    stretched_BHWC = (images_BHWC.int() - low_B11C) * 255 // reach_B11C.clamp_min(1)
+    return torch.where(reach_B11C == 0, images_BHWC, stretched_BHWC.to(torch.uint8))
 
 
 def equalize(images_BHWC: Tensor, strength_B: Tensor) -> Tensor:
@@ -127,8 +126,9 @@ def equalize(images_BHWC: Tensor, strength_B: Tensor) -> Tensor:
 Operation = Callable[[Tensor, Tensor], Tensor]
 
 
-def _operations(*, level: float, height: int, width: int) -> list[tuple[Operation | None, float, bool]]:
-    """(what, its strength at this level from 0 to 1, whether the sign is drawn). None is the identity."""
+def operations_at(magnitude: int, *, height: int, width: int) -> list[tuple[Operation | None, float, bool]]:
+    """(what, its strength at this magnitude, whether the sign is drawn). None is the identity."""
+    level = magnitude / LEVELS
     return [
         (None, 0.0, False),
         (shear_x, 0.3 * level, True),
@@ -141,13 +141,13 @@ def _operations(*, level: float, height: int, width: int) -> list[tuple[Operatio
         (contrast, 0.9 * level, True),
         (sharpness, 0.9 * level, True),
         (posterize, 8 - round(4 * level), False),
-        (solarize, 255 * (1 - level), False),
+        (solarize, 255 - 8.5 * magnitude, False),
         (autocontrast, 0.0, False),
         (equalize, 0.0, False),
     ]
 
 
-OPERATIONS = len(_operations(level=0.0, height=1, width=1))
+OPERATIONS = len(operations_at(0, height=1, width=1))
 
 
 def rand_augment_draws(count: int, policy: RandAugment, *, key: Key) -> dict[str, np.ndarray]:
@@ -161,7 +161,7 @@ def rand_augment_draws(count: int, policy: RandAugment, *, key: Key) -> dict[str
 def rand_augment(images_BHWC: Tensor, policy: RandAugment, *, operation_BR: Tensor, negative_BR: Tensor) -> Tensor:
     """uint8 [B, H, W, C] to the same."""
     height, width = images_BHWC.shape[1:3]
-    operations = _operations(level=policy.magnitude / LEVELS, height=height, width=width)
+    operations = operations_at(policy.magnitude, height=height, width=width)
     images_BHWC = images_BHWC.clone()
     for operation_B, negative_B in zip(operation_BR.unbind(1), negative_BR.unbind(1), strict=True):
         for number, (operation, strength, signed) in enumerate(operations):

@@ -11,7 +11,7 @@ from torch import nn
 from kd.data.pixels import Pixels
 from kd.data.views import EpochViews
 from kd.logits import StoredLogits, logits_to_bytes, open_logits, store_logits
-from kd.models.build import build, describe
+from kd.models.build import build, describe, on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher, Teacher
 from kd.optim import make_optimizer
 from kd.recipe import LogitsFormat, Recipe
@@ -26,7 +26,7 @@ TEACHER = "resnet18"
 
 
 def _student() -> nn.Module:
-    return build("small_cnn", args={}, classes=10, channels=3)
+    return on_device(build("small_cnn", args={}, classes=10, channels=3), CPU)
 
 
 def _train(objective: Objective) -> None:
@@ -53,7 +53,7 @@ def pipeline_vs_tensors() -> list[Row]:
     ]
 
     def bare() -> None:
-        model = _student().train().to(memory_format=torch.channels_last)
+        model = _student().train()
         optimizer = make_optimizer(model, RECIPE)
         for _ in range(RECIPE.epochs):
             for images_BCHW, labels_B in batches:
@@ -91,7 +91,7 @@ def online_vs_baseline() -> list[Row]:
     """Seconds of a run with the teacher online over those of a baseline, and how many multiply-adds it costs more."""
     shape = {"classes": 10, "channels": 3}
     macs = [describe(name, args={}, **shape, size=(32, 32)).macs for name in (TEACHER, "small_cnn")]
-    teacher = build(TEACHER, args={}, **shape).to(memory_format=torch.channels_last)
+    teacher = on_device(build(TEACHER, args={}, **shape), CPU)
     pixels = Pixels.of(META, size=None, device=CPU)
     return [
         ratio(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from kd.checkpoint import (
     state_to_bytes,
     weights_to_bytes,
 )
+from tests.kd.helpers import noisy_model
 
 
 def same(a: Any, b: Any) -> bool:
@@ -41,7 +41,7 @@ def trained(model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
-def test_weights_roundtrip(noisy_model: Callable[[int], nn.Module]) -> None:
+def test_weights_roundtrip() -> None:
     model, other = noisy_model(0), noisy_model(1)
     model(torch.rand(4, 1, 8, 8))  # moves the buffers of batch norm
     load_weights(other, weights_to_bytes(model), what="w")
@@ -57,7 +57,7 @@ def test_weights_in_another_memory_format_roundtrip() -> None:
     assert same(dict(other.state_dict()), dict(model.state_dict()))
 
 
-def test_the_same_weights_are_the_same_bytes(noisy_model: Callable[[int], nn.Module]) -> None:
+def test_the_same_weights_are_the_same_bytes() -> None:
     assert weights_to_bytes(noisy_model(0)) == weights_to_bytes(noisy_model(0))
     assert weights_to_bytes(noisy_model(0)) != weights_to_bytes(noisy_model(1))
 
@@ -80,7 +80,7 @@ def test_truncated_weights_are_refused(kept: int) -> None:
         load_weights(nn.Linear(2, 3), data[:kept], what="w")
 
 
-def test_states_roundtrip(noisy_model: Callable[[int], nn.Module]) -> None:
+def test_states_roundtrip() -> None:
     model = noisy_model(0)
     state = {
         "epochs_done": 3,
@@ -92,7 +92,7 @@ def test_states_roundtrip(noisy_model: Callable[[int], nn.Module]) -> None:
     assert same(state_from_bytes(state_to_bytes(state)), state)
 
 
-def test_a_kept_state_does_not_follow_the_model(noisy_model: Callable[[int], nn.Module]) -> None:
+def test_a_kept_state_does_not_follow_the_model() -> None:
     model = noisy_model(0)
     optimizer = trained(model)
     kept_model, kept_optimizer = model_state(model), optimizer_state(optimizer)
@@ -104,7 +104,7 @@ def test_a_kept_state_does_not_follow_the_model(noisy_model: Callable[[int], nn.
     assert not same(kept_optimizer, optimizer_state(optimizer))
 
 
-def test_an_optimizer_takes_its_state_back(noisy_model: Callable[[int], nn.Module]) -> None:
+def test_an_optimizer_takes_its_state_back() -> None:
     model = noisy_model(0)
     state = optimizer_state(trained(model))
     other = torch.optim.AdamW(noisy_model(1).parameters(), fused=True)
@@ -141,7 +141,7 @@ def test_code_in_a_state_is_refused_and_not_run(tmp_path: Path, written_by: str)
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_state_is_refused(noisy_model: Callable[[int], nn.Module], kept: float) -> None:
+def test_a_truncated_state_is_refused(kept: float) -> None:
     data = state_to_bytes({"model": model_state(noisy_model(0))})
     with pytest.raises(CheckpointError, match="not a training state"):
         state_from_bytes(data[: int(kept * len(data))])

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kd.data import dataset
-from kd.data.catalog import CATALOG
+from kd.data.catalog import CATALOG, DatasetInfo
 from kd.data.dataset import DatasetError, DatasetMeta, meta_to_json, open_dataset, prepare
 from kd.data.digits import load_digits
+from kd.data.splits import stratified_draw
 
 SIZES = {"train": 300, "val": 100, "test": 150}
 
@@ -19,12 +23,15 @@ def prepared() -> tuple[DatasetMeta, dict[str, np.ndarray]]:
     return prepare("digits", train_size=300, val_size=100, test_size=150, split_seed=0)
 
 
+def publish(folder: Path, meta: DatasetMeta, arrays: dict[str, np.ndarray]) -> None:
+    for stem, array in arrays.items():
+        np.save(folder / f"{stem}.npy", array)
+    (folder / "dataset.json").write_text(meta_to_json(meta))
+
+
 @pytest.fixture
 def folder(tmp_path: Path, prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> Path:
-    meta, arrays = prepared
-    for stem, array in arrays.items():
-        np.save(tmp_path / f"{stem}.npy", array)
-    (tmp_path / "dataset.json").write_text(meta_to_json(meta))
+    publish(tmp_path, *prepared)
     return tmp_path
 
 
@@ -39,6 +46,15 @@ def test_digits_are_what_the_catalog_says() -> None:
     assert np.unique(images_NCHW).tolist() == [round(level * 255 / 16) for level in range(17)]
 
 
+def test_digits_are_those_of_scikit_learn() -> None:
+    from sklearn import datasets
+
+    images_NCHW, labels_N = load_digits()
+    theirs = datasets.load_digits()
+    assert (images_NCHW[:, 0] == np.rint(theirs.images * 255 / 16)).all()
+    assert (labels_N == theirs.target).all()
+
+
 def test_the_catalog_is_keyed_by_name_and_can_be_loaded() -> None:
     assert all(info.name == name for name, info in CATALOG.items())
     assert set(CATALOG) == set(dataset.LOADERS)
@@ -48,14 +64,31 @@ def test_prepared_sizes_types_and_shapes(prepared: tuple[DatasetMeta, dict[str, 
     meta, arrays = prepared
     assert set(arrays) == {f"{split}_{kind}" for split in SIZES for kind in ("images", "labels")}
     for split, size in SIZES.items():
-        images_NCHW, labels_N = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        assert images_NCHW.shape == (size, 1, 8, 8)
-        assert images_NCHW.dtype == np.uint8
-        assert images_NCHW.flags.c_contiguous
+        images_NHWC, labels_N = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        assert images_NHWC.shape == (size, 8, 8, 1)
+        assert images_NHWC.dtype == np.uint8
+        assert images_NHWC.flags.c_contiguous
         assert labels_N.shape == (size,)
         assert labels_N.dtype == np.int64
     assert (meta.name, meta.classes, meta.channels) == ("digits", 10, 1)
-    assert meta.sha256 == CATALOG["digits"].sha256
+    assert len(meta.fingerprint) == 64
+
+
+def test_channels_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images_NCHW, labels_N = rng.integers(0, 256, (40, 3, 6, 9), dtype=np.uint8), np.tile(np.arange(4), 10)
+    sha256 = hashlib.sha256(images_NCHW.tobytes() + labels_N.tobytes()).hexdigest()
+    facts = DatasetInfo("noise", 4, 3, height=6, width=9, pool_images=40, test_images=None, sha256=sha256)
+    monkeypatch.setitem(CATALOG, "noise", facts)
+    monkeypatch.setitem(dataset.LOADERS, "noise", lambda: (images_NCHW, labels_N))
+    meta, arrays = prepare("noise", train_size=24, val_size=8, test_size=8, split_seed=0)
+    drawn = stratified_draw(labels_N, sizes={"test": 8, "val": 8, "train": 24}, seed=0)
+    for split, index_S in drawn.items():
+        images_SHWC = arrays[f"{split}_images"]
+        assert images_SHWC.shape == (len(index_S), 6, 9, 3)
+        assert (images_SHWC == np.moveaxis(images_NCHW[index_S], 1, 3)).all()
+    means = images_NCHW[drawn["train"]].astype(np.float64).mean(axis=(0, 2, 3)) / 255
+    assert meta.mean == pytest.approx(means, abs=5.1e-7)
 
 
 def test_images_keep_their_labels(prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
@@ -77,12 +110,28 @@ def test_mean_and_std_are_those_of_the_training_split(prepared: tuple[DatasetMet
     assert abs(meta.mean[0] - everything.mean()) > 1e-4
 
 
+def test_statistics_are_each_channels_own_and_exact() -> None:
+    rng = np.random.default_rng(0)
+    images_NHWC = rng.integers(0, 256, (50, 8, 9, 3), dtype=np.uint8)
+    images_NHWC[..., 1] //= 7
+    images_NHWC[..., 2] = 200
+    mean_C, std_C = dataset._channel_statistics(images_NHWC)
+    for channel in range(3):
+        levels = [Fraction(level, 255) for level in images_NHWC[..., channel].ravel().tolist()]
+        mean = sum(levels) / len(levels)
+        variance = sum((level - mean) ** 2 for level in levels) / len(levels)
+        assert mean_C[channel] == pytest.approx(float(mean), rel=1e-15)
+        # A difference of squares in float64.
+        assert std_C[channel] == pytest.approx(math.sqrt(variance), rel=1e-13)
+    assert std_C[2] == 0  # of a channel that never varies
+
+
 def test_train_size_none_takes_what_the_others_leave() -> None:
     _, arrays = prepare("digits", train_size=None, val_size=100, test_size=150, split_seed=0)
     assert len(arrays["train_labels"]) == 1797 - 250
 
 
-@pytest.mark.parametrize("fact", ["sha256", "mean"])
+@pytest.mark.parametrize("fact", ["fingerprint", "mean"])
 def test_a_missing_fact_is_named(folder: Path, fact: str) -> None:
     facts = json.loads((folder / "dataset.json").read_text())
     del facts[fact]
@@ -108,6 +157,34 @@ def test_the_split_seed_decides_who_goes_where(prepared: tuple[DatasetMeta, dict
     for stem, array in prepared[1].items():
         assert (array == again[stem]).all()
         assert (array != other[stem]).any()
+
+
+def test_the_fingerprint_is_that_of_the_splits_as_drawn(prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
+    sizes: dict[str, int | None] = {"train_size": 300, "val_size": 100, "test_size": 150, "split_seed": 0}
+    changes: list[dict[str, int | None]] = [
+        {},
+        {"split_seed": 1},
+        {"train_size": 299},
+        {"train_size": None},
+        {"val_size": 99},
+        {"val_size": 0},
+        {"test_size": 149},
+    ]
+    found = [prepare("digits", **{**sizes, **change})[0].fingerprint for change in changes]  # type: ignore[arg-type]
+    assert found[0] == prepared[0].fingerprint
+    assert len(set(found)) == len(changes)
+
+
+def test_a_split_may_be_empty(tmp_path: Path) -> None:
+    meta, arrays = prepare("digits", train_size=300, val_size=0, test_size=150, split_seed=0)
+    publish(tmp_path, meta, arrays)
+    data = open_dataset(tmp_path)
+    assert len(data.val) == 0
+    assert data.evaluated == ("test",)
+
+
+def test_what_can_be_evaluated_on_are_the_splits_with_images(folder: Path) -> None:
+    assert open_dataset(folder).evaluated == ("val", "test")
 
 
 @pytest.mark.parametrize("part", ["pixel", "label"])
@@ -140,14 +217,23 @@ def test_a_prepared_folder_reads_back(folder: Path, prepared: tuple[DatasetMeta,
     for name, size in SIZES.items():
         split = data.split(name)
         assert len(split) == size
-        assert (split.images_NCHW.numpy() == arrays[f"{name}_images"]).all()
+        assert (split.images_NHWC.numpy() == arrays[f"{name}_images"]).all()
         assert (split.labels_N.numpy() == arrays[f"{name}_labels"]).all()
     assert data.split("val") is data.val
 
 
+def test_images_are_read_from_the_file_as_they_are_asked_for(folder: Path) -> None:
+    images_NHWC = open_dataset(folder).train.images_NHWC
+    mapped = Path("/proc/self/maps").read_text()
+    (line,) = [line for line in mapped.splitlines() if line.endswith(str(folder / "train_images.npy"))]
+    start, end = (int(edge, 16) for edge in line.split()[0].split("-"))
+    assert start <= images_NHWC.data_ptr() < end
+    assert line.split()[1] == "rw-p"  # private: copied where it is written to
+
+
 def test_a_stray_write_stays_private(folder: Path) -> None:
     before = (folder / "train_images.npy").read_bytes()
-    open_dataset(folder).train.images_NCHW.fill_(7)
+    open_dataset(folder).train.images_NHWC.fill_(7)
     assert (folder / "train_images.npy").read_bytes() == before
 
 

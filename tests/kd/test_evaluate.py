@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.data.dataset import Dataset, Split
-from kd.data.views import Pixels
+from kd.data.dataset import Dataset
+from kd.data.pixels import Pixels
 from kd.evaluate import expected_calibration_error, predict, score
-
-CPU = torch.device("cpu")
+from kd.recipe import Precision
+from tests.kd.helpers import CPU, linear, noisy_model
 
 
 def logits_and_labels(count: int, classes: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -117,13 +115,11 @@ def pixels(digits: Dataset) -> Pixels:
 
 
 @pytest.mark.parametrize("batch_size", [1, 30, 100, 1000])
-def test_predictions_come_in_sample_order(
-    digits: Dataset, pixels: Pixels, noisy_model: Callable[[int], nn.Module], batch_size: int
-) -> None:
+def test_predictions_come_in_sample_order(digits: Dataset, pixels: Pixels, batch_size: int) -> None:
     model = noisy_model(0).eval()
     with torch.no_grad():
-        expected_NC = model(pixels(digits.val.images_NCHW))
-    got_NC = predict(model, digits.val, pixels, batch_size=batch_size, device=CPU)
+        expected_NC = model(pixels(digits.val.images_NHWC))
+    got_NC = predict(model, digits.val, pixels, batch_size=batch_size, device=CPU, precision="float32")
     assert got_NC.dtype == torch.float32
     assert got_NC.shape == (100, 10)
     # Kernels may sum in another order for another batch size.
@@ -131,26 +127,24 @@ def test_predictions_come_in_sample_order(
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_predicting_leaves_the_model_as_it_was(
-    digits: Dataset, pixels: Pixels, noisy_model: Callable[[int], nn.Module], training: bool
-) -> None:
+def test_predicting_leaves_the_model_as_it_was(digits: Dataset, pixels: Pixels, training: bool) -> None:
     model = noisy_model(0).train(training)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    first = predict(model, digits.val, pixels, batch_size=32, device=CPU)
+    first = predict(model, digits.val, pixels, batch_size=32, device=CPU, precision="float32")
     assert all(module.training is training for module in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     # Nothing random took part: dropout was off.
-    assert torch.equal(first, predict(model, digits.val, pixels, batch_size=32, device=CPU))
+    assert torch.equal(first, predict(model, digits.val, pixels, batch_size=32, device=CPU, precision="float32"))
 
 
-def test_predictions_are_float32_whatever_the_model_computes_in(random_split: Callable[..., Split]) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).bfloat16()
-
-    class Half(Pixels):
-        def __call__(self, images_BCHW: Tensor) -> Tensor:
-            return super().__call__(images_BCHW).bfloat16()
-
-    half = Half(torch.zeros(1), torch.ones(1), None)
-    split = random_split(10, channels=1)
-    assert predict(model, split, half, batch_size=4, device=CPU).dtype == torch.float32
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_predictions_are_float32_whatever_the_model_computes_in(
+    digits: Dataset, pixels: Pixels, precision: Precision, dtype: torch.dtype
+) -> None:
+    model = linear()
+    seen: set[torch.dtype] = set()
+    model[1].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    logits_NC = predict(model, digits.val, pixels, batch_size=40, device=CPU, precision=precision)
+    assert logits_NC.dtype == torch.float32
+    assert seen == {dtype}

@@ -3,11 +3,23 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
-def test_recipes_and_the_catalog_cost_no_heavy_import() -> None:
-    code = (
-        "import sys, kd, kd.recipe, kd.data.catalog; "
-        "print(*{'torch', 'timm', 'numpy', 'sklearn', 'ray', 'pydantic'} & set(sys.modules))"
+
+def loaded(code: str) -> set[str]:
+    """The modules that a fresh interpreter holds after some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["kd", "kd.recipe", "kd.policy", "kd.data.catalog"])
+def test_what_only_describes_costs_no_heavy_import(module: str) -> None:
+    heavy = {"torch", "torchvision", "timm", "numpy", "sklearn", "ray", "pydantic"}
+    assert not heavy & loaded(f"import {module}")
+
+
+def test_the_digits_are_read_without_the_library_they_come_with() -> None:
+    assert not {"sklearn", "torch"} & loaded("from kd.data.digits import load_digits; load_digits()")

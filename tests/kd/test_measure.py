@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kd import measure
-
-CPU = torch.device("cpu")
+from tests.kd.helpers import CPU, noisy_model
 
 
 class Probe(nn.Module):
@@ -21,6 +19,7 @@ class Probe(nn.Module):
         self.modes: list[bool] = []
 
     def forward(self, x: Tensor) -> Tensor:
+        assert x.is_contiguous(memory_format=torch.channels_last)  # as in training
         self.shapes.append(tuple(x.shape))
         self.modes.append(self.training or torch.is_grad_enabled())
         return x
@@ -51,7 +50,7 @@ def test_latency_is_median_and_quartiles_in_milliseconds(monkeypatch: pytest.Mon
     assert (result.q1_ms, result.median_ms, result.q3_ms) == pytest.approx((2, 3, 4))
 
 
-def test_latency_does_not_touch_the_model(noisy_model: Callable[[int], nn.Module]) -> None:
+def test_latency_does_not_touch_the_model() -> None:
     model = noisy_model(0).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     measure.latency(model, channels=1, size=(8, 8), batch=2, runs=2, device=CPU)

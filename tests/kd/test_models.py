@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kd.models.build import ModelError, build, describe
+from kd.models.build import ModelError, build, describe, on_device
+from tests.kd.helpers import CPU
 
 # At 3 channels and 100 classes; torchvision's ResNets and ViT-B/16 count the same.
 PARAMETERS = {
@@ -36,7 +37,7 @@ def test_classes_channels_and_arguments_reach_the_model() -> None:
     for name in ("small_cnn", "resnet10t"):
         model = build(name, args={}, classes=7, channels=1)
         assert model.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 7)
-    tiny = build("vit_tiny_patch16_224", args={"img_size": 8, "patch_size": 4, "depth": 2}, classes=7, channels=1)
+    tiny: Any = build("vit_tiny_patch16_224", args={"img_size": 8, "patch_size": 4, "depth": 2}, classes=7, channels=1)
     assert tiny.eval()(torch.zeros(2, 1, 8, 8)).shape == (2, 7)
     assert len(tiny.blocks) == 2
 
@@ -120,6 +121,16 @@ def test_images_of_a_wrong_size_are_refused_by_name(
 ) -> None:
     with pytest.raises(ModelError, match=f"model {name}: cannot take {shape} images"):
         describe(name, args=args, classes=10, channels=3, size=size)
+
+
+def test_a_model_on_its_device_has_convolutions_with_channels_last() -> None:
+    model = build("small_cnn", args={}, classes=10, channels=3)
+    before = weights(model)
+    moved = on_device(model, CPU)
+    kernels = [p for p in moved.parameters() if p.dim() == 4]
+    assert len(kernels) == 4
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert torch.equal(weights(moved), before)
 
 
 def test_small_cnn_takes_16_px_and_no_less() -> None:

@@ -19,6 +19,13 @@ def test_the_optimizer_is_the_one_named(name: str, kind: type[torch.optim.Optimi
     assert group["lr"] == 0.25
     assert group["weight_decay"] == 0.125
     assert group.get("momentum") == (0.75 if name == "sgd" else None)
+    assert group["fused"]
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_takes_nesterovs_momentum_where_asked(nesterov: bool) -> None:
+    (group,) = make_optimizer(nn.Linear(2, 2), Recipe(optimizer="sgd", nesterov=nesterov)).param_groups
+    assert group["nesterov"] is nesterov
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kd.recipe import Recipe, Views
+from kd.policy import Views
+from kd.recipe import LogitsFormat, Recipe
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,16 @@ from kd.recipe import Recipe, Views
         ({"schedule": "step", "step_epochs": (0, 2)}, "step_epochs must be increasing and >= 1"),
         ({"schedule": "step"}, "go together"),
         ({"schedule": "cosine", "step_epochs": (2,)}, "go together"),
+        ({"batch_size": 64, "micro_batch_size": 0}, r"micro_batch_size must be between 1 and batch_size \(64\), got 0"),
+        (
+            {"batch_size": 64, "micro_batch_size": 65},
+            r"must be between 1 and batch_size \(64\), got 65",
+        ),
+        ({"nesterov": True}, "nesterov needs optimizer 'sgd' and a momentum above 0"),
+        ({"nesterov": True, "optimizer": "sgd", "momentum": 0.0}, "nesterov needs optimizer 'sgd'"),
+        ({"ema_decay": 0.0}, "ema_decay must be between 0 and 1, got 0.0"),
+        ({"ema_decay": 1.0}, "ema_decay must be between 0 and 1, got 1.0"),
+        ({"ema_decay": math.nan}, "ema_decay must be between 0 and 1, got nan"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
@@ -42,15 +53,24 @@ def test_a_recipe_that_makes_no_sense_is_refused(options: dict[str, Any], messag
         Recipe(**options)
 
 
-@pytest.mark.parametrize("name", ["crop_padding", "stream"])
-def test_views_refuse_negative_numbers(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be >= 0, got -1"):
-        Views(**{name: -1})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "bfloat16"}, "dtype must be one of float16, float32, got 'bfloat16'"),
+        ({"top_k": 0}, "top_k must be >= 1, got 0"),
+    ],
+)
+def test_a_format_of_logits_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        LogitsFormat(**options)
 
 
 def test_the_edges_of_what_is_allowed_are_allowed() -> None:
     Recipe(epochs=1, batch_size=1, evaluate_every=1, warmup_epochs=1.0, weight_decay=0.0, momentum=0.0, clip_norm=1e-9)
     Recipe(schedule="step", step_epochs=(1, 2), step_factor=0.0)
+    Recipe(batch_size=64, micro_batch_size=64, optimizer="sgd", nesterov=True, ema_decay=0.999)
+    Recipe(micro_batch_size=1)
+    LogitsFormat(dtype="float32", top_k=1)
 
 
 def test_recipes_are_frozen_values() -> None:

@@ -1,73 +1,91 @@
+"""What holds for the views of every policy."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kd.data.dataset import DatasetMeta, Split
-from kd.data.views import EpochViews, Pixels, ViewStream
-from kd.recipe import Views
+from kd.data.dataset import Split
+from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from tests.kd.helpers import noise, stream, whole
 
-CPU = torch.device("cpu")
-AUGMENTED = Views(crop_padding=2, horizontal_flip=True)
-
-MakeSplit = Callable[..., Split]
-
-
-def plain(channels: int, *, size: int | None = None) -> Pixels:
-    """Pixels scaled to [0, 1] and no more, so that a view can be turned back into bytes."""
-    return Pixels(torch.zeros(channels), torch.ones(channels), size)
-
-
-def stream(split: Split, views: Views, *, size: int | None = None) -> ViewStream:
-    return ViewStream(split, views, plain(split.images_NCHW.shape[1], size=size), device=CPU)
-
-
-def whole(epoch: EpochViews) -> Tensor:
-    return epoch.batch(torch.arange(len(epoch)))
-
-
-def naive_view(image_CHW: np.ndarray, *, pad: int, top: int, left: int, flip: bool) -> np.ndarray:
-    """Zero padding, a crop back to the native size, then the mirror, a pixel at a time."""
-    channels, height, width = image_CHW.shape
-    view_CHW = np.zeros_like(image_CHW)
-    for c in range(channels):
-        for y in range(height):
-            for x in range(width):
-                from_y, from_x = y + top - pad, x + left - pad
-                inside = 0 <= from_y < height and 0 <= from_x < width
-                to_x = width - 1 - x if flip else x
-                view_CHW[c, y, to_x] = image_CHW[c, from_y, from_x] if inside else 0
-    return view_CHW
+JITTER = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+ALONE = {
+    "crop": Views(crop_padding=2),
+    "reflected crop": Views(crop_padding=2, padding="reflect"),
+    "flip": Views(horizontal_flip=True),
+    "cutout": Views(cutout=4),
+    "random erasing": Views(random_erasing=RandomErasing(probability=0.7)),
+    "color jitter": Views(color_jitter=JITTER),
+    "rand augment": Views(rand_augment=RandAugment(operations=3, magnitude=20)),
+    "mixup": Views(mixing=Mixing(mixup_alpha=0.5)),
+    "cutmix": Views(mixing=Mixing(cutmix_alpha=1.0, probability=0.8)),
+}
+ALL = Views(
+    crop_padding=2,
+    padding="reflect",
+    horizontal_flip=True,
+    rand_augment=RandAugment(),
+    color_jitter=JITTER,
+    cutout=2,
+    random_erasing=RandomErasing(probability=0.5),
+    mixing=Mixing(mixup_alpha=0.3, cutmix_alpha=1.0),
+)
+POLICIES = {**ALONE, "all": ALL}
 
 
-@pytest.mark.parametrize("views", [AUGMENTED, Views(crop_padding=3), Views(horizontal_flip=True)])
-def test_views_are_a_padded_crop_then_a_mirror(random_split: MakeSplit, views: Views) -> None:
-    split = random_split(40, size=(6, 9))
-    epoch = stream(split, views).epoch(5)
-    expected_NCHW = np.stack(
-        [
-            naive_view(
-                split.images_NCHW[i].numpy(),
-                pad=views.crop_padding,
-                top=0 if epoch.top_N is None else int(epoch.top_N[i]),
-                left=0 if epoch.left_N is None else int(epoch.left_N[i]),
-                flip=False if epoch.flip_N is None else bool(epoch.flip_N[i]),
-            )
-            for i in range(40)
-        ]
+def maybe(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    return st.one_of(st.none(), strategy)
+
+
+def policies() -> st.SearchStrategy[Views]:
+    """Any combination whose views can be made again."""
+    unit, alpha = st.floats(0, 1), st.sampled_from([0.2, 1.0, 4.0])
+    return st.builds(
+        Views,
+        crop_padding=st.integers(0, 4),
+        padding=st.sampled_from(["zeros", "reflect"]),
+        horizontal_flip=st.booleans(),
+        rand_augment=maybe(st.builds(RandAugment, operations=st.integers(1, 3), magnitude=st.integers(0, 30))),
+        color_jitter=maybe(
+            st.builds(ColorJitter, brightness=unit, contrast=unit, saturation=unit, hue=st.floats(0, 0.5))
+        ),
+        cutout=st.integers(0, 12),
+        random_erasing=maybe(st.builds(RandomErasing, probability=unit)),
+        mixing=maybe(st.builds(Mixing, mixup_alpha=alpha, cutmix_alpha=alpha, probability=unit)),
+        stream=st.integers(0, 3),
     )
-    got_NCHW = (whole(epoch) * 255).round().to(torch.uint8).numpy()
-    assert got_NCHW.shape == expected_NCHW.shape
-    assert (got_NCHW == expected_NCHW).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    views=policies(),
+    channels=st.sampled_from([1, 3]),
+    size=st.sampled_from([None, 5, 12]),
+    epoch=st.integers(0, 5),
+    index=st.lists(st.integers(0, 24), min_size=1, max_size=40),
+)
+def test_a_view_depends_on_its_sample_alone_and_not_on_the_batch(
+    views: Views, channels: int, size: int | None, epoch: int, index: list[int]
+) -> None:
+    """Bit for bit, whichever other samples are in the batch, in which order, and how often."""
+    split = noise(25, channels=channels, size=(8, 10))
+    expected_NCHW = whole(stream(split, views, size=size).epoch(epoch))
+    index_B = torch.tensor(index)
+    again = stream(split, views, size=size).epoch(epoch)
+    assert torch.equal(again.batch(index_B), expected_NCHW[index_B])
+    assert torch.equal(again.batch(index_B[:1]), expected_NCHW[index_B[:1]])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [None, 12])
-def test_a_view_depends_on_neither_batch_order_nor_batch_size(random_split: MakeSplit, size: int | None) -> None:
-    epoch = stream(random_split(50), AUGMENTED, size=size).epoch(3)
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_view_depends_on_neither_batch_order_nor_batch_size(name: str, size: int | None, channels: int) -> None:
+    epoch = stream(noise(50, channels=channels), POLICIES[name], size=size).epoch(3)
     expected_NCHW = whole(epoch)
     order_N = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     for batch_size in (1, 7, 50):
@@ -75,125 +93,119 @@ def test_a_view_depends_on_neither_batch_order_nor_batch_size(random_split: Make
             assert torch.equal(epoch.batch(index_B), expected_NCHW[index_B])
 
 
-def test_a_view_does_not_depend_on_which_epochs_came_before(random_split: MakeSplit) -> None:
-    split = random_split(20)
-    long = stream(split, AUGMENTED)
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_view_does_not_depend_on_the_number_of_threads(name: str) -> None:
+    epoch = stream(noise(40, size=(32, 32)), POLICIES[name], size=24).epoch(3)
+    expected_NCHW = whole(epoch)
+    torch.set_num_threads(3)
+    assert torch.equal(whole(epoch), expected_NCHW)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_view_does_not_depend_on_which_epochs_came_before(name: str) -> None:
+    split, views = noise(20), POLICIES[name]
+    long = stream(split, views)
     for epoch in range(3):
         whole(long.epoch(epoch))
-    assert torch.equal(whole(long.epoch(3)), whole(stream(split, AUGMENTED).epoch(3)))
+    torch.rand(3)
+    assert torch.equal(whole(long.epoch(3)), whole(stream(split, views).epoch(3)))
 
 
-def test_a_view_does_not_depend_on_how_many_images_follow_it(random_split: MakeSplit) -> None:
-    split = random_split(50)
-    head = Split(split.images_NCHW[:20], split.labels_N[:20])
-    many, few = stream(split, AUGMENTED).epoch(2), stream(head, AUGMENTED).epoch(2)
+@pytest.mark.parametrize("name", [name for name, views in POLICIES.items() if views.mixing is None])
+def test_a_view_does_not_depend_on_how_many_images_follow_it(name: str) -> None:
+    """Those that mix depend on it: a partner may be any of the images."""
+    split = noise(50)
+    head = Split(split.images_NHWC[:20], split.labels_N[:20])
+    many, few = (stream(part, POLICIES[name]).epoch(2) for part in (split, head))
     assert torch.equal(whole(few), many.batch(torch.arange(20)))
 
 
-@pytest.mark.parametrize("views", [Views(crop_padding=2), Views(horizontal_flip=True)])
-def test_epochs_and_streams_have_views_of_their_own(random_split: MakeSplit, views: Views) -> None:
-    split = random_split(200)
+@pytest.mark.parametrize("name", POLICIES)
+def test_epochs_and_streams_have_views_of_their_own(name: str) -> None:
+    split, views = noise(200), POLICIES[name]
     first_NCHW = whole(stream(split, views).epoch(0))
-    other_stream = Views(crop_padding=views.crop_padding, horizontal_flip=views.horizontal_flip, stream=1)
+    other_stream = replace(views, stream=1)
     for other_NCHW in (whole(stream(split, views).epoch(1)), whole(stream(split, other_stream).epoch(0))):
         changed = (first_NCHW != other_NCHW).flatten(1).any(dim=1).float().mean().item()
-        # A flip changes for every second image (sigma 0.035), a crop for 24 of 25.
+        # A flip changes for every second image (sigma 0.035), everything else for more of them.
         assert changed > 0.36
 
 
-def test_the_stream_does_not_share_its_draws_with_the_next_epoch(random_split: MakeSplit) -> None:
-    split = random_split(50)
-    a = stream(split, Views(crop_padding=4, horizontal_flip=True, stream=0)).epoch(1)
-    b = stream(split, Views(crop_padding=4, horizontal_flip=True, stream=1)).epoch(0)
-    for x, y in ((a.top_N, b.top_N), (a.left_N, b.left_N), (a.flip_N, b.flip_N)):
-        assert x is not None
-        assert y is not None
-        assert (x != y).any()
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_stream_does_not_share_its_draws_with_the_next_epoch(name: str) -> None:
+    split, views = noise(50), POLICIES[name]
+    a = stream(split, replace(views, stream=0)).epoch(1)
+    b = stream(split, replace(views, stream=1)).epoch(0)
+    assert set(a.draws) == set(b.draws)
+    assert set(a.draws) != set()
+    for draw in set(a.draws) - {"pasted"}:  # always true, where all mixing is cutmix
+        assert (a.draws[draw] != b.draws[draw]).any(), draw
 
 
-def test_half_of_the_images_are_flipped(random_split: MakeSplit) -> None:
-    epoch = stream(random_split(4000, channels=1, size=(1, 2)), Views(horizontal_flip=True)).epoch(0)
-    assert epoch.flip_N is not None
-    assert abs(epoch.flip_N.float().mean().item() - 0.5) < 0.032  # 4 sigma
+@pytest.mark.parametrize("name", ALONE)
+def test_each_part_of_a_policy_draws_the_same_beside_others(name: str) -> None:
+    """So that a policy with one part more has the same crops, say."""
+    split = noise(50)
+    alone = stream(split, ALONE[name]).epoch(4)
+    beside = stream(split, replace(ALONE[name], crop_padding=2, horizontal_flip=True, cutout=4)).epoch(4)
+    assert all(torch.equal(alone.draws[draw], beside.draws[draw]) for draw in alone.draws)
 
 
-def test_crops_take_every_offset_equally_often(random_split: MakeSplit) -> None:
-    epoch = stream(random_split(4000, channels=1, size=(1, 2)), Views(crop_padding=2)).epoch(0)
-    for offset_N in (epoch.top_N, epoch.left_N):
-        assert offset_N is not None
-        counts = torch.bincount(offset_N, minlength=5)
-        assert len(counts) == 5
-        assert (counts - 800).abs().max() < 4 * 25.3  # sigma of a fifth of 4,000
-    assert epoch.top_N is not None
-    assert epoch.left_N is not None
-    same = (epoch.top_N == epoch.left_N).float().mean().item()
-    assert abs(same - 0.2) < 0.026  # rows and columns are drawn apart; 4 sigma
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_images_are_not_written_to(name: str) -> None:
+    split = noise(30)
+    images_NHWC, labels_N = split.images_NHWC.clone(), split.labels_N.clone()
+    epoch = stream(split, POLICIES[name]).epoch(1)
+    first_NCHW = whole(epoch)
+    expected_NCHW = first_NCHW.clone()
+    first_NCHW.zero_()  # a view has memory of its own
+    assert torch.equal(whole(epoch), expected_NCHW)
+    assert torch.equal(split.images_NHWC, images_NHWC)
+    assert torch.equal(split.labels_N, labels_N)
 
 
-def test_crops_and_flips_are_drawn_apart(random_split: MakeSplit) -> None:
-    epoch = stream(random_split(4000, channels=1, size=(1, 2)), Views(crop_padding=2, horizontal_flip=True)).epoch(0)
-    assert epoch.flip_N is not None
-    for offset_N in (epoch.top_N, epoch.left_N):
-        assert offset_N is not None
-        flipped = offset_N[epoch.flip_N].float().mean().item()
-        kept = offset_N[~epoch.flip_N].float().mean().item()
-        assert abs(flipped - kept) < 0.18  # 4 sigma of the difference of two means of 2,000
+@pytest.mark.parametrize("size", [None, 12, 5])
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_batch_is_float32_with_channels_last_in_memory(name: str, size: int | None) -> None:
+    batch_BCHW = stream(noise(12, size=(8, 10)), POLICIES[name], size=size).epoch(0).batch(torch.arange(7))
+    assert batch_BCHW.dtype == torch.float32
+    assert batch_BCHW.shape == (7, 3, size or 8, size or 10)
+    assert batch_BCHW.is_contiguous(memory_format=torch.channels_last)
+    assert batch_BCHW.isfinite().all()
 
 
-def test_without_augmentation_views_are_the_normalised_pixels(random_split: MakeSplit) -> None:
-    split = random_split(30)
-    mean, std = (0.5, 0.4, 0.3), (0.25, 0.2, 0.1)
-    meta = DatasetMeta(name="noise", classes=10, channels=3, mean=mean, std=std, sha256="")
-    views = ViewStream(split, Views(), Pixels.of(meta, size=None, device=CPU), device=CPU)
-    x_NCHW = split.images_NCHW.double().numpy() / 255
-    expected_NCHW = (x_NCHW - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
-    for epoch in (0, 9):
-        got_NCHW = whole(views.epoch(epoch))
-        assert got_NCHW.dtype == torch.float32
-        # Values reach 10: four roundings of float32 on that scale.
-        np.testing.assert_allclose(got_NCHW.numpy(), expected_NCHW, atol=4e-6, rtol=0)
+def test_a_policy_that_changes_nothing_draws_nothing() -> None:
+    split = noise(20)
+    views = stream(split, Views(stream=3))
+    assert dict(views.epoch(5).draws) == {}
+    assert torch.equal(whole(views.epoch(5)), views.pixels(split.images_NHWC))
 
 
-def test_padding_is_black_before_it_is_normalised(random_split: MakeSplit) -> None:
-    split = random_split(30, channels=1)
-    meta = DatasetMeta(name="noise", classes=10, channels=1, mean=(0.5,), std=(0.25,), sha256="")
-    views = ViewStream(split, Views(crop_padding=8), Pixels.of(meta, size=None, device=CPU), device=CPU)
-    epoch = views.epoch(0)
-    assert epoch.top_N is not None
-    shifted = int((epoch.top_N > 10).nonzero()[0])  # the last rows come from below the image
-    assert whole(epoch)[shifted, 0, -1].tolist() == pytest.approx([-2.0] * 8)
+def test_another_models_input_size_shows_the_same_views() -> None:
+    split = noise(20)
+    small, large = stream(split, ALL), stream(split, ALL, size=13)
+    through = small.epoch(2).seen_through(large.pixels)
+    assert torch.equal(whole(through), whole(large.epoch(2)))
+    assert whole(small.epoch(2)).shape[-1] == 8
 
 
-def test_a_channel_that_never_varies_stays_finite(random_split: MakeSplit) -> None:
-    meta = DatasetMeta(name="noise", classes=10, channels=3, mean=(0.0,) * 3, std=(0.0, 1.0, 1.0), sha256="")
-    assert Pixels.of(meta, size=None, device=CPU)(random_split(4).images_NCHW).isfinite().all()
-
-
-@pytest.mark.parametrize("native", [(8, 10), (10, 8)])
-@pytest.mark.parametrize("size", [4, 8, 20])
-def test_images_are_resized_to_the_size_asked_for(random_split: MakeSplit, native: tuple[int, int], size: int) -> None:
-    split = random_split(5, size=native)
-    assert plain(3, size=size)(split.images_NCHW).shape == (5, 3, size, size)
-    assert whole(stream(split, AUGMENTED, size=size).epoch(0)).shape == (5, 3, size, size)
-
-
-def test_the_native_size_is_not_resampled(random_split: MakeSplit) -> None:
-    images_NCHW = random_split(5).images_NCHW
-    assert torch.equal(plain(3, size=8)(images_NCHW), plain(3)(images_NCHW))
-
-
-def test_resizing_keeps_a_flat_image_flat_and_averages_what_it_shrinks() -> None:
-    flat = torch.full((1, 1, 8, 8), 51, dtype=torch.uint8)
-    for size in (3, 20):
-        assert torch.allclose(plain(1, size=size)(flat), torch.tensor(0.2))
-    # One bright column in four: without antialiasing a shrink by four would look between the bright columns.
-    stripes = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
-    stripes[..., ::4] = 255
-    shrunk_HW = plain(1, size=4)(stripes)[0, 0]
-    assert shrunk_HW[:, 1:-1].mean().item() == pytest.approx(0.25, abs=0.05)
-
-
-def test_crops_are_taken_before_the_resize(random_split: MakeSplit) -> None:
-    split = random_split(20)
-    native = (whole(stream(split, AUGMENTED).epoch(0)) * 255).round().to(torch.uint8)
-    assert torch.equal(whole(stream(split, AUGMENTED, size=13).epoch(0)), plain(3, size=13)(native))
+def test_pinned_draws() -> None:
+    """Cached logits depend on these: a change here must be a decision."""
+    draws = stream(noise(1000), ALL).epoch(1).draws
+    assert {name: values[:2].tolist() for name, values in draws.items()} == {
+        "top": [2, 2],
+        "left": [2, 4],
+        "flip": [False, True],
+        "operation_NR": [[12, 13], [5, 2]],
+        "negative_NR": [[True, True], [True, False]],
+        "brightness": [0.9908664172283486, 1.334082948260185],
+        "contrast": [0.910692729727282, 1.1874454354457455],
+        "saturation": [1.2530261176488535, 1.0005165448607243],
+        "hue": [0.07208817713727816, -0.06612529019443791],
+        "cutout": [[2, 2, 4, 4], [1, 0, 3, 1]],
+        "erased": [[3, 4, 8, 7], [0, 0, 0, 0]],
+        "partner": [678, 114],
+        "weight": [pytest.approx(0.019928963554279207, rel=1e-9), 0.609375],
+        "pasted": [False, True],
+        "patch": [[0, 4, 5, 8], [1, 2, 6, 7]],
+    }

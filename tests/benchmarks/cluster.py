@@ -1,0 +1,96 @@
+"""(e), (f): what running under Ray costs a grid, and a cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from grid.load import load_grid, spec_from_dict
+from grid.plan import CellStage, Plan, Stage, make_plan
+from grid.schedule import Schedule, State
+from grid.store import Store
+from tests.benchmarks.harness import Row
+
+ROOT = Path(__file__).parents[2]
+GRID_REPEATS = 2
+FEW_CELLS = 40
+
+
+def grid_vs_ideal() -> list[Row]:
+    """Seconds of `launch.py --grid digits`, from the command to its end, over the seconds its stages took by themselves
+    divided by the number of cells that fit at a time."""
+    ratios = []
+    slots = len(os.sched_getaffinity(0))
+    for _ in range(GRID_REPEATS):
+        with tempfile.TemporaryDirectory() as storage:
+            command = [sys.executable, "launch.py", "--grid", "digits", "--storage", storage, "--wandb", "disabled"]
+            started = time.perf_counter()
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            makespan = time.perf_counter() - started
+            records = [json.loads(path.read_text()) for path in Path(storage).glob("*/*/record.json")]
+        assert len(records) == len(make_plan(load_grid("digits")).stages)
+        ratios.append(makespan / (sum(record["seconds_total"] for record in records) / slots))
+    return [Row("grid_vs_ideal", statistics.median(ratios), "x seconds", min(ratios), max(ratios))]
+
+
+def cell_overhead_s() -> list[Row]:
+    """Seconds between the ends of successive cells in one slot, less those the same cell takes without Ray: the median,
+    once the worker is warm."""
+    from grid.cluster.cells import run_cells
+    from grid.cluster.session import Capacity, session
+    from grid.stages import Runtime, execute, prepare_dataset, run_trainable
+
+    plan = _few_cells()
+    with tempfile.TemporaryDirectory() as storage, tempfile.TemporaryDirectory() as elsewhere:
+        run: dict[str, Any] = {"launch": "bench", "code_version": "bench"}
+        runtime = Runtime.here(threads=1, device="cpu", **run)
+        store, other = Store(storage), Store(elsewhere)
+        for each in (store, other):
+            prepare_dataset(plan.data, each, runtime)
+        ends: list[float] = []
+        schedule = Schedule(plan, done={plan.data.id}, costs={}, observer=_Silent())
+
+        def finish(cell: CellStage, error: str | None) -> None:
+            assert error is None, error
+            ends.append(time.perf_counter())
+            schedule.finish(cell)
+
+        with session(None, cpus=1) as nodes:
+            capacity = Capacity.of(nodes, plan.spec.resources)
+            run_cells(schedule, store, capacity, busy_lanes=lambda: 0, finish=finish, scratch=f"{storage}/ray", run=run)
+        alone = []
+        for cell in plan.cells:
+            started = time.perf_counter()
+            assert execute(cell, other, runtime, partial(run_trainable, cell, other, runtime)) is None
+            alone.append(time.perf_counter() - started)
+    own = statistics.median(alone[1:])
+    between = [after - before - own for before, after in pairwise(ends[1:])]
+    quarters = statistics.quantiles(between, n=4)
+    return [Row("cell_overhead_s", statistics.median(between), "s (low, high: quartiles)", quarters[0], quarters[2])]
+
+
+def _few_cells() -> Plan:
+    student = {"name": "resnet18", "args": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]}}
+    spec = {
+        "name": "overhead",
+        "dataset": {"name": "digits", "train_size": 100, "test_size": 100},
+        "students": [student],
+        "modes": ["baseline"],
+        "seeds": list(range(FEW_CELLS)),
+        "recipe": {"epochs": 2, "batch_size": 50},
+    }
+    return make_plan(spec_from_dict(spec, what="benchmark"))
+
+
+class _Silent:
+    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+        pass
