@@ -29,7 +29,20 @@ TAG_LENGTH = 64  # the most W&B takes
 
 _METRIC_FIELDS = {f"{split}_{metric}_{point}" for split in ("val", "test") for metric in METRICS for point in POINTS}
 _CONFIG_FIELDS = (
-    *("kind", "dataset", "teacher", "student", "mode", "method", "temperature", "alpha", "seed", "epochs"),
+    *(
+        "kind",
+        "dataset",
+        "teacher",
+        "student",
+        "mode",
+        "method",
+        "temperature",
+        "alpha",
+        "seed",
+        "targets",
+        "view_stream",
+        "epochs",
+    ),
     *("teacher_id", "logits_id", "parameters", "size_bytes", "macs", "precision", "device", "threads", "workers"),
     *("code_version", "dataset_fingerprint"),
 )

@@ -72,7 +72,10 @@ class Estimate:
     def _key(stage: Stage) -> str:
         if isinstance(stage, TeacherStage | CellStage):
             payload = stage.spec_payload()
-            return canonical_json({"model": payload["model"], "recipe": payload["recipe"]})
+            key = {"model": payload["model"], "recipe": payload["recipe"]}
+            if isinstance(stage, CellStage) and stage.teacher is not None and stage.targets == "online":
+                key["teacher"] = stage.teacher.id
+            return canonical_json(key)
         return stage.kind
 
 

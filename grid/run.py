@@ -137,7 +137,7 @@ class _Run:
             "checkpoint_minutes": plan.spec.resources.checkpoint_minutes,
             "deterministic": plan.spec.resources.deterministic,
         }
-        self.busy = 0
+        self.busy, self.lock = 0, threading.Lock()
 
     def on_change(self, stage: Stage, state: State, error: str | None) -> None:
         if state == "done":
@@ -246,7 +246,8 @@ class _Run:
                 if self.schedule.state(stage) in ("waiting", "running"):
                     self._finish(stage, one_line(problem))
         finally:
-            self.busy -= 1
+            with self.lock:
+                self.busy -= 1
         if group is not None:
             group.join()
 

@@ -74,7 +74,7 @@ class Schedule:
                 train = self._states[teacher.id] == "waiting"
                 if train or waiting:
                     jobs.append(TeacherJob(teacher, train, waiting))
-            return sorted(jobs, key=lambda job: self._costs.get(job.teacher.id, 0))
+            return sorted(jobs, key=self._cost)
 
     def lanes(self, count: int) -> list[list[TeacherJob]]:
         """The teachers' jobs dealt out to at most so many lanes of about equal cost, each the cheapest first."""

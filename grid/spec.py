@@ -209,8 +209,8 @@ class GridSpec(Strict):
                 views, side = recipe.views, min(self.dataset.info.height, self.dataset.info.width)
                 if views.padding == "reflect" and views.crop_padding >= side:
                     raise ValueError(
-                        f"{axis}.{i}: views.crop_padding {views.crop_padding} with padding 'reflect' needs images larger "
-                        f"than that, not of {side} pixels"
+                        f"{axis}.{i}: views.crop_padding {views.crop_padding} with padding 'reflect' needs images "
+                        f"larger than that, not of {side} pixels"
                     )
                 reason = views.unrepeatable
                 if reason and axis == "students" and "distilled" in self.modes and self.targets == "cached":
@@ -265,7 +265,11 @@ def _known_keys(root: Any, path: list[str]) -> list[str]:
     definitions = schema.get("$defs", {})
 
     def resolve(node: dict[str, Any]) -> dict[str, Any]:
-        while "$ref" in node:
+        while "$ref" in node or "anyOf" in node:
+            # Of alternatives, the one with keys: the other is null.
+            node = next((option for option in node.get("anyOf", []) if "$ref" in option), node)
+            if "$ref" not in node:
+                break
             node = definitions[node["$ref"].rsplit("/", 1)[-1]]
         return node
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import io
@@ -133,7 +134,7 @@ def run_trainable(
     model = on_device(_build(stage, dataset, seed=seed), device)
     pixels = Pixels.of(dataset.meta, size=stage.model.image_size, device=device)
     supervision = _Supervision(stage, store, dataset, device)
-    resume = _load_checkpoint(stage, store)
+    resume = _load_checkpoint(stage, store, supervision.teacher_sha256, shard, device)
     setup = time.perf_counter() - started
     progress = Progress(stage, store, total=recipe.epochs)
     if shard.rank == 0:
@@ -155,7 +156,8 @@ def run_trainable(
     def on_state(state: TrainState) -> None:
         nonlocal saved_at
         if len(state.curve) < recipe.epochs:
-            store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict()))
+            learned_from = {"teacher_sha256": supervision.teacher_sha256}
+            store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict() | learned_from))
         saved_at = time.monotonic()
         progress.report(len(state.curve) + (0 if state.loss_S is None else state.step / len(state.loss_S)))
 
@@ -205,7 +207,8 @@ def run_logits(stage: LogitsStage, store: Store, runtime: Runtime, *, shard: Sha
     dataset = open_dataset(store.local_folder(stage.teacher.data.folder))
     cache = LogitsCache(stage, store, dataset, device)
     progress = Progress(stage, store, total=len(stage.units))
-    cache.make_all(part=shard.rank, parts=shard.world, on_stored=progress.report)
+    first = shard.rank == 0
+    cache.make_all(part=shard.rank, parts=shard.world, on_stored=progress.report if first else lambda _: None)
     if shard.rank != 0:
         return
     for name in dataset.evaluated:
@@ -272,15 +275,29 @@ class _Supervision:
         )
 
 
-def _load_checkpoint(stage: Trainable, store: Store) -> TrainState | None:
+def _load_checkpoint(
+    stage: Trainable, store: Store, teacher_sha256: str | None, shard: Shard, device: torch.device
+) -> TrainState | None:
+    """Where to go on from; None to start from the beginning. The first worker reads for all: another launch could put
+    another checkpoint in its place meanwhile."""
     path = f"{stage.folder}/{CHECKPOINT}"
+    found: list[bytes | None] = [None]
+    if shard.rank == 0:
+        with contextlib.suppress(FileNotFoundError):
+            found = [store.read(path)]
+    if shard.world > 1:
+        torch.distributed.broadcast_object_list(found, src=0, device=device)
+    if found[0] is None:
+        return None
     try:
-        return TrainState.from_dict(state_from_bytes(store.read(path)))
-    except FileNotFoundError:
-        return None
+        state = state_from_bytes(found[0])
+        if state["teacher_sha256"] == teacher_sha256:
+            return TrainState.from_dict(state)
+        reason = "it learned from another training of the teacher"
     except (CheckpointError, KeyError) as error:
-        log.warning("%s: unreadable (%s); the stage starts again", store.location(path), error)
-        return None
+        reason = f"unreadable: {error}"
+    log.warning("%s: %s; the stage starts again", store.location(path), reason)
+    return None
 
 
 class Progress:

@@ -48,6 +48,7 @@ class Store:
             raise UserError(f"--storage {url}: {error}") from None
         self._local = isinstance(self._fs, LocalFileSystem)
         self.url = self._root if self._local else url
+        self._warned_of: set[str] = set()
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return (Store, (self.url,))
@@ -78,7 +79,7 @@ class Store:
         full = self._full(path)
         if not self._local:
             self._fs.pipe_file(full, data)
-            self._copy(path).unlink(missing_ok=True)  # of what was there before
+            self.drop_copy(path)
             return
         Path(full).parent.mkdir(parents=True, exist_ok=True)
         temporary = f"{full}.{uuid.uuid4().hex[:8]}.tmp"
@@ -144,6 +145,12 @@ class Store:
             return self._copy(folder)
         return Path(self._full(folder))
 
+    def drop_copy(self, path: str) -> bool:
+        """Remove this machine's copy of a file, so that it is fetched anew; False where the file itself lies here."""
+        if not self._local:
+            self._copy(path).unlink(missing_ok=True)
+        return not self._local
+
     def _copy(self, path: str) -> Path:
         storage = hashlib.sha256(self.url.encode()).hexdigest()[:8]
         return Path(tempfile.gettempdir()) / f"kd-grid-cache-{os.getuid()}" / storage / path
@@ -193,7 +200,9 @@ class Store:
         if not self.exists(f"{stage.teacher.folder}/{RECORD}"):
             return False
         if self.record(stage)["teacher_sha256"] != self.record(stage.teacher)["weights_sha256"]:
-            log.warning("%s: made by another training of its teacher; computed again", self.location(stage.folder))
+            if stage.id not in self._warned_of:
+                self._warned_of.add(stage.id)
+                log.warning("%s: made by another training of its teacher; computed again", self.location(stage.folder))
             return False
         return {unit.file for unit in stage.units} <= set(self.names(stage.folder))
 

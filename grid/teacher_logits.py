@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +14,7 @@ from torch import nn
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage
 from grid.store import WEIGHTS, Store
-from kd.checkpoint import load_weights
+from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import Dataset
 from kd.data.pixels import Pixels
 from kd.data.views import EpochViews, ViewStream
@@ -43,7 +44,13 @@ def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: to
     spec, meta = stage.model, dataset.meta
     teacher = build(spec.name, args=spec.args, classes=meta.classes, channels=meta.channels)
     path = f"{stage.folder}/{WEIGHTS}"
-    load_weights(teacher, store.read(path), what=store.location(path))
+    data = store.read(path)
+    if hashlib.sha256(data).hexdigest() != store.record(stage)["weights_sha256"]:
+        raise CheckpointError(
+            f"{store.location(path)}: damaged: these are not the weights of its record; remove that folder to have the "
+            "teacher trained again"
+        )
+    load_weights(teacher, data, what=store.location(path))
     return on_device(teacher, device).eval()
 
 
@@ -143,7 +150,12 @@ class LogitsCache:
             )
 
         try:
-            return read()
+            try:
+                return read()
+            except LogitsError:
+                if not self.store.drop_copy(path):
+                    raise
+                return read()
         except (LogitsError, FileNotFoundError) as error:
             log.warning("%s; it is computed again", error)
             make()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from grid.load import spec_from_dict
-from grid.plan import Plan, make_plan
+from grid.plan import LogitsStage, Plan, make_plan
 
 VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "global_pool": "avg"}
 RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8]}
@@ -35,6 +35,11 @@ def tiny_grid(**changes: Any) -> dict[str, Any]:
         "recipe": {"epochs": 2, "batch_size": 20, "views": {"crop_padding": 1}},
     }
     return {**grid, **changes}
+
+
+def with_epochs(stage: LogitsStage, *epochs: int) -> LogitsStage:
+    """The same logits for so many epochs of each stream."""
+    return LogitsStage(teacher=stage.teacher, views=stage.views, stored_as=stage.stored_as, epochs=epochs)
 
 
 @pytest.fixture

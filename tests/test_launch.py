@@ -54,6 +54,13 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ({"students": [{"name": "resnet18", "args": {"depht": 3}}]}, [], ["students.0", "resnet18", "depht"]),
         ({"students": [{"name": "vit_tiny_patch16_224"}]}, [], ["students.0", "1 x 8 x 8", "224"]),
         ({}, ["--set", "recipe.epohs=3"], ["recipe.epohs: unknown key; did you mean 'epochs'"]),
+        ({}, ["--set", "recipe.views.mixing.mixup=1"], ["recipe.views.mixing.mixup: unknown key", "'mixup_alpha'"]),
+        (
+            {},
+            ["--set", "recipe.views.mixing={mixup_alpha: 1, partners: batch}"],
+            ["students.0: views.mixing.partners 'batch'", "targets: online"],
+        ),
+        ({"view_streams": 2}, ["--set", "recipe.views.stream=1"], ["leave recipe.views.stream out"]),
         ({}, ["--cpus", "0"], ["--cpus must be >= 1"]),
         ({}, ["--cpus", "2", "--address", "auto"], ["--cpus", "leave it out"]),
         ({}, ["--storage", "nosuch://x"], ["--storage nosuch://x"]),
@@ -155,6 +162,16 @@ def test_dry_run_shows_pairs_stages_and_what_would_run(tmp_path: Path, capsys: p
     assert "resnet18 from big, seed 1" in out
     assert "7 stages: 1 data set (1 to run), 1 teacher (1 to run), 1 teacher logits (1 to run)" in out
     assert not storage.exists()
+
+
+def test_dry_run_of_an_online_grid_plans_no_logits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--grid", grid_file(tmp_path), "--storage", str(tmp_path / "runs"), "--dry-run", "--set", "targets=online"]
+    assert launch.main(argv) == 0
+    out = capsys.readouterr().out
+    assert (
+        "10 stages: 1 data set (1 to run), 1 teacher (1 to run), 4 baseline (4 to run), 4 distilled (4 to run)" in out
+    )
+    assert "logits" not in out
 
 
 def test_help_names_the_options_and_the_exit_statuses() -> None:

@@ -3,7 +3,6 @@ take the lane's teachers in turn. Starting a worker group costs seconds; it is p
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -45,18 +44,23 @@ def run_lane(
     another group does the rest.
     """
     stages: list[Stage] = [stage for job in jobs for stage in job.stages]
+    failed: set[str] = set()
     group = None
-    while stages:
-        if group is not None:
-            group.thread.join()
-        group = _Group(stages, store, capacity, scratch=scratch, run=run)
-        while stages and not group.ended:
-            stage = stages.pop(0)
-            if start(stage):
-                helpers = _help(stage, store, capacity, run) if isinstance(stage, LogitsStage) else []
-                finish(stage, group.wait(stage))
-                with contextlib.suppress(ray.exceptions.RayError):  # what they did not do, the group did
-                    ray.get(helpers)
+    for place, stage in enumerate(stages):
+        if not start(stage):
+            continue
+        if group is None or (group.ended and not group.has_settled(stage)):
+            if group is not None:
+                group.thread.join()
+            possible = [later for later in stages[place:] if not failed & set(later.inputs().values())]
+            group = _Group(possible, store, capacity, scratch=scratch, run=run)
+        helpers = _help(stage, store, capacity, run) if isinstance(stage, LogitsStage) else []
+        error = group.wait(stage)
+        if error is not None:
+            failed.add(stage.id)
+        finish(stage, error)
+        for helper in helpers:
+            ray.cancel(helper)  # whatever it has not begun, the group has done
     return None if group is None else group.thread
 
 
@@ -101,6 +105,9 @@ class _Group:
     @property
     def ended(self) -> bool:
         return not self.thread.is_alive()
+
+    def has_settled(self, stage: Stage) -> bool:
+        return self.store.is_done(stage) or self.store.failure(stage, launch=self.launch) is not None
 
     def wait(self, stage: Stage) -> str | None:
         """Until the stage is done (None) or failed (why)."""

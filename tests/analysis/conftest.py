@@ -47,7 +47,7 @@ class SyntheticGrid:
         spec = {"name": name, "dataset": {"name": dataset}, "modes": list(modes), "seeds": list(seeds)}
         self.rows = self._plan(teachers, students, modes, list(itertools.product(method, temperature, alpha)))
         stages = {row["stage_id"]: row["kind"] for row in self.rows}
-        self.plan = {
+        self.plan: dict[str, Any] = {
             "schema_version": 1,
             "grid": name,
             "written_at": written_at,
@@ -145,7 +145,7 @@ class SyntheticGrid:
         pl.DataFrame(list(points)).write_parquet(buffer)
         self.write(f"{self.folder(row)}/curve.parquet", buffer.getvalue())
 
-    def fill(self, top1: Mapping[str | tuple[str, str | None], float | Sequence[float | None]]) -> SyntheticGrid:
+    def fill(self, top1: Mapping[Any, Any]) -> SyntheticGrid:
         """Percentages: of a teacher by its label, of cells by (student, teacher or None) in the order of the seeds.
         None leaves a cell missing, and so does what is not given."""
         for key, value in top1.items():

@@ -9,11 +9,13 @@ from pathlib import Path
 import fsspec
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
-from analysis.load import AnalysisError, load_grid
+from analysis.errors import AnalysisError
+from analysis.load import load_grid
 from analysis.schema import RECORD, ROW
 from grid.plan import Plan
-from grid.records import make_record, record_to_json
+from grid.records import Value, make_record, record_to_json
 from grid.run import write_plan
 from grid.store import Store
 from tests.analysis.conftest import SyntheticGrid
@@ -196,7 +198,7 @@ def test_what_a_launch_plans_is_what_is_loaded(tmp_path: Path, tiny_plan: Callab
     store = Store(str(tmp_path / "runs"))
     write_plan(plan, store)
     cell = plan.cells[-1]
-    values = {"stage_id": cell.id, "kind": "cell", "status": "done", "test_top1_last": 0.75}
+    values: dict[str, Value] = {"stage_id": cell.id, "kind": "cell", "status": "done", "test_top1_last": 0.75}
     store.write(f"{cell.folder}/record.json", record_to_json(make_record(values)))
     grid = load_grid(str(tmp_path / "runs"))
     assert grid.name == plan.spec.name
@@ -294,6 +296,38 @@ def test_a_field_that_an_older_record_lacks_is_null(make_grid: Maker) -> None:
     teacher = loaded.cells.row(0, named=True)
     assert (teacher["status"], teacher["test_top1_last"]) == ("done", 0.9)
     assert (teacher["macs"], teacher["deterministic"]) == (None, None)
+
+
+def test_the_frame_says_what_each_stage_learned_from(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[0])
+    learned = {"teacher_sha256": "aa", "targets": "online"}
+    grid.done(grid.one(kind="teacher"), 90.0, view_stream=0, weights_sha256="aa")
+    grid.done(grid.one(mode="baseline"), 80.0, view_stream=1, weights_sha256="bb")
+    grid.done(grid.one(mode="distilled"), 85.0, view_stream=1, weights_sha256="cc", **learned)
+    expected = pl.DataFrame(
+        {
+            "kind": ["teacher", "cell", "cell"],
+            "mode": [None, "baseline", "distilled"],
+            "targets": [None, None, "online"],
+            "view_stream": [0, 1, 1],
+            "weights_sha256": ["aa", "bb", "cc"],
+            "teacher_sha256": [None, None, "aa"],
+        }
+    )
+    assert_frame_equal(load_grid(grid.storage).cells.select(expected.columns), expected)
+
+
+def test_a_record_from_before_targets_were_recorded_still_loads(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[0])
+    row = grid.one(mode="distilled")
+    older = json.loads(grid.record(row, status="done", test_top1_last=0.75))
+    for name in ("targets", "view_stream", "weights_sha256", "teacher_sha256"):
+        del older[name]
+    grid.write(f"{grid.folder(row)}/record.json", json.dumps(older).encode())
+    loaded = load_grid(grid.storage)
+    assert loaded.problems == []
+    cell = loaded.cells.row(by_predicate=pl.col("mode") == "distilled", named=True)
+    assert (cell["status"], cell["test_top1_last"], cell["targets"], cell["view_stream"]) == ("done", 0.75, None, None)
 
 
 def test_a_field_of_no_column_is_passed_over(make_grid: Maker) -> None:

@@ -14,6 +14,7 @@ import analysis.schema
 import grid.plan
 import grid.records
 from grid.plan import Plan
+from grid.records import Value
 from grid.run import write_plan
 from grid.store import Store
 from tests.analysis.conftest import SyntheticGrid
@@ -38,7 +39,7 @@ def test_versions_metrics_and_folders_are_the_writers() -> None:
 
 
 def test_a_whole_record_fits_the_columns() -> None:
-    samples = {str: "text", int: 7, float: 0.5, bool: True}
+    samples: dict[type, Value] = {str: "text", int: 7, float: 0.5, bool: True}
     values = {name: samples[kind] for name, kind in grid.records.FIELDS.items()}
     row = analysis.load.parse_record(grid.records.record_to_json(grid.records.make_record(values)), stage_id="text")
     assert row == {**values, "schema_version": 1}

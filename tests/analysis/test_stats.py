@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -29,7 +30,8 @@ def test_two_values_by_hand() -> None:
     # Student's t at 97.5 % with one degree of freedom is tan(0.475 pi), Cauchy's.
     summary = summarize([1.0, 3.0])
     half = math.tan(0.475 * math.pi)
-    assert (summary.n, summary.mean, summary.std) == (2, 2.0, pytest.approx(math.sqrt(2)))
+    assert (summary.n, summary.mean) == (2, 2.0)
+    assert summary.std == pytest.approx(math.sqrt(2))
     assert (summary.low, summary.high) == pytest.approx((2 - half, 2 + half))
     assert half == pytest.approx(12.7062, abs=1e-4)
 
@@ -45,8 +47,8 @@ def test_three_values_by_hand() -> None:
 
 def test_a_wider_confidence_gives_a_wider_interval_about_the_same_mean() -> None:
     narrow, wide = summarize([1.0, 2.0, 4.0], confidence=0.5), summarize([1.0, 2.0, 4.0], confidence=0.99)
-    assert None not in (narrow.low, narrow.high, wide.low, wide.high)
-    assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
+    bounds = [wide.low, narrow.low, narrow.mean, narrow.high, wide.high]
+    assert all(low is not None and high is not None and low < high for low, high in itertools.pairwise(bounds))
     assert summarize([1.0, 2.0, 4.0]) == summarize([1.0, 2.0, 4.0], confidence=0.95)
 
 

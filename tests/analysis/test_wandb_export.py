@@ -19,6 +19,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from analysis import wandb_export
 from analysis.wandb_export import Exporter, default_mode, title
+from grid.records import Value
 from tests.analysis.conftest import Row, SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]
@@ -96,12 +97,12 @@ def export(
     return warnings
 
 
-CURVE = [
+CURVE: list[dict[str, float | None]] = [
     {"epoch": 1, "train_loss": 2.5, "test_top1": None},
     {"epoch": 2, "train_loss": 1.25, "test_top1": 0.5},
     {"epoch": 3, "train_loss": 0.625, "test_top1": 0.75},
 ]
-MEASURED = {
+MEASURED: dict[str, Value] = {
     "best_test_top1": 0.8,
     "best_test_epoch": 2,
     "val_nll_best": 0.25,

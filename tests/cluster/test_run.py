@@ -13,22 +13,27 @@ from analysis.cli import table
 from tests.conftest import tiny_grid
 from tests.launching import ROOT, Launch, records, signature, write_grid
 
-# It diverges in its first epoch.
+# They diverge in their first epoch.
 BROKEN = {
     "label": "Broken-S",
     "name": "resnet18",
     "args": {"layers": [1, 1, 1, 1], "channels": [4, 4, 4, 4]},
     "recipe": {"optimizer": "sgd", "learning_rate": 1e30, "schedule": "constant"},
 }
+BROKEN_TEACHER = {**BROKEN, "label": "Broken-T"}
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, Launch, int]:
-    """One launch for all tests here: two teacher workers, one student that fails. The environment names a Ray that
-    does not answer: without --address it must not be looked at."""
+    """One launch for all tests here: a student that fails, two workers for a teacher that fails and then for one that
+    does not. The environment names a Ray that does not answer: without --address it must not be looked at."""
     folder = tmp_path_factory.mktemp("run")
     grid = tiny_grid(
-        students=[*tiny_grid()["students"], BROKEN], seeds=[0, 1], resources={"teacher_workers": 2}, name="mixed"
+        teachers=[*tiny_grid()["teachers"], BROKEN_TEACHER],
+        students=[*tiny_grid()["students"], BROKEN],
+        seeds=[0, 1],
+        resources={"teacher_workers": 2},
+        name="mixed",
     )
     path = write_grid(folder, grid)
     with pytest.MonkeyPatch.context() as patch:
@@ -41,9 +46,10 @@ def test_one_failing_student_leaves_the_others_alone(ran: tuple[Path, str, Launc
     folder, path, launch, status = ran
     err = launch.err.read_text()
     assert status == 1, launch.text()
-    assert "4 stages failed, 0 were not run because of them" in err
-    assert err.count("DivergedError: the loss is") == 4
+    assert "5 stages failed, 7 were not run because of them" in err
+    assert err.count("DivergedError: the loss is") == 5
     assert "Broken-S alone, seed 0" in err
+    assert "teacher Broken-T" in err
     assert f"To retry them: python launch.py --grid {path}" in err
     done = [json.loads(p.read_text()) for p in records(folder / "runs", "cells")]
     assert len(done) == 8
@@ -51,8 +57,13 @@ def test_one_failing_student_leaves_the_others_alone(ran: tuple[Path, str, Launc
     assert len(failures) == 4
 
 
-def test_the_teacher_was_trained_by_two_workers(ran: tuple[Path, str, Launch, int]) -> None:
-    folder = ran[0]
+def test_a_teacher_that_fails_leaves_the_next_of_its_lane_to_two_workers(ran: tuple[Path, str, Launch, int]) -> None:
+    """The cheaper one is the first; its failure ends the workers, and others go on with the second."""
+    folder, _, launch, _ = ran
+    (failure,) = [json.loads(p.read_text()) for p in (folder / "runs").glob("teachers/*/failure.json")]
+    assert failure["error"].startswith("DivergedError: the loss is nan at epoch 1, step 2 of 3")
+    out = launch.out.read_text()
+    assert out.index("teacher Broken-T: FAILED") < out.index("teacher ResNet-T: top-1")
     (teacher,) = [json.loads(p.read_text()) for p in records(folder / "runs", "teachers")]
     assert teacher["workers"] == 2
     assert teacher["train_top1_last"] > 0
@@ -62,14 +73,14 @@ def test_the_output_is_plain_lines_and_a_table(ran: tuple[Path, str, Launch, int
     folder, _, launch, _ = ran
     out = launch.out.read_text()
     assert "\x1b" not in out
-    assert "[15/15 " in out
+    assert "[23/23 " in out
     assert "ray" not in out.lower().replace("array", ""), "Ray's own chatter belongs into the log"
     log = folder / "runs/grids/mixed/launch.log"
     assert f"log in {log}" in out
     assert "Ray's own logs:" in log.read_text()
     assert table(str(folder / "runs"), "mixed") in out
     assert "**Unfinished**" in out
-    assert "9 of 13 teachers and cells (4 failed, 0 missing)" in out
+    assert "9 of 20 teachers and cells (5 failed, 6 missing)" in out
 
 
 def test_weights_and_biases_has_a_run_for_each_finished_teacher_and_cell(ran: tuple[Path, str, Launch, int]) -> None:
@@ -101,10 +112,9 @@ def test_a_reader_that_leaves_does_not_stop_the_grid(tmp_path: Path) -> None:
 def test_what_is_done_is_not_computed_again_and_needs_no_ray(ran: tuple[Path, str, Launch, int]) -> None:
     folder, path, _, _ = ran
     before = signature(folder / "runs")
-    good = json.dumps(tiny_grid()["students"])
-    again = Launch(
-        *("--grid", path, "--storage", "runs", "--set", f"students={good}", "--set", "name=good"), folder=folder
-    )
+    good = [f"{axis}={json.dumps(tiny_grid()[axis])}" for axis in ("teachers", "students")]
+    sets = [word for change in (*good, "name=good") for word in ("--set", change)]
+    again = Launch("--grid", path, "--storage", "runs", *sets, folder=folder)
     assert again.finish() == 0, again.text()
     out = again.out.read_text()
     assert "Everything was done already" in out

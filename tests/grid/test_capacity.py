@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grid.cluster.session import Capacity
+from grid.cluster.session import Capacity, Share
 from grid.errors import UserError
 from grid.spec import Resources
 
@@ -52,3 +52,22 @@ def test_what_can_never_be_placed_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=f"^{who} asks for .* Ray's nodes offer .* lower the grid's resources"):
         capacity(nodes, **wanted)
+
+
+@pytest.mark.parametrize(
+    ("share", "free", "workers"),
+    [
+        (Share(1, 0), {"CPU": 3.0}, 3),
+        (Share(2, 0), {"CPU": 5.0}, 2),
+        (Share(2, 0), {"CPU": 1.0}, 0),
+        (Share(1, 0), {}, 0),
+        (Share(1, 0), {"CPU": 2.0, "GPU": 0.0}, 2),
+        (Share(1, 1.0), {"CPU": 8.0, "GPU": 2.0}, 2),
+        (Share(4, 1.0), {"CPU": 7.0, "GPU": 2.0}, 1),
+        (Share(1, 0.25), {"CPU": 8.0, "GPU": 0.75}, 3),
+        (Share(1, 0.5), {"CPU": 8.0}, 0),
+        (Share(1, 0), {"CPU": 0.5}, 0),
+    ],
+)
+def test_how_many_workers_fit_into_what_is_free(share: Share, free: dict[str, float], workers: int) -> None:
+    assert Capacity.fitting(share, free) == workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from grid.plan import Plan
 from grid.progress import Estimate, Reporter, duration
 from grid.records import make_record, record_to_json
 from grid.store import Store
+from tests.conftest import tiny_grid
 
 Planner = Callable[..., Plan]
 
@@ -49,6 +51,16 @@ def test_a_stage_is_expected_to_take_what_its_like_took(tiny_plan: Planner) -> N
     assert estimate.seconds(other) == 2.0
 
 
+def test_a_cell_with_an_online_teacher_is_not_expected_to_take_what_a_baseline_took(tiny_plan: Planner) -> None:
+    cells = tiny_plan(targets="online", students=tiny_grid()["students"][:1]).cells
+    estimate = Estimate({cell.id: 5.0 if cell.teacher else 1.0 for cell in cells})
+    alone, taught = (next(cell for cell in cells if cell.mode == mode) for mode in ("baseline", "distilled"))
+    estimate.add(alone, 8.0)
+    assert estimate.seconds(taught) == 40.0  # by its share of the work
+    estimate.add(taught, 20.0)
+    assert (estimate.seconds(alone), estimate.seconds(taught)) == (8.0, 20.0)
+
+
 def test_the_time_left_shares_the_work_among_the_slots_but_no_stage(tiny_plan: Planner) -> None:
     cells = tiny_plan().cells
     estimate = Estimate({cell.id: 1.0 for cell in cells})
@@ -78,6 +90,25 @@ def test_piped_it_prints_a_plain_line_for_each_stage(tiny_plan: Planner, tmp_pat
     assert "logits of teacher ResNet-T: FAILED: OSError: [Errno 28] No space left on device" in lines[1]
     assert "ViT-S from ResNet-T, seed 0: not run: logits failed" in lines[2]
     assert "\x1b" not in out.getvalue()
+
+
+def test_bars_follow_what_workers_publish(tiny_plan: Planner, tmp_path: Path) -> None:
+    """Epochs with their parts for what is trained, views for logits; what cannot be read changes nothing."""
+    plan, store = tiny_plan(seeds=[0]), Store(str(tmp_path))
+    cell, logits = plan.cells[0], plan.logits[0]
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    with Reporter(plan, store, console, done={plan.data.id}, costs={}) as reporter:
+        for stage, done in ((cell, 1.5), (logits, 1)):
+            reporter.on_change(stage, "running", None)
+            store.write(f"{stage.folder}/progress.json", json.dumps({"done": done, "total": 2}).encode())
+            reporter._poll(stage)
+        for garbage in (b"", b"[]", b'{"done": 1}', b'{"done": null, "total": 2}'):
+            store.write(f"{cell.folder}/progress.json", garbage)
+            reporter._poll(cell)
+        assert reporter._bars is not None
+        seen = [(task.completed, task.total, task.fields["unit"]) for task in reporter._bars.tasks]
+        assert seen[1:] == [(1.5, 2, "epochs"), (1, 2, "views")]
+        assert [fraction for _, fraction in reporter.running.values()] == [0.75, 0.5]
 
 
 def test_on_a_terminal_the_lines_stand_above_the_bars(tiny_plan: Planner, tmp_path: Path) -> None:

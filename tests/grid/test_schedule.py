@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from grid.plan import CellStage, Plan, Stage
-from grid.schedule import Schedule, State, unneeded_logits
+from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from tests.conftest import VIT, tiny_grid
 
 Planner = Callable[..., Plan]
@@ -21,10 +21,12 @@ class Recorder:
         self.seen.append((stage.id, state, error))
 
 
+TEACHERS = [*tiny_grid()["teachers"], {"label": "ViT-T", "name": "vit_tiny_patch16_224", "args": VIT}]
+
+
 @pytest.fixture
 def plan(tiny_plan: Planner) -> Plan:
-    second = {"label": "ViT-T", "name": "vit_tiny_patch16_224", "args": VIT}
-    return tiny_plan(teachers=[*tiny_grid()["teachers"], second])
+    return tiny_plan(teachers=TEACHERS)
 
 
 def schedule(plan: Plan, done: set[str] | None = None, costs: dict[str, float] | None = None) -> Schedule:
@@ -43,7 +45,8 @@ def test_baselines_start_at_once_and_distilled_cells_wait_for_their_own_teacher(
     run = schedule(plan)
     assert {cell.mode for cell in drain(run)} == {"baseline"}
     first, second = plan.teachers
-    for stage in (first, *[s for s in plan.logits if s.teacher.id == first.id]):
+    of_first: list[Stage] = [first, *(s for s in plan.logits if s.teacher.id == first.id)]
+    for stage in of_first:
         run.start(stage)
         run.finish(stage)
     ready = drain(run)
@@ -53,6 +56,18 @@ def test_baselines_start_at_once_and_distilled_cells_wait_for_their_own_teacher(
     run.start(second)
     run.finish(second)
     assert drain(run) == []  # its logits are not there yet
+
+
+def test_online_cells_wait_for_their_teacher_alone(tiny_plan: Planner) -> None:
+    run = schedule(online := tiny_plan(teachers=TEACHERS, targets="online"))
+    assert {cell.mode for cell in drain(run)} == {"baseline"}
+    first, second = online.teachers
+    run.start(first)
+    assert drain(run) == []
+    run.finish(first)
+    ready = drain(run)
+    assert [cell.teacher for cell in ready] == [first] * 4
+    assert [job.stages for job in run.teacher_jobs()] == [(second,)]
 
 
 def test_the_most_expensive_cell_starts_first(plan: Plan) -> None:
@@ -74,6 +89,86 @@ def test_a_failed_teacher_blocks_its_own_cells_only(plan: Plan) -> None:
     assert run.errors[first.id] == "it broke"
     assert all(f"{first.kind} {first.id} failed" in run.errors[s.id] for s in plan.logits if s.teacher.id == first.id)
     assert [job.teacher.id for job in run.teacher_jobs()] == [second.id]
+
+
+def test_a_failed_teacher_blocks_its_online_cells(tiny_plan: Planner) -> None:
+    online = tiny_plan(teachers=TEACHERS, targets="online")
+    run = schedule(online)
+    first, second = online.teachers
+    run.start(first)
+    run.finish(first, "it broke")
+    blocked = [cell for cell in online.cells if run.state(cell) == "blocked"]
+    assert [cell.teacher for cell in blocked] == [first] * 4
+    assert all(run.errors[cell.id] == f"not run: teacher {first.id} failed" for cell in blocked)
+    assert [job.teacher for job in run.teacher_jobs()] == [second]
+
+
+def test_failed_logits_block_their_cells_and_not_the_teacher(plan: Plan) -> None:
+    run = schedule(plan)
+    (logits, _), (first, _) = plan.logits, plan.teachers
+    for stage, error in ((first, None), (logits, "the disk is full")):
+        run.start(stage)
+        run.finish(stage, error)
+    assert run.state(first) == "done"
+    blocked = [cell for cell in plan.cells if run.state(cell) == "blocked"]
+    assert [cell.logits for cell in blocked] == [logits] * 4
+
+
+def dealt(lanes: list[list[TeacherJob]]) -> list[list[str]]:
+    return [[job.teacher.model.shown for job in lane] for lane in lanes]
+
+
+@pytest.mark.parametrize(
+    ("count", "lanes"),
+    [
+        (1, [["A", "B", "C", "D", "E"]]),
+        # 1 + 6, 4 + 5, 9
+        (3, [["A", "D"], ["B", "C"], ["E"]]),
+        # 4 + 9, 1 + 5 + 6
+        (2, [["B", "E"], ["A", "C", "D"]]),
+        (5, [["E"], ["D"], ["C"], ["B"], ["A"]]),
+        (9, [["E"], ["D"], ["C"], ["B"], ["A"]]),
+    ],
+)
+def test_teachers_are_dealt_out_to_lanes_of_about_equal_cost_each_the_cheapest_first(
+    tiny_plan: Planner, count: int, lanes: list[list[str]]
+) -> None:
+    vit = TEACHERS[1]
+    teachers = [{**vit, "label": label, "seed": seed} for seed, label in enumerate("DBEAC")]
+    plan = tiny_plan(teachers=teachers, seeds=[0])
+    costs = dict.fromkeys((stage.id for stage in plan.stages), 0.0)
+    costs |= {t.id: {"A": 1.0, "B": 4.0, "C": 5.0, "D": 6.0, "E": 9.0}[t.model.shown] for t in plan.teachers}
+    assert sorted(dealt(schedule(plan, costs=costs).lanes(count))) == sorted(lanes)
+
+
+def test_lanes_hold_every_job_once_and_each_teacher_before_its_logits(plan: Plan) -> None:
+    costs = {stage.id: float(i) for i, stage in enumerate(plan.stages)}
+    lanes = schedule(plan, costs=costs).lanes(2)
+    stages = [stage for lane in lanes for job in lane for stage in job.stages]
+    assert sorted(stage.id for stage in stages) == sorted(s.id for s in (*plan.teachers, *plan.logits))
+    assert [[stage.kind for stage in job.stages] for lane in lanes for job in lane] == [["teacher", "logits"]] * 2
+    everything = {stage.id for stage in plan.stages}
+    assert schedule(plan, done=everything).lanes(3) == []
+
+
+def test_logits_weigh_in_a_lane(tiny_plan: Planner) -> None:
+    """Of three teachers, the one whose logits are there already costs least, though it is the dearest to train."""
+    teachers = [{**TEACHERS[1], "label": label, "seed": seed} for seed, label in enumerate("ABC")]
+    plan = tiny_plan(teachers=teachers, seeds=[0])
+    a, b, c = plan.teachers
+    costs = {a.id: 1.0, b.id: 2.0, c.id: 3.0} | {s.id: 10.0 for s in plan.logits}
+    done = {plan.data.id, *(s.id for s in plan.logits if s.teacher == c)}
+    lanes = Schedule(plan, done=done, costs=costs, observer=Recorder()).lanes(2)
+    assert sorted(map(sorted, dealt(lanes))) == [["A", "C"], ["B"]]
+
+
+def test_a_trained_teachers_logits_come_before_a_teacher_to_train(plan: Plan) -> None:
+    """Its cells can start soonest, however long it took to train."""
+    trained, untrained = plan.teachers
+    costs = {trained.id: 100.0, untrained.id: 50.0} | {stage.id: 5.0 for stage in plan.logits}
+    run = schedule(plan, done={plan.data.id, trained.id}, costs=costs)
+    assert [(job.teacher, job.train) for job in run.teacher_jobs()] == [(trained, False), (untrained, True)]
+    assert dealt(run.lanes(1)) == [["ResNet-T", "ViT-T"]]
 
 
 def test_failed_cells_touch_nothing_else(plan: Plan) -> None:

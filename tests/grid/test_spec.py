@@ -10,6 +10,7 @@ import pytest
 from grid.errors import UserError
 from grid.load import load_grid, named_grids, spec_from_dict
 from grid.spec import GridSpec
+from kd.policy import Mixing
 from tests.conftest import tiny_grid
 
 
@@ -52,6 +53,23 @@ def check(**changes: Any) -> GridSpec:
         ({"dataset": {"name": "digits", "test_size": 5}}, ["test_size 5", "10 classes"]),
         ({"resources": {"gpus_per_cell": 1.5}}, ["gpus_per_cell", "whole number"]),
         ({"name": "../escape"}, ["../escape", "letters"]),
+        ({"targets": "onlin"}, ["targets", "'cached' or 'online'", "onlin"]),
+        ({"view_stream": 2}, ["view_stream", "did you mean 'view_streams'"]),
+        ({"view_streams": 0}, ["view_streams", "greater than or equal to 1", "0"]),
+        ({"logits": {"dtyp": "float32"}}, ["logits.dtyp", "did you mean 'dtype'"]),
+        ({"logits": {"dtype": "float8"}}, ["logits.dtype", "'float16' or 'float32'", "float8"]),
+        ({"logits": {"top_k": 0}}, ["logits: top_k must be >= 1, got 0"]),
+        ({"resources": {"checkpoint_minute": 1}}, ["resources.checkpoint_minute", "did you mean 'checkpoint_minutes'"]),
+        ({"resources": {"checkpoint_minutes": 0}}, ["resources.checkpoint_minutes", "greater than 0"]),
+        ({"resources": {"deterministic": "yes"}}, ["resources.deterministic", "valid boolean", "yes"]),
+        ({"recipe": {"micro_batch_siz": 5}}, ["recipe.micro_batch_siz", "did you mean 'micro_batch_size'"]),
+        (
+            {"recipe": {"batch_size": 20, "micro_batch_size": 21}},
+            ["micro_batch_size must be between 1 and", "20", "21"],
+        ),
+        ({"recipe": {"ema_decay": 1}}, ["ema_decay must be between 0 and 1, got 1"]),
+        ({"recipe": {"nesterov": True}}, ["nesterov needs optimizer 'sgd'"]),
+        ({"recipe": {"precision": "float16"}}, ["recipe.precision", "bfloat16", "got 'float16'"]),
     ],
 )
 def test_wrong_specs_are_refused_in_one_line(changes: dict[str, Any], words: list[str]) -> None:
@@ -61,6 +79,103 @@ def test_wrong_specs_are_refused_in_one_line(changes: dict[str, Any], words: lis
     assert "\n" not in text
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("views", "words"),
+    [
+        ({"mixing": {"mixup_alph": 0.2}}, ["mixing.mixup_alph", "did you mean 'mixup_alpha'"]),
+        ({"mixing": {"mixup_alpha": 0.2, "partner": "epoch"}}, ["mixing.partner", "did you mean 'partners'"]),
+        ({"color_jitter": {"brightnes": 0.2}}, ["color_jitter.brightnes", "did you mean 'brightness'"]),
+        ({"rand_augment": {"magnitud": 3}}, ["rand_augment.magnitud", "did you mean 'magnitude'"]),
+        ({"random_erasing": {"areas": [0.1, 0.2]}}, ["random_erasing.areas", "did you mean 'area'"]),
+        ({"random_erasing": {"zzz": 1}}, ["random_erasing.zzz", "known keys: probability, area, ratio"]),
+    ],
+)
+def test_unknown_keys_of_an_augmentation_name_the_nearest_known(views: dict[str, Any], words: list[str]) -> None:
+    for changes, where in (
+        ({"recipe": {"views": views}}, "recipe.views."),
+        ({"students": [{"name": "resnet18", "recipe": {"views": views}}]}, "students.0.recipe.views."),
+    ):
+        with pytest.raises(UserError) as caught:
+            check(**changes)
+        text = str(caught.value)
+        assert "\n" not in text
+        for word in [where + words[0], *words[1:]]:
+            assert word in text
+
+
+@pytest.mark.parametrize(
+    ("views", "words"),
+    [
+        ({"padding": "mirror"}, ["padding", "'zeros' or 'reflect'", "mirror"]),
+        ({"cutout": -1}, ["cutout must be >= 0, got -1"]),
+        ({"rand_augment": {"operations": 0}}, ["rand_augment", "operations must be between 1 and 10, got 0"]),
+        ({"rand_augment": {"magnitude": 31}}, ["rand_augment", "magnitude must be between 0 and 30, got 31"]),
+        ({"color_jitter": {"hue": 0.7}}, ["color_jitter", "hue must be between 0 and 0.5, got 0.7"]),
+        ({"color_jitter": {"contrast": -1}}, ["color_jitter", "contrast must be between 0 and 10, got -1"]),
+        ({"random_erasing": {"probability": 2}}, ["random_erasing", "probability must be between 0 and 1, got 2"]),
+        ({"random_erasing": {"area": [0.3, 0.1]}}, ["random_erasing", "area must be between 0.3 and 1, got 0.1"]),
+        ({"random_erasing": {"area": 0.3}}, ["random_erasing.area", "0.3"]),
+        ({"mixing": {}}, ["mixing", "give mixup_alpha, cutmix_alpha or both"]),
+        ({"mixing": 3}, ["mixing", "got 3"]),
+        ({"mixing": {"mixup_alpha": "x"}}, ["mixing.mixup_alpha", "valid number", "got 'x'"]),
+        ({"mixing": {"cutmix_alpha": 1, "probability": -1}}, ["probability must be between 0 and 1, got -1"]),
+        ({"mixing": {"cutmix_alpha": 1, "partners": "all"}}, ["mixing.partners", "'epoch' or 'batch'", "all"]),
+    ],
+)
+def test_wrong_values_of_an_augmentation_are_refused_in_one_line(views: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        check(recipe={"views": views})
+    text = str(caught.value)
+    assert text.startswith("grid tiny: recipe.views")
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+MIXED_IN_BATCHES = {"views": {"mixing": {"mixup_alpha": 0.2, "partners": "batch"}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "who"),
+    [
+        ({"recipe": MIXED_IN_BATCHES}, "students.0: "),
+        (
+            {"students": [tiny_grid()["students"][0], {"name": "resnet18", "recipe": MIXED_IN_BATCHES}]},
+            "students.1: ",
+        ),
+    ],
+)
+def test_views_that_cannot_be_made_again_are_refused_for_cached_logits(changes: dict[str, Any], who: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(**changes)
+    text = str(caught.value)
+    assert who in text
+    assert "views.mixing.partners 'batch'" in text
+    assert "teacher logits cannot be cached" in text
+    assert "targets: online" in text
+    assert "\n" not in text
+    assert check(**changes, targets="online").targets == "online"
+    assert check(**changes, modes="baseline").modes == ("baseline",)
+
+
+def test_a_teacher_may_learn_from_views_that_cannot_be_made_again() -> None:
+    spec = check(teachers=[{"name": "resnet18", "recipe": MIXED_IN_BATCHES}])
+    assert spec.recipe_of(spec.teachers[0]).views.unrepeatable is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": {"views": {"stream": 1}}},
+        {"students": [{"name": "resnet18", "recipe": {"views": {"stream": 1}}}]},
+    ],
+)
+def test_streams_are_numbered_once(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"view_streams numbers the streams itself: leave recipe\.views\.stream out"):
+        check(**changes, view_streams=2)
+    assert check(**changes).view_streams == 1
 
 
 def test_an_axis_with_one_value_needs_no_brackets() -> None:
@@ -77,6 +192,17 @@ def test_models_override_the_recipe_key_by_key() -> None:
     assert (recipe.epochs, recipe.batch_size) == (9, 20)
     assert (recipe.views.stream, recipe.views.crop_padding) == (2, 1)
     assert spec.recipe_of(spec.teachers[0]).epochs == 2
+
+
+def test_models_switch_parts_of_the_policy_on_and_off() -> None:
+    students = [
+        {"name": "resnet18", "recipe": {"views": {"mixing": None, "cutout": 2}}},
+        {"name": "resnet34", "recipe": {"views": {"mixing": {"cutmix_alpha": 1}}}},
+    ]
+    spec = check(students=students, recipe={"views": {"mixing": {"mixup_alpha": 0.2}}})
+    off, both = (spec.recipe_of(student).views for student in spec.students)
+    assert (off.mixing, off.cutout) == (None, 2)
+    assert both.mixing == Mixing(mixup_alpha=0.2, cutmix_alpha=1.0)
 
 
 def test_baselines_alone_need_no_teacher() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +13,18 @@ from pathlib import Path
 import pytest
 
 from grid.errors import UserError
-from grid.plan import Plan
-from grid.records import SCHEMA_VERSION, RecordError, make_record, record_from_json, record_to_json
+from grid.plan import LogitsStage, Plan, Stage
+from grid.records import SCHEMA_VERSION, RecordError, Value, make_record, record_from_json, record_to_json
 from grid.store import FAILURE, IDENTITY, RECORD, IdentityMismatchError, Store
+from tests.conftest import with_epochs
 
 Planner = Callable[..., Plan]
 
 
 @pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """The same behaviour on a folder and on an object store."""
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The same behaviour on a folder and on an object store, whose copies on this machine are the test's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return Store(str(tmp_path / "runs") if request.param == "local" else f"memory://{uuid.uuid4().hex}")
 
 
@@ -111,12 +114,109 @@ def test_another_computation_under_the_same_id_is_an_error(store: Store, tiny_pl
         store.is_done(cell)
 
 
-def test_logits_are_done_as_far_as_they_go(store: Store, tiny_plan: Planner) -> None:
+def done(store: Store, stage: Stage, **facts: Value) -> None:
+    record = make_record({"stage_id": stage.id, "kind": stage.kind, "status": "done", **facts})
+    store.write(f"{stage.folder}/{RECORD}", record_to_json(record))
+
+
+def with_logits(store: Store, stage: LogitsStage) -> None:
+    """A teacher that is trained, its logits' files and their record."""
+    done(store, stage.teacher, weights_sha256="abc")
+    for unit in stage.units:
+        store.write(f"{stage.folder}/{unit.file}", b"logits")
+    done(store, stage, teacher_sha256="abc", epochs=max(stage.epochs))
+
+
+def test_logits_are_done_with_every_unit_and_the_record(store: Store, tiny_plan: Planner) -> None:
     stage = tiny_plan().logits[0]
-    store.write(f"{stage.folder}/{RECORD}", record_to_json(make_record({"epochs": stage.epochs - 1})))
     assert not store.is_done(stage)
-    store.write(f"{stage.folder}/{RECORD}", record_to_json(make_record({"epochs": stage.epochs + 1})))
+    with_logits(store, stage)
     assert store.is_done(stage)
+    store.remove(f"{stage.folder}/{RECORD}")
+    assert not store.is_done(stage), "the record is written last"
+
+
+def test_a_removed_file_makes_logits_not_done(store: Store, tiny_plan: Planner) -> None:
+    stage = tiny_plan().logits[0]
+    with_logits(store, stage)
+    store.remove(f"{stage.folder}/{stage.units[0].file}")
+    assert not store.is_done(stage)
+    store.write(f"{stage.folder}/{stage.units[0].file}", b"logits")
+    assert store.is_done(stage)
+
+
+@pytest.mark.parametrize("epochs", [(3,), (2, 1), (0, 1), (10,)])
+def test_a_longer_schedule_or_another_stream_needs_more_logits(
+    store: Store, tiny_plan: Planner, epochs: tuple[int, ...]
+) -> None:
+    """Of ten epochs every one of the nine views is kept instead."""
+    stage = tiny_plan().logits[0]
+    with_logits(store, stage)
+    more = with_epochs(stage, *epochs)
+    assert more.folder == stage.folder
+    assert not store.is_done(more)
+    with_logits(store, more)
+    assert store.is_done(more)
+    assert store.is_done(stage), "what was there still is"
+
+
+def test_a_shorter_schedule_finds_its_logits_among_more(store: Store, tiny_plan: Planner) -> None:
+    stage = tiny_plan().logits[0]
+    with_logits(store, with_epochs(stage, 4, 4))
+    assert store.is_done(stage)
+
+
+def test_logits_of_another_training_of_the_teacher_are_not_done(
+    store: Store, tiny_plan: Planner, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = tiny_plan().logits[0]
+    with_logits(store, stage)
+    store.remove(f"{stage.teacher.folder}/{RECORD}")
+    assert not store.is_done(stage), "nobody knows which teacher they are of"
+    done(store, stage.teacher, weights_sha256="def")
+    assert not store.is_done(stage)
+    assert f"{stage.folder}: made by another training of its teacher" in caplog.text
+    done(store, stage.teacher, weights_sha256="abc")
+    assert store.is_done(stage)
+
+
+def test_a_file_has_a_size_and_a_start(store: Store) -> None:
+    store.write("a/b.bin", b"0123456789")
+    assert store.size("a/b.bin") == 10
+    assert store.read_start("a/b.bin", 4) == b"0123"
+    assert store.read_start("a/b.bin", 100) == b"0123456789"
+    store.write("a/empty", b"")
+    assert store.size("a/empty") == 0
+    assert store.read_start("a/empty", 4) == b""
+    for ask in (store.size, lambda path: store.read_start(path, 4), lambda path: store.local_file(path).open()):
+        with pytest.raises(FileNotFoundError):
+            ask("a/nowhere")
+
+
+def test_a_local_file_is_the_file_itself_or_a_copy_made_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("a/b/file", b"one")
+    path = store.local_file("a/b/file")
+    assert path.read_bytes() == b"one"
+
+    def refuse(path: str) -> bytes:
+        raise AssertionError(f"{path} is read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read", refuse)
+        assert store.local_file("a/b/file") == path
+    store.write("a/b/file", b"two")
+    assert store.local_file("a/b/file").read_bytes() == b"two", "a write drops the copy of what was there"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_copies_of_two_storages_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = (Store(f"memory://{uuid.uuid4().hex}") for _ in range(2))
+    first.write("a/file", b"first")
+    second.write("a/file", b"second")
+    assert first.local_file("a/file").read_bytes() == b"first"
+    assert second.local_file("a/file").read_bytes() == b"second"
+    assert (second.local_folder("a") / "file").read_bytes() == b"second"
 
 
 def test_unreadable_records_are_named(store: Store, tiny_plan: Planner) -> None:

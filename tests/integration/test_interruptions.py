@@ -12,7 +12,8 @@ from tests.launching import Launch, records, signature, write_grid
 
 def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> None:
     recipe = {"epochs": 60, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 30}
-    path = write_grid(tmp_path, tiny_grid(recipe=recipe, name="killed"))
+    # Checkpoints many times an epoch: most of what ends it comes within one.
+    path = write_grid(tmp_path, tiny_grid(recipe=recipe, name="killed", resources={"checkpoint_minutes": 1e-3}))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     common = ("--grid", path, "--wandb", "disabled", "--cpus", "2")
 
@@ -34,7 +35,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     assert f"To go on: python launch.py --grid {path}" in first.err.read_text()
     assert first.left_over() == []
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
-    assert checkpoints(), "what was running goes on from its last epoch"
+    assert checkpoints(), "what was running goes on from its last step saved"
 
     # SIGTERM, as a scheduler would send it.
     preempted = launch()

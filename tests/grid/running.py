@@ -1,0 +1,127 @@
+"""Stages run in this process as workers run them, without Ray; and what breaks them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import safetensors.torch
+import torch
+
+from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
+from grid.records import Record, make_record, record_to_json
+from grid.stages import Runtime, execute, prepare_dataset, run_logits, run_trainable
+from grid.store import CHECKPOINT, CURVE, RECORD, WEIGHTS, Store
+from kd.checkpoint import state_from_bytes
+from kd.train import TrainState
+
+# A checkpoint after every step.
+EVERY_STEP = 1e-9
+
+Trained = TeacherStage | CellStage
+
+
+def prepare(plan: Plan, store: Store, runtime: Runtime) -> None:
+    """Everything but the cells, as a launch would."""
+    assert execute(plan.data, store, runtime, lambda: prepare_dataset(plan.data, store, runtime)) is None
+    for teacher in plan.teachers:
+        assert train(teacher, store, runtime) is None
+    for stage in plan.logits:
+        assert compute(stage, store, runtime) is None
+
+
+def train(stage: Trained, store: Store, runtime: Runtime) -> str | None:
+    return execute(stage, store, runtime, lambda: run_trainable(stage, store, runtime))
+
+
+def compute(stage: LogitsStage, store: Store, runtime: Runtime) -> str | None:
+    return execute(stage, store, runtime, lambda: run_logits(stage, store, runtime))
+
+
+def saving_every_step(runtime: Runtime) -> Runtime:
+    return replace(runtime, checkpoint_minutes=EVERY_STEP)
+
+
+def cell_of(plan: Plan, mode: str, *, student: str = "resnet18") -> CellStage:
+    return next(cell for cell in plan.cells if cell.mode == mode and cell.model.name == student)
+
+
+def weights_bytes(store: Store, stage: Trained) -> bytes:
+    return store.read(f"{stage.folder}/{WEIGHTS}")
+
+
+def weights(store: Store, stage: Trained) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load(weights_bytes(store, stage))
+
+
+def curve(store: Store, stage: Trained) -> pl.DataFrame:
+    """A row an epoch, without what passes differently each time."""
+    frame = pl.read_parquet(io.BytesIO(store.read(f"{stage.folder}/{CURVE}")))
+    return frame.drop([name for name in frame.columns if name.startswith("seconds_")])
+
+
+def results(record: Record) -> dict[str, Any]:
+    """A record without times, and without the launch."""
+    passing = ("seconds", "latency", "_at")
+    return {k: v for k, v in record.items() if k != "launch" and not any(p in k for p in passing)}
+
+
+def checkpoint(store: Store, stage: Trained) -> TrainState:
+    return TrainState.from_dict(state_from_bytes(store.read(f"{stage.folder}/{CHECKPOINT}")))
+
+
+def files(store: Store, stage: LogitsStage) -> dict[str, tuple[int, int]]:
+    """Inode and time of each file of logits in a local storage: they change when it is written again."""
+    folder = Path(store.url) / stage.folder
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.glob("*.safetensors")}
+
+
+def holds(store: Store, path: str, expected: bytes) -> bool:
+    """Whether a file of logits has the very numbers of another."""
+    ours, theirs = safetensors.torch.load(store.read(path)), safetensors.torch.load(expected)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def retrain(teacher: TeacherStage, store: Store) -> None:
+    """Put another training of a teacher in its place: other weights, and the record that says so."""
+    state = weights(store, teacher)
+    state["fc.bias"] = state["fc.bias"] + torch.linspace(-1, 1, 10)
+    data = safetensors.torch.save(state)
+    record = store.record(teacher) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
+    del record["schema_version"]
+    store.write(f"{teacher.folder}/{WEIGHTS}", data)
+    store.write(f"{teacher.folder}/{RECORD}", record_to_json(make_record(record)))
+
+
+class Killed(BaseException):
+    """Stands for a kill: no handler of the program's own catches it."""
+
+
+class WatchedStore(Store):
+    """A storage that tells what has just been published."""
+
+    def __init__(self, url: str, on_written: Callable[[str], None]) -> None:
+        super().__init__(url)
+        self.on_written = on_written
+
+    def write(self, path: str, data: bytes) -> None:
+        super().write(path, data)
+        self.on_written(path)
+
+
+def dying(store: Store, *, after: int, ending: str = CHECKPOINT) -> Store:
+    """The same storage, to a process that dies just after it has published so many files with this ending."""
+    written: list[str] = []
+
+    def die(path: str) -> None:
+        if path.endswith(ending):
+            written.append(path)
+            if len(written) == after:
+                raise Killed
+
+    return WatchedStore(store.url, die)
