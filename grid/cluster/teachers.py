@@ -10,17 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from grid.cluster.lane import train_lane
 from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
 from grid.errors import one_line
-from grid.plan import LogitsStage, Stage, TeacherStage, stage_from_json, stage_to_json
+from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
 from grid.schedule import TeacherJob
-from grid.stages import Runtime, execute, free_gpu, run_logits, run_trainable
 from grid.store import Store
-from kd.train import Shard
 
 log = logging.getLogger("kd_grid")
 
@@ -73,7 +71,7 @@ class _Group:
         self.store, self.launch = store, run["launch"]
         self.error: str | None = None
         self.trainer = TorchTrainer(
-            _worker,
+            train_lane,
             train_loop_config={
                 "stages": [stage_to_json(stage) for stage in stages],
                 "storage": store.url,
@@ -136,69 +134,9 @@ def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, A
 
 
 def _units(stage_json: str, storage: str, threads: int, run: dict[str, Any], *, part: int, parts: int) -> None:
+    from grid.stages import Runtime, run_logits
+    from kd.train import Shard
+
     stage = stage_from_json(stage_json)
     assert isinstance(stage, LogitsStage)
     run_logits(stage, Store(storage), Runtime.here(threads=threads, **run), shard=Shard(part, parts))
-
-
-class _PeerLostError(BaseException):
-    """Another worker of the group is gone: no failure of this one's, so nothing that catches errors may record it."""
-
-
-def _worker(config: dict[str, Any]) -> None:
-    """Runs in each Ray Train worker. An error of the code becomes the stage's failure and is not retried."""
-    from ray.train.torch import get_device
-
-    store = Store(config["storage"])
-    context = ray.train.get_context()
-    shard = Shard(context.get_world_rank(), context.get_world_size())
-    runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
-    failed: set[str] = set()
-    for text in config["stages"]:
-        stage = stage_from_json(text)
-
-        def wanted(stage: Stage = stage) -> bool:
-            # A group that is started again finds what it had done, and what had failed.
-            settled = store.is_done(stage) or store.failure(stage, launch=runtime.launch) is not None
-            return not settled and not failed & set(stage.inputs().values())
-
-        if _agreed(wanted, shard, torch.device(runtime.device)):
-            _run(stage, store, runtime, shard)
-            free_gpu()
-        if not store.is_done(stage):
-            failed.add(stage.id)
-
-
-def _agreed(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
-    """The first worker decides for all: another could look at the store a moment later, and see something else."""
-    if shard.world == 1:
-        return decide()
-    decision = torch.tensor(int(shard.rank == 0 and decide()), device=device)
-    torch.distributed.broadcast(decision, src=0)
-    return bool(decision.item())
-
-
-def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard) -> None:
-    from ray.train.torch import prepare_model
-
-    def work() -> None:
-        try:
-            if isinstance(stage, TeacherStage):
-                run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
-            elif isinstance(stage, LogitsStage):
-                run_logits(stage, store, runtime, shard=shard)
-        except (torch.distributed.DistError, RuntimeError) as error:
-            if shard.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
-                raise _PeerLostError from error
-            raise
-
-    try:
-        error = execute(stage, store, runtime, work)
-    except _PeerLostError as lost:
-        raise RuntimeError("another worker was lost") from lost
-    if shard.world > 1:
-        if error is not None:
-            # The others wait in a collective: the error must end the group.
-            raise RuntimeError(error)
-        # The first worker publishes what the others go on from.
-        torch.distributed.barrier()

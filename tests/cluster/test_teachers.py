@@ -17,6 +17,7 @@ import ray.train
 import ray.train.torch
 import torch
 
+import grid.cluster.lane
 import grid.cluster.teachers
 from grid.cluster.session import Capacity
 from grid.cluster.teachers import run_lane
@@ -89,7 +90,7 @@ def test_a_teacher_that_fails_takes_its_logits_along_and_nothing_else(
     plan = tiny_plan(teachers=TEACHERS, seeds=[0])
     store, (broken, good) = prepared(plan, tmp_path), plan.teachers
     as_worker(monkeypatch, rank=0, world=1)
-    grid.cluster.teachers._worker(config_of(lane_of(plan), store))
+    grid.cluster.lane.train_lane(config_of(lane_of(plan), store))
     failure = store.failure(broken, launch=LAUNCH)
     assert failure is not None
     assert str(failure["error"]).startswith("DivergedError")
@@ -100,7 +101,7 @@ def test_a_teacher_that_fails_takes_its_logits_along_and_nothing_else(
 
     # A group that is started again finds what it had done, and what had failed.
     before, said = signature(tmp_path), store.read(f"{broken.folder}/failure.json")
-    grid.cluster.teachers._worker(config_of(lane_of(plan), store))
+    grid.cluster.lane.train_lane(config_of(lane_of(plan), store))
     assert signature(tmp_path) == before
     assert store.read(f"{broken.folder}/failure.json") == said
     assert not store.names(plan.logits[0].folder)
@@ -146,7 +147,7 @@ def _one_of_two(rank: int, config: dict[str, Any], meeting_place: str, second_is
             patch.setattr(Store, "is_done", _looks_late())
         if rank == 1 and second_is == "without checkpoint":
             patch.setattr(Store, "read", _finds_no_checkpoint())
-        grid.cluster.teachers._worker(config)
+        grid.cluster.lane.train_lane(config)
     torch.distributed.destroy_process_group()
 
 

@@ -1,0 +1,94 @@
+"""What runs in each worker of a lane of teachers.
+
+torch, timm and what needs them are imported by the work itself, not by this module: Ray Train's controller imports the
+module too, and would take seconds for what it never uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from grid.plan import Stage
+    from grid.stages import Runtime
+    from grid.store import Store
+    from kd.train import Shard
+
+
+class _PeerLostError(BaseException):
+    """Another worker of the group is gone: no failure of this one's, so nothing that catches errors may record it."""
+
+
+def train_lane(config: dict[str, Any]) -> None:
+    """Do the stages of `config` in turn. An error of the code becomes the stage's failure and is not retried."""
+    import ray.train
+    import torch
+    from ray.train.torch import get_device
+
+    from grid.plan import stage_from_json
+    from grid.stages import Runtime, free_gpu
+    from grid.store import Store
+    from kd.train import Shard
+
+    store = Store(config["storage"])
+    context = ray.train.get_context()
+    shard = Shard(context.get_world_rank(), context.get_world_size())
+    runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
+    failed: set[str] = set()
+    for text in config["stages"]:
+        stage = stage_from_json(text)
+
+        def wanted(stage: Stage = stage) -> bool:
+            # A group that is started again finds what it had done, and what had failed.
+            settled = store.is_done(stage) or store.failure(stage, launch=runtime.launch) is not None
+            return not settled and not failed & set(stage.inputs().values())
+
+        if _agreed(wanted, shard, torch.device(runtime.device)):
+            _run(stage, store, runtime, shard)
+            free_gpu()
+        if not store.is_done(stage):
+            failed.add(stage.id)
+
+
+def _agreed(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
+    """The first worker decides for all: another could look at the store a moment later, and see something else."""
+    import torch
+
+    if shard.world == 1:
+        return decide()
+    decision = torch.tensor(int(shard.rank == 0 and decide()), device=device)
+    torch.distributed.broadcast(decision, src=0)
+    return bool(decision.item())
+
+
+def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard) -> None:
+    import torch
+    from ray.train.torch import prepare_model
+
+    from grid.plan import LogitsStage, TeacherStage
+    from grid.stages import execute, run_logits, run_trainable
+
+    def work() -> None:
+        try:
+            if isinstance(stage, TeacherStage):
+                run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
+            elif isinstance(stage, LogitsStage):
+                run_logits(stage, store, runtime, shard=shard)
+        except (torch.distributed.DistError, RuntimeError) as error:
+            if shard.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+                raise _PeerLostError from error
+            raise
+
+    try:
+        error = execute(stage, store, runtime, work)
+    except _PeerLostError as lost:
+        raise RuntimeError("another worker was lost") from lost
+    if shard.world > 1:
+        if error is not None:
+            # The others wait in a collective: the error must end the group.
+            raise RuntimeError(error)
+        # The first worker publishes what the others go on from.
+        torch.distributed.barrier()
