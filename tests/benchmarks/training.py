@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from kd.data.pixels import Pixels
-from kd.data.views import EpochViews
+from kd.data.views import EpochViews, ViewStream
 from kd.logits import StoredLogits, logits_to_bytes, open_logits, store_logits
 from kd.models.build import build, describe, on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher, Teacher
@@ -29,8 +30,13 @@ def _student() -> nn.Module:
     return on_device(build("small_cnn", args={}, classes=10, channels=3), CPU)
 
 
+@lru_cache
+def _views() -> ViewStream:
+    return stream(noise(IMAGES))
+
+
 def _train(objective: Objective) -> None:
-    train(_student(), views=stream(noise(IMAGES)), objective=objective, recipe=RECIPE, seed=0, evaluate=lambda _: {})
+    train(_student(), views=_views(), objective=objective, recipe=RECIPE, seed=0, evaluate=lambda _: {})
 
 
 def _baseline() -> None:
@@ -44,6 +50,7 @@ def _distilled(teacher: Teacher) -> None:
 def pipeline_vs_tensors() -> list[Row]:
     """Images per second of training, with our views over a bare loop on ready-made float batches."""
     split = noise(IMAGES)
+    _views()
     pixels = Pixels.of(META, size=None, device=CPU)
     batches = [
         (pixels(images_BHWC), labels_B)
