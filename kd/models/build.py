@@ -13,9 +13,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd.data.draws import derive_seed
+from kd.models.cifar_resnet import CIFAR_RESNETS
+from kd.models.cifar_wrn import WIDE_RESNETS
 from kd.models.small_cnn import small_cnn
 
-OWN_MODELS: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn}
+OWN_MODELS: dict[str, Callable[..., nn.Module]] = {"small_cnn": small_cnn, **CIFAR_RESNETS, **WIDE_RESNETS}
 
 
 class ModelError(ValueError):
