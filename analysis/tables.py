@@ -237,7 +237,7 @@ def _teachers(grid: Grid) -> list[str]:
 
 
 def _unfinished(grid: Grid) -> list[str]:
-    """What the table does not stand on; nothing where every cell is done."""
+    """What the table does not stand on, and what it mixes; nothing where every cell is done, and all alike."""
     total = grid.cells.height
     done = grid.cells.filter(pl.col("status") == "done").height
     notes = []
@@ -246,5 +246,11 @@ def _unfinished(grid: Grid) -> list[str]:
         notes.append(
             f"**Unfinished**: this table stands on {done} of {total} teachers and cells ({failed} failed, "
             f"{total - done - failed} missing). Launch the grid again to finish it."
+        )
+    precisions = sorted(grid.cells.filter(pl.col("kind") == "cell")["precision"].drop_nulls().unique())
+    if len(precisions) > 1:
+        notes.append(
+            f"**Mixed precision**: its cells ran in {' and '.join(precisions)}; set recipe.precision and launch again "
+            "to compare like with like."
         )
     return notes + [f"**Unreadable**: {_escape(problem)}" for problem in grid.problems]

@@ -26,14 +26,15 @@ from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, Trainable
 from grid.records import Record, Value, make_record, record_to_json
 from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
 from grid.store import CHECKPOINT, CURVE, FAILURE, PROGRESS, RECORD, TRACEBACK, WEIGHTS, Store
-from grid.teacher_logits import INFERENCE_BATCH, LogitsCache, load_teacher
+from grid.supervision import Supervision
+from grid.teacher_logits import INFERENCE_BATCH, LogitsCache
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
 from kd.data.dataset import Dataset, meta_to_json, open_dataset, prepare
 from kd.data.pixels import Pixels
 from kd.data.views import ViewStream
 from kd.evaluate import predict, score
 from kd.models.build import build, on_device
-from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
+from kd.precision import resolve
 from kd.train import WHOLE, Row, Shard, TrainState, train
 
 log = logging.getLogger("kd_grid")
@@ -133,8 +134,10 @@ def run_trainable(
     seed = stage.seed if isinstance(stage, CellStage) else stage.model.seed
     model = on_device(_build(stage, dataset, seed=seed), device)
     pixels = Pixels.of(dataset.meta, size=stage.model.image_size, device=device)
-    supervision = _Supervision(stage, store, dataset, device)
-    resume = _load_checkpoint(stage, store, supervision.teacher_sha256, shard, device)
+    supervision = Supervision(stage, store, dataset, device)
+    # What a checkpoint has to agree with: the id knows neither.
+    how = {"teacher_sha256": supervision.teacher_sha256, "precision": resolve(recipe.precision, device)}
+    resume = _load_checkpoint(stage, store, how, shard, device)
     setup = time.perf_counter() - started
     progress = Progress(stage, store, total=recipe.epochs)
     if shard.rank == 0:
@@ -156,8 +159,7 @@ def run_trainable(
     def on_state(state: TrainState) -> None:
         nonlocal saved_at
         if len(state.curve) < recipe.epochs:
-            learned_from = {"teacher_sha256": supervision.teacher_sha256}
-            store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict() | learned_from))
+            store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict() | how))
         saved_at = time.monotonic()
         progress.report(len(state.curve) + (0 if state.loss_S is None else state.step / len(state.loss_S)))
 
@@ -235,48 +237,8 @@ def _build(stage: Trainable, dataset: Dataset, *, seed: int) -> nn.Module:
     )
 
 
-class _Supervision:
-    """What a stage learns from. plain_logits: its teacher's logits of the plain splits, float [N, C], by split."""
-
-    def __init__(self, stage: Trainable, store: Store, dataset: Dataset, device: torch.device) -> None:
-        smoothing = stage.recipe.label_smoothing
-        self.objective: Objective = HardLabels(label_smoothing=smoothing)
-        self.plain_logits: dict[str, torch.Tensor] = {}
-        self.teacher_sha256: str | None = None
-        if not isinstance(stage, CellStage) or stage.teacher is None:
-            return
-        assert stage.temperature is not None
-        assert stage.alpha is not None
-        teacher: CachedTeacher | OnlineTeacher
-        if stage.logits is not None:
-            cache = LogitsCache(stage.logits, store, dataset, device)
-            self.teacher_sha256 = cache.teacher_sha256
-            teacher = CachedTeacher(cache.epoch, device=device)
-            for name in dataset.evaluated:
-                stored = cache.plain(name)
-                self.plain_logits[name] = stored.at(torch.arange(len(stored)), temperature=1.0)
-        else:
-            self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
-            model = load_teacher(stage.teacher, store, dataset, device)
-            precision = stage.teacher.recipe.precision
-            pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=device)
-            teacher = OnlineTeacher(model, pixels=pixels, precision=precision)
-            for name in dataset.evaluated:
-                self.plain_logits[name] = predict(
-                    model,
-                    dataset.split(name),
-                    pixels,
-                    batch_size=INFERENCE_BATCH,
-                    device=device,
-                    precision=precision,
-                )
-        self.objective = Distillation(
-            teacher, temperature=stage.temperature, alpha=stage.alpha, label_smoothing=smoothing
-        )
-
-
 def _load_checkpoint(
-    stage: Trainable, store: Store, teacher_sha256: str | None, shard: Shard, device: torch.device
+    stage: Trainable, store: Store, how: Mapping[str, str | None], shard: Shard, device: torch.device
 ) -> TrainState | None:
     """Where to go on from; None to start from the beginning. The first worker reads for all: another launch could put
     another checkpoint in its place meanwhile."""
@@ -291,9 +253,10 @@ def _load_checkpoint(
         return None
     try:
         state = state_from_bytes(found[0])
-        if state["teacher_sha256"] == teacher_sha256:
+        other = [name for name, value in how.items() if state[name] != value]
+        if not other:
             return TrainState.from_dict(state)
-        reason = "it learned from another training of the teacher"
+        reason = f"of another {' and '.join(other)}"
     except (CheckpointError, KeyError) as error:
         reason = f"unreadable: {error}"
     log.warning("%s: %s; the stage starts again", store.location(path), reason)

@@ -32,6 +32,7 @@ from kd.logits import (
     store_logits,
 )
 from kd.models.build import build, on_device
+from kd.precision import resolve
 
 log = logging.getLogger("kd_grid")
 
@@ -66,7 +67,7 @@ class LogitsCache:
             teacher=self.teacher_sha256,
             views=canonical_json(stage.spec_payload()["views"]),
             stored_as=stage.stored_as,
-            precision=stage.teacher.recipe.precision,
+            precision=resolve(stage.teacher.recipe.precision, device),
         )
         self._streams: dict[int, ViewStream] = {}
         self._every_view: list[StoredLogits] = []

@@ -43,7 +43,7 @@ class LogitsError(ValueError):
 
 def fingerprint(*, dataset: str, teacher: str, views: str, stored_as: LogitsFormat, precision: Precision) -> str:
     """What logits depend on, hashed: the data set's fingerprint, the sha256 of the teacher's weights, the policy of the
-    views (any text that names it), the format and the precision."""
+    views (any text that names it), the format and the precision in which the teacher ran ("auto" resolved)."""
     parts = (dataset, teacher, views, stored_as.dtype, str(stored_as.top_k), precision)
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 

@@ -77,9 +77,9 @@ class RandomErasing:
 class Mixing:
     """With `probability`, an image is mixed with a partner, and so is its label.
 
-    mixup_alpha, cutmix_alpha: of the Beta(alpha, alpha) that the weight is drawn from; 0 leaves that one out, and where
-    both are given each image draws one of them. partners: "epoch" draws them from the view stream, so that the mixed
-    image can be made again; "batch" takes them from the same batch, in reverse, which depends on the run.
+    mixup_alpha, cutmix_alpha: of the Beta(alpha, alpha) that the weight is drawn from, at most 4; 0 leaves that one
+    out, and where both are given each image draws one of them. partners: "epoch" draws them from the view stream, so
+    that the mixed image can be made again; "batch" takes them from the same batch, reversed, which depends on the run.
 
     Sources: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; S. Yun et al., "CutMix:
     Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
@@ -93,8 +93,8 @@ class Mixing:
     partners: Partners = "epoch"
 
     def __post_init__(self) -> None:
-        _in_range("mixup_alpha", self.mixup_alpha, 0, 100)
-        _in_range("cutmix_alpha", self.cutmix_alpha, 0, 100)
+        _in_range("mixup_alpha", self.mixup_alpha, 0, 4)
+        _in_range("cutmix_alpha", self.cutmix_alpha, 0, 4)
         _in_range("probability", self.probability, 0, 1)
         if not (self.mixup_alpha or self.cutmix_alpha):
             raise ValueError("give mixup_alpha, cutmix_alpha or both")

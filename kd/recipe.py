@@ -23,8 +23,9 @@ LogitsDtype = Literal["float16", "float32"]
 class LogitsFormat:
     """How teacher logits are stored.
 
-    dtype: float16 keeps three digits, which moves a distillation loss by less than one part in a thousand. top_k: keep
-    the largest k logits of each sample and only the mean and variance of the others (None: all); smaller, not exact.
+    dtype: float16 moves a logit by at most one part in two thousand, and a distillation loss by less than one part in
+    a thousand unless the student already agrees with the teacher almost entirely. top_k: keep the k largest logits of
+    each sample and only the mean and variance of the others (None: all); smaller, not exact.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -43,15 +44,17 @@ class LogitsFormat:
 class Recipe:
     """One training run: everything but the model, the data and the objective.
 
-    batch_size is the effective (global) batch, whatever the number of workers. micro_batch_size: at most so many
-    images pass through the model at a time, and gradients add up to the whole batch's (None: all at once). Batch norm
+    batch_size is the effective (global) batch, whatever the number of workers; the last batch of an epoch has what is
+    left over, but a single image joins the batch before. micro_batch_size: so many images pass through the model at a
+    time (split as an epoch is into batches), and gradients add up to the whole batch's (None: all at once). Batch norm
     then sees micro-batches, so it is part of a result's identity.
     learning_rate is the peak; `warmup_epochs` rise to it linearly, then it follows `schedule`: "cosine" falls towards
     0, which the step after the last would reach; "step" multiplies by `step_factor` at each of `step_epochs`.
     momentum and nesterov belong to "sgd" alone. clip_norm bounds the gradient's global L2 norm.
     ema_decay: keep an exponential moving average of the weights, w <- decay * w + (1 - decay) * new, after each step;
     it is what is evaluated and kept (None: no average).
-    precision "auto": bfloat16 autocast on a GPU, float32 on a CPU. compile: train through torch.compile.
+    precision "auto": bfloat16 autocast on a GPU, float32 on a CPU; the id says "auto", the record what it was.
+    compile: train through torch.compile.
     evaluate_every is in epochs; the last epoch is always evaluated.
     """
 

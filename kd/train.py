@@ -128,7 +128,9 @@ def train(
         curve = list(resume.curve)
     trained: Any = wrap(model)
     if recipe.compile:
-        trained = torch.compile(trained)
+        # Whatever this process compiled before, and whichever batch comes first: one graph for each shape.
+        torch.compiler.reset()
+        trained = torch.compile(trained, dynamic=False)
     current = model if averaged is None else averaged.module
     steps = len(_batches(torch.arange(count), recipe.batch_size))
     partial = resume
@@ -199,24 +201,27 @@ def _backward(
     """Add up the gradient of this worker's part of a global batch, a micro-batch at a time. Returns the loss, whose
     mean over workers is that of the whole batch, and the number of hits; both without gradient, on the device."""
     mine_B = batch_B[shard.rank :: shard.world]
-    # A worker without a part of the last batch still takes its step, with a sample of weight 0.
-    parts = _batches(mine_B if len(mine_B) else batch_B[:1], recipe.micro_batch_size or recipe.batch_size)
+    parts = _batches(mine_B, recipe.micro_batch_size or recipe.batch_size)
+    if shard.world > 1 and len(mine_B) < 2:
+        # A worker without a part of the last batch still takes its step, with weight 0. One image is seen twice, for
+        # batch norm cannot normalise one value a channel.
+        parts = ((mine_B if len(mine_B) else batch_B[:1]).repeat(2),)
     total = torch.zeros((), device=batch_B.device)
     hits = torch.zeros((), dtype=torch.int64, device=batch_B.device)
-    for number, index_B in enumerate(parts, start=1):
+    for number, part_B in enumerate(parts, start=1):
         # Workers exchange gradients once, with the last part.
         waits = number < len(parts) and shard.world > 1
         with trained.no_sync() if waits else contextlib.nullcontext():
-            images_BCHW = views.batch(index_B)
+            images_BCHW = views.batch(part_B)
             with autocast(recipe.precision, batch_B.device):
                 logits_BC = trained(images_BCHW)
-            labels = views.labels(index_B)
-            share = (len(index_B) if len(mine_B) else 0) * shard.world / len(batch_B)
-            loss = objective(logits_BC, labels, index_B=index_B) * share
+            labels = views.labels(part_B)
+            real = min(len(part_B), len(mine_B))
+            share = real * shard.world / len(batch_B)
+            loss = objective(logits_BC, labels, index_B=part_B) * share
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-        if len(mine_B):
-            hits += (logits_BC.detach().argmax(dim=1) == labels.main).sum()
+        hits += (logits_BC.detach().argmax(dim=1) == labels.main)[:real].sum()
     return total, hits
 
 
@@ -278,8 +283,9 @@ def _check_finite(loss_S: Tensor, model: nn.Module, *, epoch: int, step: int, re
         step = int(bad_S[0].item())
         value = loss_S[step].item()
     else:
-        # A finite loss may have a gradient that is not.
-        largest = torch.stack([p.detach().abs().amax() for p in model.parameters()]).amax().item()
+        # A finite loss may have a gradient that is not, or come beside a running statistic that is not.
+        floats = [t.detach().abs().amax().float() for t in model.state_dict().values() if t.is_floating_point()]
+        largest = torch.stack(floats).amax().item()
         if math.isfinite(largest):
             return
         what, value = "a weight", largest

@@ -18,7 +18,7 @@ from kd.data.boxes import box_area, box_mask, cutmix_boxes, cutout_boxes, erasin
 from kd.data.color import JITTERS, jitter_draws
 from kd.data.crops import Cropper
 from kd.data.dataset import Split
-from kd.data.draws import Key, derive_seed, integers, permutation, raw, uniform
+from kd.data.draws import Key, integers, permutation, raw, uniform
 from kd.data.pixels import Pixels
 from kd.data.rand_augment import rand_augment, rand_augment_draws
 from kd.policy import Mixing, Views
@@ -191,8 +191,17 @@ def _mixing_draws(count: int, policy: Mixing, *, height: int, width: int, key: K
 
 
 def _beta(count: int, alpha: float, *, key: Key) -> np.ndarray:
-    """Beta(alpha, alpha), float64 [N]; ones for alpha 0."""
-    if not alpha:
-        return np.ones(count)
-    philox = np.random.Philox(key=derive_seed("mix_weight", *key))
-    return np.random.Generator(philox).beta(alpha, alpha, count)
+    """Beta(alpha, alpha), float64 [N]; ones for alpha 0. Each sample has candidates of its own, from raw numbers alone.
+
+    Source: M. D. Jöhnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen", Metrika 8, 1964: u and v to
+    the power 1 / alpha, accepted where their sum is at most 1, give u / (u + v).
+    """
+    weight_N, undecided = np.ones(count), np.full(count, bool(alpha))
+    attempt = 0
+    while undecided.any():
+        u_N, v_N = (uniform(count, key=(f"mix_weight_{name}", attempt, *key)) ** (1 / alpha) for name in "uv")
+        accepted = undecided & (u_N + v_N <= 1) & (u_N + v_N > 0)
+        weight_N[accepted] = u_N[accepted] / (u_N + v_N)[accepted]
+        undecided &= ~accepted
+        attempt += 1
+    return weight_N

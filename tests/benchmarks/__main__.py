@@ -12,7 +12,12 @@ import torch
 from kd.measure import device_name
 from tests.benchmarks.cluster import cell_overhead_s, grid_vs_ideal
 from tests.benchmarks.memory import cell_extra_mb
-from tests.benchmarks.training import cached_vs_baseline, online_vs_baseline, pipeline_vs_tensors
+from tests.benchmarks.training import (
+    cached_vs_baseline,
+    channels_last_vs_default,
+    online_vs_baseline,
+    pipeline_vs_tensors,
+)
 from tests.benchmarks.views import views_vs_dataloader
 
 BENCHMARKS = (
@@ -20,6 +25,7 @@ BENCHMARKS = (
     pipeline_vs_tensors,
     cached_vs_baseline,
     online_vs_baseline,
+    channels_last_vs_default,
     grid_vs_ideal,
     cell_overhead_s,
     cell_extra_mb,

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ FEW_CELLS = 40
 
 
 def grid_vs_ideal() -> list[Row]:
-    """Seconds of `launch.py --grid digits`, from the command to its end, over the seconds its stages took by themselves
-    divided by the number of cells that fit at a time."""
+    """Seconds of `launch.py --grid digits`, from the command to its end, over the seconds its stages took by their own
+    records in that same run, divided by the number of cells that fit at a time."""
     ratios = []
     slots = len(os.sched_getaffinity(0))
     for _ in range(GRID_REPEATS):
@@ -43,37 +42,33 @@ def grid_vs_ideal() -> list[Row]:
 
 
 def cell_overhead_s() -> list[Row]:
-    """Seconds between the ends of successive cells in one slot, less those the same cell takes without Ray: the median,
-    once the worker is warm."""
+    """Seconds between the ends of successive cells in one slot, less those that the later cell took by its own record:
+    the median, once the worker is warm."""
     from grid.cluster.cells import run_cells
     from grid.cluster.session import Capacity, session
-    from grid.stages import Runtime, execute, prepare_dataset, run_trainable
+    from grid.stages import Runtime, prepare_dataset
 
     plan = _few_cells()
-    with tempfile.TemporaryDirectory() as storage, tempfile.TemporaryDirectory() as elsewhere:
+    with tempfile.TemporaryDirectory() as storage:
         run: dict[str, Any] = {"launch": "bench", "code_version": "bench"}
         runtime = Runtime.here(threads=1, device="cpu", **run)
-        store, other = Store(storage), Store(elsewhere)
-        for each in (store, other):
-            prepare_dataset(plan.data, each, runtime)
+        store = Store(storage)
+        prepare_dataset(plan.data, store, runtime)
         ends: list[float] = []
+        ended: list[CellStage] = []
         schedule = Schedule(plan, done={plan.data.id}, costs={}, observer=_Silent())
 
         def finish(cell: CellStage, error: str | None) -> None:
             assert error is None, error
             ends.append(time.perf_counter())
+            ended.append(cell)
             schedule.finish(cell)
 
         with session(None, cpus=1) as nodes:
             capacity = Capacity.of(nodes, plan.spec.resources)
             run_cells(schedule, store, capacity, busy_lanes=lambda: 0, finish=finish, scratch=f"{storage}/ray", run=run)
-        alone = []
-        for cell in plan.cells:
-            started = time.perf_counter()
-            assert execute(cell, other, runtime, partial(run_trainable, cell, other, runtime)) is None
-            alone.append(time.perf_counter() - started)
-    own = statistics.median(alone[1:])
-    between = [after - before - own for before, after in pairwise(ends[1:])]
+        work = [float(str(store.record(cell)["seconds_total"])) for cell in ended]
+    between = [after - before - own for (before, after), own in zip(pairwise(ends), work[1:], strict=True)][1:]
     quarters = statistics.quantiles(between, n=4)
     return [Row("cell_overhead_s", statistics.median(between), "s (low, high: quartiles)", quarters[0], quarters[2])]
 

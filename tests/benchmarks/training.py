@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -109,3 +110,25 @@ def online_vs_baseline() -> list[Row]:
             repeats=5,
         )
     ]
+
+
+def channels_last_vs_default() -> list[Row]:
+    """Images per second of training steps of the small CNN, channels last over torch's own layout."""
+    labels_B = torch.arange(RECIPE.batch_size) % 10
+
+    def steps(model: nn.Module, images_BCHW: torch.Tensor) -> Callable[[], None]:
+        optimizer = make_optimizer(model.train(), RECIPE)
+
+        def some() -> None:
+            for _ in range(10):
+                loss = nn.functional.cross_entropy(model(images_BCHW), labels_B)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+
+        return some
+
+    images_BCHW = torch.randn(RECIPE.batch_size, 3, 32, 32)
+    default = steps(build("small_cnn", args={}, classes=10, channels=3), images_BCHW)
+    last = steps(_student(), images_BCHW.contiguous(memory_format=torch.channels_last))
+    return [ratio("channels_last_vs_default", "x images/s", numerator=default, denominator=last, repeats=9)]

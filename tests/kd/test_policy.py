@@ -34,8 +34,8 @@ from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
         (RandomErasing, {"ratio": (0.0, 3.0)}, "ratio must be between 1e-06 and 100, got 0.0"),
         (RandomErasing, {"ratio": (0.3, math.inf)}, "ratio must be between 0.3 and 100, got inf"),
         (Mixing, {}, "give mixup_alpha, cutmix_alpha or both"),
-        (Mixing, {"mixup_alpha": -0.2}, "mixup_alpha must be between 0 and 100, got -0.2"),
-        (Mixing, {"cutmix_alpha": math.inf}, "cutmix_alpha must be between 0 and 100, got inf"),
+        (Mixing, {"mixup_alpha": -0.2}, "mixup_alpha must be between 0 and 4, got -0.2"),
+        (Mixing, {"cutmix_alpha": math.inf}, "cutmix_alpha must be between 0 and 4, got inf"),
         (Mixing, {"mixup_alpha": 1, "probability": -1}, "probability must be between 0 and 1, got -1"),
         (Mixing, {"mixup_alpha": 1, "partners": "all"}, "partners must be one of epoch, batch, got 'all'"),
     ],
@@ -51,7 +51,7 @@ def test_the_edges_of_what_is_allowed_are_allowed() -> None:
         RandAugment(operations=10, magnitude=magnitude)
     RandomErasing(probability=0, area=(0.1, 0.1), ratio=(1.0, 1.0))
     RandomErasing(probability=1, area=(1e-6, 1.0), ratio=(1e-6, 100.0))
-    Mixing(mixup_alpha=100, cutmix_alpha=100, probability=0)
+    Mixing(mixup_alpha=4, cutmix_alpha=4, probability=0)
     Views(crop_padding=0, cutout=0, stream=0)
 
 

@@ -83,10 +83,11 @@ def test_averaging_workers_gives_the_global_mean(run: Run, world: int) -> None:
 
 
 def test_a_worker_without_a_part_of_the_last_batch_adds_nothing(run: Run) -> None:
-    """300 samples in batches of 299: the second batch has one sample, for the first worker alone."""
-    recipe = plain_sgd(299, learning_rate=1e-12)  # the weights stay
+    """300 samples in batches of 298: the second batch has two samples, none for the third worker."""
+    assert len(torch.arange(298, 300)[2::3]) == 0
+    recipe = plain_sgd(298, learning_rate=1e-12)  # the weights stay
     (expected,) = run(linear(), recipe)
-    rows = [run(linear(), recipe, shard=Shard(rank, 2))[0] for rank in range(2)]
+    rows = [run(linear(), recipe, shard=Shard(rank, 3))[0] for rank in range(3)]
     assert sum(row["train_loss"] for row in rows) == pytest.approx(expected["train_loss"], rel=1e-6)
     assert sum(row["train_top1"] for row in rows) == pytest.approx(expected["train_top1"], rel=1e-9)
 
@@ -96,6 +97,17 @@ def test_a_worker_without_a_part_takes_its_step_with_no_gradient(run: Run) -> No
     first = linear()
     run(first, recipe, shard=Shard(1, 2))
     assert torch.equal(flat(first), flat(linear()))
+
+
+def test_batch_norm_over_one_pixel_takes_a_part_of_one_image(run: Run) -> None:
+    """300 samples in batches of 297: of the second batch the second worker has one image."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.Unflatten(1, (8, 1, 1)), nn.BatchNorm2d(8), nn.Flatten())
+    model.append(nn.Linear(8, 10))
+    model(torch.zeros(2, 1, 8, 8))
+    (row,) = run(model, plain_sgd(297), shard=Shard(1, 2))
+    assert row["train_loss"] is not None
+    assert torch.isfinite(flat(model)).all()
 
 
 def test_workers_but_the_first_neither_evaluate_nor_report(run: Run) -> None:

@@ -1,0 +1,53 @@
+"""What a stage learns from: labels, a teacher's cached logits, or the teacher itself."""
+
+from __future__ import annotations
+
+import torch
+
+from grid.plan import CellStage, Trainable
+from grid.store import Store
+from grid.teacher_logits import INFERENCE_BATCH, LogitsCache, load_teacher
+from kd.data.dataset import Dataset
+from kd.data.pixels import Pixels
+from kd.evaluate import predict
+from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
+
+
+class Supervision:
+    """What a stage learns from. plain_logits: its teacher's logits of the plain splits, float [N, C], by split."""
+
+    def __init__(self, stage: Trainable, store: Store, dataset: Dataset, device: torch.device) -> None:
+        smoothing = stage.recipe.label_smoothing
+        self.objective: Objective = HardLabels(label_smoothing=smoothing)
+        self.plain_logits: dict[str, torch.Tensor] = {}
+        self.teacher_sha256: str | None = None
+        if not isinstance(stage, CellStage) or stage.teacher is None:
+            return
+        assert stage.temperature is not None
+        assert stage.alpha is not None
+        teacher: CachedTeacher | OnlineTeacher
+        if stage.logits is not None:
+            cache = LogitsCache(stage.logits, store, dataset, device)
+            self.teacher_sha256 = cache.teacher_sha256
+            teacher = CachedTeacher(cache.epoch, device=device)
+            for name in dataset.evaluated:
+                stored = cache.plain(name)
+                self.plain_logits[name] = stored.at(torch.arange(len(stored)), temperature=1.0)
+        else:
+            self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
+            model = load_teacher(stage.teacher, store, dataset, device)
+            precision = stage.teacher.recipe.precision
+            pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=device)
+            teacher = OnlineTeacher(model, pixels=pixels, precision=precision)
+            for name in dataset.evaluated:
+                self.plain_logits[name] = predict(
+                    model,
+                    dataset.split(name),
+                    pixels,
+                    batch_size=INFERENCE_BATCH,
+                    device=device,
+                    precision=precision,
+                )
+        self.objective = Distillation(
+            teacher, temperature=stage.temperature, alpha=stage.alpha, label_smoothing=smoothing
+        )
