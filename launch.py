@@ -44,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         dest="overrides",
         help="override a value of the grid, such as recipe.epochs=2 or 'seeds=[0,1]' (may be repeated)",
     )
+    parse.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder with the images of a data set known by name: the standard folders, archives, or parquet files "
+        "(default: download them)",
+    )
     parse.add_argument("--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)")
     parse.add_argument(
         "--address", metavar="ADDRESS", help="a running Ray: auto or ray://HOST:PORT (default: start one here)"
@@ -98,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from grid.run import Options, done_stages, grid_folder, run_grid
     from grid.store import Store
 
-    plan = make_plan(load_grid(args.grid, args.overrides))
+    plan = make_plan(load_grid(args.grid, args.overrides, data=args.data))
     store = Store(args.storage)
     if args.dry_run:
         from grid.preview import inspect_models, print_plan

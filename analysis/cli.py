@@ -16,17 +16,23 @@ DONE, BAD_INPUT = 0, 2
 def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(prog="kd-analysis", description="Tables of a distillation grid, from its records.")
     commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    table = commands.add_parser("table", help="the gain and compression table, as markdown")
-    table.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
-    table.add_argument("--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)")
-    table.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    for name, what in (
+        ("table", "the gain and compression table, as markdown"),
+        ("compare", "our results beside the published ones that the grid's file states, as markdown"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
+        command.add_argument(
+            "--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)"
+        )
+        command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
     return parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        text = table(args.storage, args.grid)
+        text = {"table": table, "compare": compare}[args.command](args.storage, args.grid)
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -53,3 +59,11 @@ def table(storage: str, grid: str | None = None) -> str:
     from analysis.tables import markdown_table
 
     return markdown_table(load_grid(storage, grid))
+
+
+def compare(storage: str, grid: str | None = None) -> str:
+    """A grid's results beside the published ones, as markdown."""
+    from analysis.compare import markdown_comparison
+    from analysis.load import load_grid
+
+    return markdown_comparison(load_grid(storage, grid))

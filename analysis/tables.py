@@ -12,6 +12,7 @@ from analysis.stats import effect, paired_gains, summarize
 
 AXES = ("method", "temperature", "alpha")
 POINT = "test_top1_last"
+BEST_TEST = "best_test_top1"
 
 NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"
 
@@ -40,12 +41,16 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def gains(grid: Grid) -> pl.DataFrame:
-    """One row a teacher, student, method, temperature and alpha, in the grid's order. Accuracies in percent."""
+def gains(grid: Grid, *, point: str = POINT) -> pl.DataFrame:
+    """One row a teacher, student, method, temperature and alpha, in the grid's order. Accuracies in percent.
+
+    point: the record's column that is compared; BEST_TEST is selected on the test split, as published tables do.
+    """
     cells = grid.cells.filter(pl.col("kind") == "cell")
-    done = cells.filter(pl.col("status") == "done", pl.col(POINT).is_not_null())
+    done = cells.filter(pl.col("status") == "done", pl.col(point).is_not_null())
     baselines = {
-        str(key[0]): _by_seed(group) for key, group in done.filter(pl.col("mode") == "baseline").group_by("student")
+        str(key[0]): _by_seed(group, point)
+        for key, group in done.filter(pl.col("mode") == "baseline").group_by("student")
     }
     teachers = {row["teacher"]: row for row in grid.cells.filter(pl.col("kind") == "teacher").iter_rows(named=True)}
     students = dict(
@@ -58,7 +63,7 @@ def gains(grid: Grid) -> pl.DataFrame:
     rows = []
     for row in sorted(planned.iter_rows(named=True), key=lambda row: order[row["teacher"]]):
         same = pl.all_horizontal(pl.col(key).eq_missing(pl.lit(row[key], dtype=cells.schema[key])) for key in keys)
-        distilled = _by_seed(done.filter(same))
+        distilled = _by_seed(done.filter(same), point)
         baseline = baselines.get(row["student"], {})
         teacher = teachers[row["teacher"]]
         paired = paired_gains(distilled, baseline)
@@ -69,7 +74,7 @@ def gains(grid: Grid) -> pl.DataFrame:
                 "experiment": titles[row["teacher"], row["student"]],
                 "teacher": row["teacher"],
                 "teacher_parameters": parameters[0],
-                "teacher_top1": None if teacher[POINT] is None else 100 * teacher[POINT],
+                "teacher_top1": None if teacher[point] is None else 100 * teacher[point],
                 "student": row["student"],
                 "student_parameters": parameters[1],
                 **{axis: row[axis] for axis in AXES},
@@ -91,7 +96,7 @@ def baselines(grid: Grid) -> pl.DataFrame:
     done = grid.cells.filter(pl.col("mode") == "baseline")
     rows = []
     for key, group in done.group_by("student", maintain_order=True):
-        values = _by_seed(group.filter(pl.col("status") == "done", pl.col(POINT).is_not_null()))
+        values = _by_seed(group.filter(pl.col("status") == "done", pl.col(POINT).is_not_null()), POINT)
         parameters = group["parameters"].drop_nulls()
         rows.append(
             {
@@ -104,9 +109,9 @@ def baselines(grid: Grid) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={name: GAINS_SCHEMA[name] for name in columns})
 
 
-def _by_seed(cells: pl.DataFrame) -> dict[int, float]:
+def _by_seed(cells: pl.DataFrame, point: str) -> dict[int, float]:
     """Percent by seed, without the last bits of 100 * 0.913, which would make equal accuracies differ."""
-    return {int(seed): round(100 * float(value), 9) for seed, value in cells.select("seed", POINT).iter_rows()}
+    return {int(seed): round(100 * float(value), 9) for seed, value in cells.select("seed", point).iter_rows()}
 
 
 def _columns(prefix: str, values: dict[int, float]) -> dict[str, float | int | None]:
@@ -140,22 +145,22 @@ def markdown_table(grid: Grid) -> str:
     header += ["Baseline", "Distilled", "Gain", "Compression"]
     lines = []
     for row in frame.iter_rows(named=True):
-        cells = [_escape(row["experiment"]), _model(row, "teacher"), _model(row, "student")]
+        cells = [escape(row["experiment"]), _model(row, "teacher"), _model(row, "student")]
         cells += [f"{row[axis]:g}" if isinstance(row[axis], float) else str(row[axis]) for axis in varying]
-        cells += [_accuracy(row, "baseline"), _accuracy(row, "distilled"), _gain(row)]
+        cells += [shown_accuracy(row, "baseline"), shown_accuracy(row, "distilled"), shown_gain(row)]
         cells.append("—" if row["compression"] is None else f"{row['compression']:.1f}x")
         lines.append(cells)
     numeric = ["Baseline", "Distilled", "Gain", "Compression", *(axis.capitalize() for axis in varying)]
     table = align(header, lines, right=[name in numeric for name in header])
-    return "\n\n".join([f"### {_escape(grid.name)}", table, *_notes(grid, frame)]) + "\n"
+    return "\n\n".join([f"### {escape(grid.name)}", table, *_notes(grid, frame)]) + "\n"
 
 
 def _baseline_markdown(grid: Grid) -> str:
     frame = baselines(grid)
-    lines = [[_model(row, "student"), _accuracy(row, "baseline")] for row in frame.iter_rows(named=True)]
+    lines = [[_model(row, "student"), shown_accuracy(row, "baseline")] for row in frame.iter_rows(named=True)]
     table = align(["Student (params)", "Baseline"], lines, right=[False, True])
-    notes = [_protocol(grid), *_unfinished(grid)]
-    return "\n\n".join([f"### {_escape(grid.name)}", table, *notes]) + "\n"
+    notes = [_protocol(grid), *unfinished(grid)]
+    return "\n\n".join([f"### {escape(grid.name)}", table, *notes]) + "\n"
 
 
 def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
@@ -169,7 +174,7 @@ def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Seque
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that markdown shows as it is, on one line."""
     return re.sub(r"([\\`*_\[\]<>|&#~])", r"\\\1", " ".join(text.split()))
 
@@ -185,10 +190,10 @@ def human(count: float) -> str:
 def _model(row: dict[str, object], role: str) -> str:
     parameters = row[f"{role}_parameters"]
     size = f" ({human(parameters)})" if isinstance(parameters, int) else ""
-    return f"{_escape(str(row[role]))}{size}"
+    return f"{escape(str(row[role]))}{size}"
 
 
-def _accuracy(row: dict[str, object], prefix: str) -> str:
+def shown_accuracy(row: dict[str, object], prefix: str) -> str:
     mean, std, n = row[f"{prefix}_mean"], row[f"{prefix}_std"], row[f"{prefix}_n"]
     if mean is None:
         return "—"
@@ -196,7 +201,7 @@ def _accuracy(row: dict[str, object], prefix: str) -> str:
     return f"{mean:.2f}{spread} (n={n})"
 
 
-def _gain(row: dict[str, object]) -> str:
+def shown_gain(row: dict[str, object]) -> str:
     mean, low, high = row["gain_mean"], row["gain_low"], row["gain_high"]
     if not isinstance(mean, float):
         return "—"
@@ -222,21 +227,21 @@ def _notes(grid: Grid, frame: pl.DataFrame) -> list[str]:
     if frame.filter(pl.col("gain_mean").round(9) < 0, pl.col("effect") != "negative transfer").height:
         legend.append(f"{NEGATIVE} below the baseline, but the interval includes 0 or there is none")
     legend_line = [". ".join(["; ".join(legend)]) + "."] if legend else []
-    return [note, *legend_line, *_teachers(grid), *_unfinished(grid)]
+    return [note, *legend_line, *_teachers(grid), *unfinished(grid)]
 
 
 def _protocol(grid: Grid) -> str:
-    dataset = _escape(str(grid.spec["dataset"]["name"]))
+    dataset = escape(str(grid.spec["dataset"]["name"]))
     return f"Top-1 on the test split of {dataset} in percent, last epoch, mean ± standard deviation over seeds."
 
 
 def _teachers(grid: Grid) -> list[str]:
     done = grid.cells.filter(pl.col("kind") == "teacher", pl.col("status") == "done", pl.col(POINT).is_not_null())
-    shown = [f"{_escape(name)} {100 * top1:.2f}" for name, top1 in done.select("teacher", POINT).iter_rows()]
+    shown = [f"{escape(name)} {100 * top1:.2f}" for name, top1 in done.select("teacher", POINT).iter_rows()]
     return [f"Teachers: {', '.join(shown)}."] if shown else []
 
 
-def _unfinished(grid: Grid) -> list[str]:
+def unfinished(grid: Grid) -> list[str]:
     """What the table does not stand on, and what it mixes; nothing where every cell is done, and all alike."""
     total = grid.cells.height
     done = grid.cells.filter(pl.col("status") == "done").height
@@ -253,4 +258,4 @@ def _unfinished(grid: Grid) -> list[str]:
             f"**Mixed precision**: its cells ran in {' and '.join(precisions)}; set recipe.precision and launch again "
             "to compare like with like."
         )
-    return notes + [f"**Unreadable**: {_escape(problem)}" for problem in grid.problems]
+    return notes + [f"**Unreadable**: {escape(problem)}" for problem in grid.problems]

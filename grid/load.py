@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from grid.datasets import located
 from grid.errors import UserError
 from grid.spec import GridSpec, describe
 
@@ -75,8 +76,9 @@ def find_grid(grid: str) -> Path:
     raise UserError(f"unknown grid {grid!r}: {hint}known: {', '.join(names)}; or give the path of a .yaml file")
 
 
-def load_grid(grid: str, overrides: Sequence[str] = ()) -> GridSpec:
-    """The named grid or file, with `key.path=value` overrides applied before anything is checked."""
+def load_grid(grid: str, overrides: Sequence[str] = (), *, data: str | None = None) -> GridSpec:
+    """The named grid or file, with `key.path=value` overrides applied before anything is checked, and its images found
+    (`--data`: in that folder)."""
     path = find_grid(grid)
     try:
         text = path.read_text(encoding="utf-8")
@@ -88,7 +90,13 @@ def load_grid(grid: str, overrides: Sequence[str] = ()) -> GridSpec:
     for override in overrides:
         _apply(raw, override)
     raw.setdefault("name", path.stem)
-    return spec_from_dict(raw, what=f"grid {path.stem}")
+    what = f"grid {path.stem}"
+    spec = spec_from_dict(raw, what=what)
+    dataset = located(spec.dataset, data)
+    if dataset == spec.dataset:
+        return spec
+    # Checked anew, against the facts.
+    return spec_from_dict({**raw, "dataset": json.loads(dataset.model_dump_json())}, what=what)
 
 
 def spec_from_dict(raw: dict[Any, Any], *, what: str) -> GridSpec:

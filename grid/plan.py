@@ -57,12 +57,8 @@ class DatasetStage(_Stage):
     dataset: DatasetSpec
 
     def spec_payload(self) -> dict[str, Any]:
-        spec, info = self.dataset, self.dataset.info
-        test = spec.test_size if info.test_images is None else info.test_images
-        drawn_test = spec.test_size or 0
-        train = info.pool_images - spec.val_size - drawn_test if spec.train_size is None else spec.train_size
-        splits = {"train": train, "val": spec.val_size, "test": test}
-        return {"name": spec.name, "sha256": info.sha256, "splits": splits, "split_seed": spec.split_seed}
+        spec = self.dataset
+        return {"source": spec.info.source, "splits": spec.splits, "split_seed": spec.split_seed}
 
 
 class TeacherStage(_Stage):

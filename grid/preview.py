@@ -42,7 +42,7 @@ def _describe(model: ModelSpec, dataset: DatasetSpec) -> ModelFacts:
 def stage_costs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, float]:
     """Multiply-adds of each stage that computes on a model, by stage id: training, or logits of every view."""
     macs = {canonical_json(dict(key)): f.macs for key, f in _by_model(plan, facts)}
-    images = plan.data.spec_payload()["splits"]["train"]
+    images = plan.data.dataset.splits["train"]
     costs: dict[str, float] = {}
     for stage in plan.stages:
         if isinstance(stage, TeacherStage | CellStage):
@@ -54,6 +54,15 @@ def stage_costs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, float]:
         elif isinstance(stage, LogitsStage):
             costs[stage.id] = float(macs[canonical_json(_key(stage.teacher.model))] * images * len(stage.units))
     return costs
+
+
+def saved_by_cache(plan: Plan, facts: dict[str, ModelFacts], costs: dict[str, float]) -> float:
+    """Multiply-adds of teachers in every distilled cell, less those of computing their logits once."""
+    macs = {canonical_json(dict(key)): f.macs for key, f in _by_model(plan, facts)}
+    images = plan.data.dataset.splits["train"]
+    cached = [cell for cell in plan.cells if cell.logits is not None and cell.teacher is not None]
+    online = sum(macs[canonical_json(_key(c.teacher.model))] * images * c.recipe.epochs for c in cached if c.teacher)
+    return online - sum(costs[stage.id] for stage in plan.logits)
 
 
 def _by_model(plan: Plan, facts: dict[str, ModelFacts]) -> list[tuple[dict[str, object], ModelFacts]]:
@@ -68,7 +77,7 @@ def _key(model: ModelSpec) -> dict[str, object]:
 
 def human(count: float) -> str:
     """25_474 -> '25.5K', 85_875_556 -> '85.9M'."""
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+    for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
         if count >= limit:
             return f"{count / limit:.1f}{unit}"
     return f"{count:g}"
@@ -79,7 +88,7 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     finished = done | unneeded_logits(plan, done)
     spec = plan.spec
     console.print(f"Grid {spec.name}: {spec.description}".rstrip(": "), markup=False)
-    splits = plan.data.spec_payload()["splits"]
+    splits = spec.dataset.splits
     shown = ", ".join(f"{name} {size}" for name, size in splits.items())
     console.print(f"Data set {spec.dataset.name} ({shown}), seeds {list(spec.seeds)}\n", markup=False)
 
@@ -112,9 +121,12 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     left = Counter(_kind(stage) for stage in plan.stages if stage.id not in finished)
     costs = stage_costs(plan, facts)
     work = 2 * sum(cost for stage, cost in costs.items() if stage not in finished)
+    saved = 2 * saved_by_cache(plan, facts, costs)
     summary = ", ".join(f"{count} {kind} ({left[kind]} to run)" for kind, count in counts.items())
     console.print(f"{len(plan.stages)} stages: {summary}", markup=False)
     console.print(f"Work to do: {human(work)}FLOPs" if work else "Nothing to do: everything is done already")
+    if saved > 0:
+        console.print(f"Cached teacher logits save {human(saved)}FLOPs of the whole grid against the teacher online")
 
 
 def _table(*columns: str) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -47,34 +48,91 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class ParquetSpec(Strict):
+    """Parquet files by split, each a path or a pattern. image, label: columns (default: the hub's usual names)."""
+
+    train: str
+    val: str | None = None
+    test: str | None = None
+    image: str | None = None
+    label: str | None = None
+
+
 class DatasetSpec(Strict):
-    """Which images, and how they are split. None: all that the other splits leave (train), the official test set or
-    none where there is no official one (test)."""
+    """Which images, and how they are split.
+
+    A data set known by name, or under a name of yours: parquet files, or a folder with train/<class>/ and perhaps val/
+    and test/. Those are resized to squares of image_size (None: they all have the same size) and have `channels`.
+    train_size None: all that the other splits leave. val_size, test_size: of splits that are drawn, where there is no
+    official one. data: the folder that holds the files of a data set known by name. facts: filled in when it is found.
+    """
 
     name: str
+    parquet: ParquetSpec | None = None
+    folder: str | None = None
+    image_size: int | None = Field(default=None, ge=1)
+    channels: Literal[1, 3] = 3
     train_size: int | None = Field(default=None, ge=1)
     val_size: int = Field(default=0, ge=0)
     test_size: int | None = Field(default=None, ge=1)
     split_seed: int = Field(default=0, ge=0)
+    data: str | None = None
+    facts: DatasetInfo | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an `info` yet."""
+        return self.facts is not None or (self.parquet is None and self.folder is None)
 
     @property
     def info(self) -> DatasetInfo:
-        return CATALOG[self.name]
+        """Known once the images are found (`grid.datasets.located`)."""
+        return self.facts or CATALOG[self.name]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Images in each split."""
+        info = self.info
+        drawn_val = self.val_size if info.val_images is None else 0
+        drawn_test = (self.test_size or 0) if info.test_images is None else 0
+        rest = info.pool_images - drawn_val - drawn_test
+        return {
+            "train": rest if self.train_size is None else self.train_size,
+            "val": drawn_val if info.val_images is None else info.val_images,
+            "test": drawn_test if info.test_images is None else info.test_images,
+        }
 
     @model_validator(mode="after")
     def _known_and_large_enough(self) -> Self:
-        if self.name not in CATALOG:
-            raise ValueError(f"unknown data set {self.name!r}; known: {', '.join(sorted(CATALOG))}")
-        if self.info.test_images is None and self.test_size is None:
+        own = self.parquet is not None or self.folder is not None
+        if self.parquet is not None and self.folder is not None:
+            raise ValueError("give parquet or folder, not both")
+        if not own and self.name not in CATALOG:
+            raise ValueError(
+                f"unknown data set {self.name!r}; known: {', '.join(sorted(CATALOG))}; or give parquet or folder"
+            )
+        if not own and self.image_size is not None:
+            raise ValueError(f"image_size belongs to parquet and folder: {self.name}'s own size is known")
+        if not self.is_known:
+            return self
+        info = self.info
+        for split, official in (("val", info.val_images), ("test", info.test_images)):
+            size = self.val_size if split == "val" else self.test_size
+            if official is not None and size:
+                raise ValueError(f"{self.name} has an official {split} set of {official}: leave {split}_size out")
+        if info.test_images is None and self.test_size is None:
             raise ValueError(f"{self.name} has no official test set: give test_size")
-        if self.info.test_images is not None and self.test_size is not None:
-            raise ValueError(f"{self.name} has an official test set of {self.info.test_images}: leave test_size out")
-        for name, size in (("train", self.train_size), ("val", self.val_size), ("test", self.test_size)):
-            if size and size < self.info.classes:
-                raise ValueError(f"{name}_size {size} leaves out some of the {self.info.classes} classes")
-        wanted = (self.train_size or 1) + self.val_size + (self.test_size or 0)
-        if wanted > self.info.pool_images:
-            raise ValueError(f"the splits ask for {wanted} images, {self.name} has {self.info.pool_images}")
+        splits = self.splits
+        for split, size in splits.items():
+            if size and size < info.classes:
+                raise ValueError(f"{split}_size {size} leaves out some of the {info.classes} classes")
+        drawn = sum(
+            max(size, 1) if split == "train" else size
+            for split, size in splits.items()
+            if split == "train" or (info.val_images if split == "val" else info.test_images) is None
+        )
+        if drawn > info.pool_images:
+            raise ValueError(f"the splits ask for {drawn} images, {self.name} has {info.pool_images}")
         return self
 
 
@@ -151,6 +209,25 @@ class Resources(Strict):
         return gpus
 
 
+class PublishedPair(Strict):
+    """A study's figures for one teacher and student, in percent; gain is distilled minus baseline as printed there."""
+
+    teacher: str
+    student: str
+    baseline: float
+    distilled: float
+
+
+class Published(Strict):
+    """What a study reports, to be shown beside our results. protocol: how its accuracy was selected, in words.
+    teachers: their accuracy in percent, by label."""
+
+    study: str
+    protocol: str
+    teachers: dict[str, float] = Field(default_factory=dict)
+    pairs: tuple[PublishedPair, ...] = ()
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Temperature = Annotated[float, Field(gt=0)]
 Alpha = Annotated[float, Field(ge=0, le=1)]
@@ -179,6 +256,7 @@ class GridSpec(Strict):
     view_streams: int = Field(default=1, ge=1)
     recipe: Recipe = Field(default_factory=Recipe)
     resources: Resources = Field(default_factory=Resources)
+    published: Published | None = None
 
     @field_validator("name")
     @classmethod
@@ -206,7 +284,8 @@ class GridSpec(Strict):
                     recipe = self.recipe_of(model)
                 except ValidationError as error:
                     raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
-                views, side = recipe.views, min(self.dataset.info.height, self.dataset.info.width)
+                views, dataset = recipe.views, self.dataset
+                side = min(dataset.info.height, dataset.info.width) if dataset.is_known else math.inf
                 if views.padding == "reflect" and views.crop_padding >= side:
                     raise ValueError(
                         f"{axis}.{i}: views.crop_padding {views.crop_padding} with padding 'reflect' needs images "
@@ -218,6 +297,11 @@ class GridSpec(Strict):
                         f"{axis}.{i}: {reason}, so teacher logits cannot be cached for it; use partners 'epoch', or "
                         "targets: online"
                     )
+        if self.published is not None:
+            known = {model.shown for model in (*self.teachers, *self.students)}
+            named = {*self.published.teachers}.union(*({p.teacher, p.student} for p in self.published.pairs))
+            if named - known:
+                raise ValueError(f"published names {min(named - known)!r}, which is no teacher or student of the grid")
         if self.view_streams > 1 and any(self.recipe_of(student).views.stream for student in self.students):
             raise ValueError("view_streams numbers the streams itself: leave recipe.views.stream out")
         return self

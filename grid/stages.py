@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from grid.datasets import source_of
 from grid.errors import one_line
 from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, Trainable
 from grid.records import Record, Value, make_record, record_to_json
@@ -105,7 +106,8 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime) -> None
     started = time.perf_counter()
     spec = stage.dataset
     meta, arrays = prepare(
-        spec.name,
+        source_of(spec),
+        spec.info,
         train_size=spec.train_size,
         val_size=spec.val_size,
         test_size=spec.test_size,

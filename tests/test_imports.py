@@ -14,7 +14,7 @@ STANDARD = set(sys.stdlib_module_names)
 
 # What each part may import beside the standard library and itself.
 ALLOWED = {
-    "kd": {"numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "pyarrow"},
+    "kd": {"numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "PIL", "pyarrow"},
     "analysis": {"fsspec", "polars", "scipy", "wandb"},
     "grid": {"kd", "fsspec", "numpy", "polars", "pydantic", "rich", "torch", "yaml"},
     "grid/cluster": {"grid", "kd", "ray", "torch"},

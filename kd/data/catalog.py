@@ -1,18 +1,18 @@
-"""The data sets known by name, as facts: enough to plan a grid without reading a pixel."""
+"""What is known of data sets before a pixel is read, as facts: enough to plan a grid."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is read.
+    """pool_images: labelled images there are to train on and to draw splits from. val_images, test_images: of official
+    splits, None where there is none and the split is drawn from the pool. source: names the images' bytes (a hash, or a
+    publisher's release), so that an id always means the same images."""
 
-    pool_images: labelled images there are to split. test_images: images of the official test set, or None where there
-    is none and the test split is drawn from the pool. sha256: of the uint8 NCHW pixels then the int64 labels, in
-    loading order; data that hash otherwise are refused, so that an id always means the same images.
-    """
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     name: str
     classes: int
@@ -20,8 +20,9 @@ class DatasetInfo:
     height: int
     width: int
     pool_images: int
+    val_images: int | None
     test_images: int | None
-    sha256: str
+    source: str
 
 
 CATALOG: dict[str, DatasetInfo] = {
@@ -34,8 +35,24 @@ CATALOG: dict[str, DatasetInfo] = {
             height=8,
             width=8,
             pool_images=1797,
+            val_images=None,
             test_images=None,
-            sha256="0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382",
+            # sha256 of the uint8 NCHW pixels, then the int64 labels, in loading order.
+            source="0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382",
+        ),
+        *(
+            DatasetInfo(
+                name=f"cifar{classes}",
+                classes=classes,
+                channels=3,
+                height=32,
+                width=32,
+                pool_images=50_000,
+                val_images=None,
+                test_images=10_000,
+                source=f"cifar-{classes}-python",
+            )
+            for classes in (10, 100)
         ),
     )
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,16 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd.data.catalog import CATALOG
-from kd.data.digits import load_digits
+from kd.data.catalog import DatasetInfo
+from kd.data.sources import DatasetError, Images, Source
 from kd.data.splits import stratified_draw
 
 SPLITS = ("train", "val", "test")
-LOADERS: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"digits": load_digits}
-
-
-class DatasetError(ValueError):
-    """The data are not what the grid asked for; the message names what differs."""
 
 
 @dataclass(frozen=True)
@@ -70,41 +64,40 @@ class Dataset:
 
 
 def prepare(
-    name: str, *, train_size: int | None, val_size: int, test_size: int | None, split_seed: int
+    source: Source, info: DatasetInfo, *, train_size: int | None, val_size: int, test_size: int | None, split_seed: int
 ) -> tuple[DatasetMeta, dict[str, np.ndarray]]:
-    """Read a known data set and draw its splits. Returns its facts and its arrays by file stem ("train_images", ...).
+    """Read a source and draw its splits. Returns its facts and its arrays by file stem ("train_images", ...).
 
-    train_size None takes all that val and test leave. test_size belongs to data sets without an official test set.
-    Raises DatasetError where the pixels are not those the catalog knows, or the splits cannot be drawn.
+    info: what the source was planned to be. Official val and test splits are taken whole; others are drawn from the
+    training images. train_size None takes all that they leave.
+    Raises DatasetError where the images are not those of `info`, or the splits cannot be drawn.
     """
-    info = CATALOG[name]
-    images_NCHW, labels_N = LOADERS[name]()
-    sha256 = hashlib.sha256(images_NCHW.tobytes() + labels_N.tobytes()).hexdigest()
-    if sha256 != info.sha256:
-        raise DatasetError(
-            f"data set {name}: the images read hash to {sha256[:16]}, known is {info.sha256[:16]}; another release of "
-            "its source changed them, and results would not compare. Install the versions of constraints.txt"
-        )
-    sizes = {"test": test_size or 0, "val": val_size}
-    rest = len(labels_N) - sum(sizes.values())
+    read = source.read()
+    pool = read["train"]
+    _check(read, info)
+    wanted = {"test": 0 if "test" in read else test_size or 0, "val": 0 if "val" in read else val_size}
+    rest = len(pool) - sum(wanted.values())
     if rest < 1:
-        raise DatasetError(f"data set {name}: val and test take all of its {len(labels_N)} images: make them smaller")
-    sizes["train"] = rest if train_size is None else train_size
+        raise DatasetError(f"data set {info.name}: val and test take all of its {len(pool)} images: make them smaller")
+    sizes = {**wanted, "train": rest if train_size is None else train_size}
     try:
-        drawn = stratified_draw(labels_N, sizes=sizes, seed=split_seed)
+        drawn = stratified_draw(pool.labels_N, sizes=sizes, seed=split_seed)
     except ValueError as error:
-        raise DatasetError(f"data set {name}: {error}") from None
+        raise DatasetError(f"data set {info.name}: {error}") from None
     arrays: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        arrays[f"{split}_images"] = np.ascontiguousarray(images_NCHW[drawn[split]].transpose(0, 2, 3, 1))
-        arrays[f"{split}_labels"] = labels_N[drawn[split]]
+        images = read.get(split) if split != "train" else None
+        if images is None:
+            images = Images(pool.images_NHWC[drawn[split]], pool.labels_N[drawn[split]])
+        arrays[f"{split}_images"] = np.ascontiguousarray(images.images_NHWC)
+        arrays[f"{split}_labels"] = images.labels_N
     mean, std = _channel_statistics(arrays["train_images"])
     digest = hashlib.sha256()
     for stem in sorted(arrays):
         digest.update(f"{stem} {arrays[stem].shape}".encode())
         digest.update(arrays[stem].data)
     meta = DatasetMeta(
-        name=name,
+        name=info.name,
         classes=info.classes,
         channels=info.channels,
         mean=tuple(float(round(m, 6)) for m in mean),
@@ -112,6 +105,24 @@ def prepare(
         fingerprint=digest.hexdigest(),
     )
     return meta, arrays
+
+
+def _check(read: dict[str, Images], info: DatasetInfo) -> None:
+    official = {"train": info.pool_images, "val": info.val_images, "test": info.test_images}
+    planned = {split: count for split, count in official.items() if count is not None}
+    found = {split: len(images) for split, images in read.items()}
+    if found != planned:
+        raise DatasetError(f"data set {info.name}: has {found} images, {planned} were planned: plan the grid again")
+    for split, images in read.items():
+        present = np.unique(images.labels_N)
+        outside = present[(present < 0) | (present >= info.classes)]
+        if len(outside):
+            raise DatasetError(
+                f"data set {info.name}: {split} has label {outside[0]}, outside of 0 to {info.classes - 1}"
+            )
+        missing = np.setdiff1d(np.arange(info.classes), present)
+        if len(missing):
+            raise DatasetError(f"data set {info.name}: {split} has no image of class {missing[0]}")
 
 
 def _channel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from fractions import Fraction
@@ -9,18 +8,41 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kd.data.digits
 from kd.data import dataset
 from kd.data.catalog import CATALOG, DatasetInfo
-from kd.data.dataset import DatasetError, DatasetMeta, meta_to_json, open_dataset, prepare
-from kd.data.digits import load_digits
+from kd.data.dataset import DatasetMeta, meta_to_json, open_dataset, prepare
+from kd.data.digits import Digits
+from kd.data.sources import DatasetError, Images
 from kd.data.splits import stratified_draw
 
 SIZES = {"train": 300, "val": 100, "test": 150}
 
 
+def digits(
+    *, train_size: int | None, val_size: int, test_size: int | None, split_seed: int
+) -> tuple[DatasetMeta, dict[str, np.ndarray]]:
+    sizes = {"train_size": train_size, "test_size": test_size}
+    return prepare(Digits(), CATALOG["digits"], **sizes, val_size=val_size, split_seed=split_seed)
+
+
+class Given:
+    """Images made by a test."""
+
+    def __init__(self, info: DatasetInfo, **splits: Images) -> None:
+        self.info, self.splits = info, splits
+
+    def read(self) -> dict[str, Images]:
+        return self.splits
+
+
+def load_digits() -> Images:
+    return Digits().read()["train"]
+
+
 @pytest.fixture(scope="module")
 def prepared() -> tuple[DatasetMeta, dict[str, np.ndarray]]:
-    return prepare("digits", train_size=300, val_size=100, test_size=150, split_seed=0)
+    return digits(train_size=300, val_size=100, test_size=150, split_seed=0)
 
 
 def publish(folder: Path, meta: DatasetMeta, arrays: dict[str, np.ndarray]) -> None:
@@ -36,28 +58,25 @@ def folder(tmp_path: Path, prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) 
 
 
 def test_digits_are_what_the_catalog_says() -> None:
-    images_NCHW, labels_N = load_digits()
-    info = CATALOG["digits"]
-    assert images_NCHW.shape == (info.pool_images, info.channels, info.height, info.width)
-    assert images_NCHW.dtype == np.uint8
-    assert labels_N.dtype == np.int64
-    assert np.unique(labels_N).tolist() == list(range(info.classes))
+    images, info = load_digits(), CATALOG["digits"]
+    assert images.images_NHWC.shape == (info.pool_images, info.height, info.width, info.channels)
+    assert images.images_NHWC.dtype == np.uint8
+    assert images.labels_N.dtype == np.int64
+    assert np.unique(images.labels_N).tolist() == list(range(info.classes))
     # 17 grey levels, spread over the whole range.
-    assert np.unique(images_NCHW).tolist() == [round(level * 255 / 16) for level in range(17)]
+    assert np.unique(images.images_NHWC).tolist() == [round(level * 255 / 16) for level in range(17)]
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
     from sklearn import datasets
 
-    images_NCHW, labels_N = load_digits()
-    theirs = datasets.load_digits()
-    assert (images_NCHW[:, 0] == np.rint(theirs.images * 255 / 16)).all()
-    assert (labels_N == theirs.target).all()
+    images, theirs = load_digits(), datasets.load_digits()
+    assert (images.images_NHWC[..., 0] == np.rint(theirs.images * 255 / 16)).all()
+    assert (images.labels_N == theirs.target).all()
 
 
-def test_the_catalog_is_keyed_by_name_and_can_be_loaded() -> None:
+def test_the_catalog_is_keyed_by_name() -> None:
     assert all(info.name == name for name, info in CATALOG.items())
-    assert set(CATALOG) == set(dataset.LOADERS)
 
 
 def test_prepared_sizes_types_and_shapes(prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
@@ -74,27 +93,75 @@ def test_prepared_sizes_types_and_shapes(prepared: tuple[DatasetMeta, dict[str, 
     assert len(meta.fingerprint) == 64
 
 
-def test_channels_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    images_NCHW, labels_N = rng.integers(0, 256, (40, 3, 6, 9), dtype=np.uint8), np.tile(np.arange(4), 10)
-    sha256 = hashlib.sha256(images_NCHW.tobytes() + labels_N.tobytes()).hexdigest()
-    facts = DatasetInfo("noise", 4, 3, height=6, width=9, pool_images=40, test_images=None, sha256=sha256)
-    monkeypatch.setitem(CATALOG, "noise", facts)
-    monkeypatch.setitem(dataset.LOADERS, "noise", lambda: (images_NCHW, labels_N))
-    meta, arrays = prepare("noise", train_size=24, val_size=8, test_size=8, split_seed=0)
-    drawn = stratified_draw(labels_N, sizes={"test": 8, "val": 8, "train": 24}, seed=0)
+def noise(count: int, *, classes: int = 4, seed: int = 0) -> Images:
+    rng = np.random.default_rng(seed)
+    images_NHWC = rng.integers(0, 256, (count, 6, 9, 3), dtype=np.uint8)
+    return Images(images_NHWC, np.tile(np.arange(classes), count // classes))
+
+
+def facts(pool: int, *, val: int | None = None, test: int | None = None) -> DatasetInfo:
+    return DatasetInfo(
+        "noise", 4, 3, height=6, width=9, pool_images=pool, val_images=val, test_images=test, source="made up"
+    )
+
+
+def test_splits_are_drawn_from_the_training_images() -> None:
+    pool = noise(40)
+    meta, arrays = prepare(
+        Given(facts(40), train=pool), facts(40), train_size=24, val_size=8, test_size=8, split_seed=0
+    )
+    drawn = stratified_draw(pool.labels_N, sizes={"test": 8, "val": 8, "train": 24}, seed=0)
     for split, index_S in drawn.items():
-        images_SHWC = arrays[f"{split}_images"]
-        assert images_SHWC.shape == (len(index_S), 6, 9, 3)
-        assert (images_SHWC == np.moveaxis(images_NCHW[index_S], 1, 3)).all()
-    means = images_NCHW[drawn["train"]].astype(np.float64).mean(axis=(0, 2, 3)) / 255
+        assert (arrays[f"{split}_images"] == pool.images_NHWC[index_S]).all()
+        assert (arrays[f"{split}_labels"] == pool.labels_N[index_S]).all()
+    means = pool.images_NHWC[drawn["train"]].astype(np.float64).mean(axis=(0, 1, 2)) / 255
     assert meta.mean == pytest.approx(means, abs=5.1e-7)
+
+
+def test_official_splits_are_taken_whole_and_in_order() -> None:
+    pool, test, val = noise(40), noise(12, seed=1), noise(8, seed=2)
+    info = facts(40, val=8, test=12)
+    source = Given(info, train=pool, val=val, test=test)
+    _, arrays = prepare(source, info, train_size=None, val_size=0, test_size=None, split_seed=0)
+    for name, images in (("train", pool), ("val", val), ("test", test)):
+        assert (arrays[f"{name}_images"] == images.images_NHWC).all()
+        assert (arrays[f"{name}_labels"] == images.labels_N).all()
+
+
+def test_a_validation_split_may_be_drawn_beside_an_official_test_set() -> None:
+    pool, test, info = noise(40), noise(12, seed=1), facts(40, test=12)
+    source = Given(info, train=pool, test=test)
+    _, arrays = prepare(source, info, train_size=None, val_size=8, test_size=None, split_seed=0)
+    sizes = {name: len(arrays[f"{name}_labels"]) for name in ("train", "val", "test")}
+    assert sizes == {"train": 32, "val": 8, "test": 12}
+    assert (arrays["test_images"] == test.images_NHWC).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ([0, 1, 2, 4] * 3, "data set noise: test has label 4, outside of 0 to 3"),
+        ([0, 1, 2, -1] * 3, "data set noise: test has label -1, outside of 0 to 3"),
+        ([0, 1, 2, 2] * 3, "data set noise: test has no image of class 3"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(labels: list[int], reason: str) -> None:
+    test, info = Images(noise(12).images_NHWC, np.array(labels)), facts(40, test=12)
+    with pytest.raises(DatasetError, match=reason):
+        prepare(
+            Given(info, train=noise(40), test=test), info, train_size=None, val_size=0, test_size=None, split_seed=0
+        )
+
+
+def test_images_that_have_changed_since_the_plan_are_refused() -> None:
+    with pytest.raises(DatasetError, match=r"has \{'train': 40\} images, \{'train': 44\} were planned"):
+        prepare(Given(facts(40), train=noise(40)), facts(44), train_size=8, val_size=8, test_size=8, split_seed=0)
 
 
 def test_images_keep_their_labels(prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
     _, arrays = prepared
-    images_NCHW, labels_N = load_digits()
-    label_of = {image.tobytes(): int(label) for image, label in zip(images_NCHW, labels_N, strict=True)}
+    images = load_digits()
+    label_of = {i.tobytes(): int(label) for i, label in zip(images.images_NHWC, images.labels_N, strict=True)}
     for split in SIZES:
         found = [label_of[image.tobytes()] for image in arrays[f"{split}_images"]]
         assert found == arrays[f"{split}_labels"].tolist()
@@ -106,7 +173,7 @@ def test_mean_and_std_are_those_of_the_training_split(prepared: tuple[DatasetMet
     # Both are rounded to six places.
     assert meta.mean == pytest.approx([train.mean()], abs=5.1e-7)
     assert meta.std == pytest.approx([np.sqrt(((train - train.mean()) ** 2).mean())], abs=5.1e-7)
-    everything = load_digits()[0].astype(np.float64) / 255
+    everything = load_digits().images_NHWC.astype(np.float64) / 255
     assert abs(meta.mean[0] - everything.mean()) > 1e-4
 
 
@@ -127,7 +194,7 @@ def test_statistics_are_each_channels_own_and_exact() -> None:
 
 
 def test_train_size_none_takes_what_the_others_leave() -> None:
-    _, arrays = prepare("digits", train_size=None, val_size=100, test_size=150, split_seed=0)
+    _, arrays = digits(train_size=None, val_size=100, test_size=150, split_seed=0)
     assert len(arrays["train_labels"]) == 1797 - 250
 
 
@@ -141,19 +208,19 @@ def test_a_missing_fact_is_named(folder: Path, fact: str) -> None:
 
 
 def test_the_test_split_does_not_depend_on_the_other_sizes(prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
-    _, arrays = prepare("digits", train_size=50, val_size=200, test_size=150, split_seed=0)
+    _, arrays = digits(train_size=50, val_size=200, test_size=150, split_seed=0)
     assert (arrays["test_images"] == prepared[1]["test_images"]).all()
 
 
 def test_val_and_test_do_not_depend_on_the_train_size(prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
-    _, arrays = prepare("digits", train_size=None, val_size=100, test_size=150, split_seed=0)
+    _, arrays = digits(train_size=None, val_size=100, test_size=150, split_seed=0)
     for stem in ("val_images", "test_images"):
         assert (arrays[stem] == prepared[1][stem]).all()
 
 
 def test_the_split_seed_decides_who_goes_where(prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:
-    _, again = prepare("digits", train_size=300, val_size=100, test_size=150, split_seed=0)
-    _, other = prepare("digits", train_size=300, val_size=100, test_size=150, split_seed=1)
+    _, again = digits(train_size=300, val_size=100, test_size=150, split_seed=0)
+    _, other = digits(train_size=300, val_size=100, test_size=150, split_seed=1)
     for stem, array in prepared[1].items():
         assert (array == again[stem]).all()
         assert (array != other[stem]).any()
@@ -170,13 +237,13 @@ def test_the_fingerprint_is_that_of_the_splits_as_drawn(prepared: tuple[DatasetM
         {"val_size": 0},
         {"test_size": 149},
     ]
-    found = [prepare("digits", **{**sizes, **change})[0].fingerprint for change in changes]  # type: ignore[arg-type]
+    found = [digits(**{**sizes, **change})[0].fingerprint for change in changes]  # type: ignore[arg-type]
     assert found[0] == prepared[0].fingerprint
     assert len(set(found)) == len(changes)
 
 
 def test_a_split_may_be_empty(tmp_path: Path) -> None:
-    meta, arrays = prepare("digits", train_size=300, val_size=0, test_size=150, split_seed=0)
+    meta, arrays = digits(train_size=300, val_size=0, test_size=150, split_seed=0)
     publish(tmp_path, meta, arrays)
     data = open_dataset(tmp_path)
     assert len(data.val) == 0
@@ -188,26 +255,26 @@ def test_what_can_be_evaluated_on_are_the_splits_with_images(folder: Path) -> No
 
 
 @pytest.mark.parametrize("part", ["pixel", "label"])
-def test_other_data_under_a_known_name_are_refused(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    images_NCHW, labels_N = load_digits()
+def test_other_digits_under_the_known_name_are_refused(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images_NCHW, labels_N = kd.data.digits._load()
     if part == "pixel":
         images_NCHW[1000, 0, 3, 3] += 1
     else:
         labels_N[1000] = (labels_N[1000] + 1) % 10
-    monkeypatch.setitem(dataset.LOADERS, "digits", lambda: (images_NCHW, labels_N))
+    monkeypatch.setattr(kd.data.digits, "_load", lambda: (images_NCHW, labels_N))
     with pytest.raises(DatasetError, match=r"data set digits: the images read hash to .* known is 0b7e9c3202d7bcd2"):
-        prepare("digits", train_size=None, val_size=100, test_size=150, split_seed=0)
+        digits(train_size=None, val_size=100, test_size=150, split_seed=0)
 
 
 def test_splits_that_cannot_be_drawn_name_the_data_set() -> None:
     with pytest.raises(DatasetError, match="data set digits: splits ask for 1900 images"):
-        prepare("digits", train_size=1700, val_size=100, test_size=100, split_seed=0)
+        digits(train_size=1700, val_size=100, test_size=100, split_seed=0)
     with pytest.raises(DatasetError, match="data set digits: a val split of 9 images leaves out class"):
-        prepare("digits", train_size=None, val_size=9, test_size=100, split_seed=0)
+        digits(train_size=None, val_size=9, test_size=100, split_seed=0)
     with pytest.raises(DatasetError, match="data set digits: val and test take all of its 1797 images"):
-        prepare("digits", train_size=None, val_size=1000, test_size=1000, split_seed=0)
+        digits(train_size=None, val_size=1000, test_size=1000, split_seed=0)
     with pytest.raises(DatasetError, match="data set digits: a split cannot have -1 images"):
-        prepare("digits", train_size=100, val_size=-1, test_size=100, split_seed=0)
+        digits(train_size=100, val_size=-1, test_size=100, split_seed=0)
 
 
 def test_a_prepared_folder_reads_back(folder: Path, prepared: tuple[DatasetMeta, dict[str, np.ndarray]]) -> None:

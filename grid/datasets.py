@@ -1,0 +1,89 @@
+"""From a grid's `dataset` to the images it means: where they are, and their facts, before anything is planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grid.errors import UserError
+from grid.spec import DatasetSpec, ParquetSpec
+from kd.data.catalog import CATALOG
+from kd.data.sources import DatasetError, Source
+
+# As the Hugging Face hub names a split's files.
+SPLIT_FILES = {"train": ("train*",), "val": ("val*", "dev*"), "test": ("test*",)}
+
+
+def located(dataset: DatasetSpec, data: str | None) -> DatasetSpec:
+    """The data set with its images found and described. data: the folder of `--data`, for one known by name.
+
+    Raises UserError for images that are not there, or cannot be read.
+    """
+    if data is not None:
+        dataset = _in_folder(dataset, Path(data).expanduser())
+    if dataset.facts is None and (dataset.parquet or dataset.folder or dataset.data):
+        try:
+            info = source_of(dataset).info
+        except (DatasetError, OSError) as error:
+            raise UserError(str(error)) from None
+        if info != CATALOG.get(dataset.name):
+            dataset = dataset.model_copy(update={"facts": info})
+    return dataset
+
+
+def source_of(dataset: DatasetSpec) -> Source:
+    """What reads the images. Raises DatasetError."""
+    if dataset.parquet is not None:
+        from kd.data.parquet import Parquet
+
+        given = {"train": dataset.parquet.train, "val": dataset.parquet.val, "test": dataset.parquet.test}
+        files = {split: _files(pattern, dataset.name) for split, pattern in given.items() if pattern is not None}
+        return Parquet(
+            dataset.name,
+            files,
+            channels=dataset.channels,
+            size=dataset.image_size,
+            image=dataset.parquet.image,
+            label=dataset.parquet.label,
+        )
+    if dataset.folder is not None:
+        from kd.data.folder import ImageFolder
+
+        folder = Path(dataset.folder).expanduser()
+        return ImageFolder(dataset.name, folder, channels=dataset.channels, size=dataset.image_size)
+    if dataset.name == "digits":
+        from kd.data.digits import Digits
+
+        return Digits()
+    from kd.data.cifar import Cifar
+
+    return Cifar(dataset.name, Path(dataset.data) if dataset.data is not None else None)
+
+
+def _in_folder(dataset: DatasetSpec, folder: Path) -> DatasetSpec:
+    if dataset.parquet or dataset.folder or dataset.name == "digits":
+        raise UserError(f"--data {folder}: the grid's data set {dataset.name} does not ask for it: leave it out")
+    if not folder.is_dir():
+        raise UserError(f"--data {folder}: no such folder")
+    from kd.data.cifar import ARCHIVES, FOLDERS, Cifar
+
+    if Cifar.is_in(dataset.name, folder):
+        return dataset.model_copy(update={"data": str(folder)})
+    for place in (folder, folder / "data"):
+        found = {
+            split: next((f"{place}/{p}.parquet" for p in patterns if any(place.glob(f"{p}.parquet"))), None)
+            for split, patterns in SPLIT_FILES.items()
+        }
+        if found["train"] and found["test"]:
+            return dataset.model_copy(update={"parquet": ParquetSpec.model_validate(found)})
+    raise UserError(
+        f"--data {folder}: holds neither {FOLDERS[dataset.name]}/ nor {ARCHIVES[dataset.name]} nor train*.parquet and "
+        "test*.parquet"
+    )
+
+
+def _files(pattern: str, name: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    files = sorted(path.parent.glob(path.name))
+    if not files:
+        raise DatasetError(f"data set {name}: no file is called {path}")
+    return files

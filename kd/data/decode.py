@@ -1,0 +1,50 @@
+"""Encoded pictures (PNG, JPEG, ...) to uint8 arrays of one size."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from kd.data.sources import DatasetError
+
+MODES = {1: "L", 3: "RGB"}
+
+
+def decode(data: bytes, *, channels: int, size: int | None, what: str) -> np.ndarray:
+    """uint8 [H, W, channels]; resized to a square of `size` (bicubic, antialiased) where given.
+
+    Grayscale becomes RGB and colour becomes grayscale as `channels` says; transparency is dropped. Raises DatasetError
+    naming `what` where the bytes are no picture, or only part of one.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # palettes with transparency
+            picture = Image.open(io.BytesIO(data)).convert(MODES[channels])
+    except Exception as error:  # PIL raises many types for bytes it cannot read
+        raise DatasetError(f"{what}: not a readable image ({type(error).__name__}: {error})") from None
+    if size is not None and picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, channels)
+
+
+def decode_all(
+    pictures: Iterable[tuple[str, bytes]], *, count: int, height: int, width: int, channels: int, size: int | None
+) -> np.ndarray:
+    """uint8 [count, height, width, channels] of named pictures, resized to `size` where given.
+
+    Raises DatasetError naming a picture of another size where none was given.
+    """
+    images_NHWC = np.empty((count, height, width, channels), dtype=np.uint8)
+    for place, (what, data) in enumerate(pictures):
+        image_HWC = decode(data, channels=channels, size=size, what=what)
+        if image_HWC.shape[:2] != (height, width):
+            found = f"{image_HWC.shape[1]} x {image_HWC.shape[0]}"
+            raise DatasetError(
+                f"{what}: is {found} pixels, others are {width} x {height}: give dataset.image_size to resize them all"
+            )
+        images_NHWC[place] = image_HWC
+    return images_NHWC

@@ -1,0 +1,45 @@
+"""Where images come from: each source knows its facts cheaply, and reads everything once into uint8 arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from kd.data.catalog import DatasetInfo
+
+
+class DatasetError(ValueError):
+    """The data are not what the grid asked for; the message names what differs."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """images_NHWC: uint8; labels_N: int64."""
+
+    images_NHWC: np.ndarray
+    labels_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+class Source(Protocol):
+    @property
+    def info(self) -> DatasetInfo:
+        """Read from headers and hashes. Raises DatasetError."""
+
+    def read(self) -> dict[str, Images]:
+        """ "train" and, where they are official, "val" and "test". Raises DatasetError naming what is wrong."""
+
+
+def sha256_of(files: dict[str, Path]) -> str:
+    """Of the files' contents with the names they are known by."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        with files[name].open("rb") as file:
+            digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

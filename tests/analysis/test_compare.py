@@ -1,0 +1,114 @@
+"""Our results beside the published ones, at the study's protocol and at ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.cli import main
+from analysis.compare import compare, markdown_comparison
+from analysis.errors import AnalysisError
+from analysis.load import Grid, load_grid
+from tests.analysis.conftest import SyntheticGrid
+
+Maker = Callable[..., SyntheticGrid]
+
+PUBLISHED: dict[str, Any] = {
+    "study": "a study",
+    "protocol": "best test accuracy, one run",
+    "teachers": {"ViT-T": 83.13},
+    "pairs": [{"teacher": "ViT-T", "student": "ResNet-S", "baseline": 72.7, "distilled": 70.86}],
+}
+# By seed: last epoch and best test epoch, of the student alone and from its teacher.
+ALONE = [(70.0, 71.0), (71.0, 72.0), (72.0, 73.0)]
+TAUGHT = [(71.0, 71.5), (72.5, 72.5), (72.5, 73.5)]
+
+
+def studied(make_grid: Maker, *, published: dict[str, Any] | None = PUBLISHED) -> SyntheticGrid:
+    grid = make_grid()
+    grid.write_plan(spec={**grid.plan["spec"], "published": published})
+    return grid
+
+
+def filled(grid: SyntheticGrid) -> Grid:
+    grid.done(grid.one(kind="teacher"), 88.0, best_test_top1=0.885)
+    for teacher, figures in ((None, ALONE), ("ViT-T", TAUGHT)):
+        for seed, (last, best) in enumerate(figures):
+            row = grid.one(kind="cell", teacher=teacher, seed=seed)
+            grid.done(row, last, best_test_top1=best / 100)
+    return load_grid(grid.storage)
+
+
+def test_a_pair_stands_beside_its_published_figures(make_grid: Maker) -> None:
+    (row,) = compare(filled(studied(make_grid))).iter_rows(named=True)
+    published = {name: row[f"published_{name}"] for name in ("baseline", "distilled", "gain")}
+    assert published == {"baseline": 72.7, "distilled": 70.86, "gain": pytest.approx(-1.84)}
+    # Gains at the best test epoch: 0.5 each; at the last epoch: 1, 1.5 and 0.5.
+    assert (row["gain_mean"], row["gain_low"], row["gain_high"]) == pytest.approx((0.5, 0.5, 0.5))
+    half = 4.302652729911275 * 0.5 / 3**0.5  # t of 2 degrees of freedom
+    assert (row["gain_low_last"], row["gain_high_last"]) == pytest.approx((1 - half, 1 + half))
+    assert (row["baseline_mean"], row["baseline_mean_last"]) == pytest.approx((72.0, 71.0))
+    assert row["published_gain_is"] == "outside"
+
+
+@pytest.mark.parametrize(("distilled", "verdict"), [(73.2, "inside"), (73.3, "outside")])
+def test_a_published_gain_is_judged_at_the_studys_protocol(make_grid: Maker, distilled: float, verdict: str) -> None:
+    pair = {**PUBLISHED["pairs"][0], "distilled": distilled}
+    grid = filled(studied(make_grid, published={**PUBLISHED, "pairs": [pair]}))
+    # The interval at the best test epoch is the point 0.5.
+    assert compare(grid)["published_gain_is"].to_list() == [verdict]
+
+
+def test_the_table_shows_three_lines_a_pair_the_verdict_and_the_teachers(make_grid: Maker) -> None:
+    text = markdown_comparison(filled(studied(make_grid)))
+    assert text.startswith("### tiny beside a study\n")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n") if line.startswith("|")]
+    assert lines[2:5] == [
+        ["ViT-T", "ResNet-S", "published", "72.70", "70.86", "-1.84"],
+        ["", "", "ours, best test", "72.00 ± 1.00 (n=3)", "72.50 ± 1.00 (n=3)", "+0.50 [+0.50, +0.50] ▲"],
+        ["", "", "ours, last epoch", "71.00 ± 1.00 (n=3)", "72.00 ± 0.87 (n=3)", "+1.00 [-0.24, +2.24]"],
+    ]
+    assert "- ViT-T → ResNet-S: the published gain of -1.84 lies outside of our interval (best test)." in text
+    assert lines[-1] == ["ViT-T", "83.13", "88.50", "88.00"]
+    assert "Unfinished" not in text
+
+
+def test_what_is_missing_is_shown_as_such(make_grid: Maker) -> None:
+    text = markdown_comparison(load_grid(studied(make_grid).storage))
+    assert "the published gain of -1.84 cannot be judged: ours has no interval yet" in text
+    assert "**Unfinished**: this table stands on 0 of 7 teachers and cells" in text
+    assert "| published" in text
+
+
+def test_one_seed_gives_no_verdict(make_grid: Maker) -> None:
+    grid = make_grid(seeds=(0,))
+    grid.write_plan(spec={**grid.plan["spec"], "published": PUBLISHED})
+    for row in grid.find(kind="cell"):
+        grid.done(row, 70.0, best_test_top1=0.71)
+    loaded = load_grid(grid.storage)
+    assert compare(loaded)["published_gain_is"].to_list() == [None]
+    assert "cannot be judged" in markdown_comparison(loaded)
+
+
+def test_each_temperature_has_lines_of_its_own(make_grid: Maker) -> None:
+    grid = make_grid(temperature=(1.0, 4.0))
+    grid.write_plan(spec={**grid.plan["spec"], "published": PUBLISHED})
+    loaded = load_grid(grid.storage)
+    assert compare(loaded)["temperature"].to_list() == [1.0, 4.0]
+    assert "temperature 4: the published gain" in markdown_comparison(loaded)
+
+
+def test_a_grid_without_published_figures_says_so(
+    make_grid: Maker, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    grid = studied(make_grid, published=None)
+    with pytest.raises(AnalysisError, match="grid tiny states no published figures"):
+        compare(load_grid(grid.storage))
+    assert main(["compare", "tiny", "--storage", grid.storage]) == 2
+    assert "states no published figures" in capsys.readouterr().err
+    written = filled(studied(make_grid))
+    assert main(["compare", "--storage", grid.storage, "--output", str(tmp_path / "out.md")]) == 0
+    assert (tmp_path / "out.md").read_text(encoding="utf-8") == markdown_comparison(written)
