@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kd.data.dataset import Dataset, DatasetMeta, Split, prepare
+from kd.data.digits import Digits
 from kd.data.pixels import Pixels
 from kd.data.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, logits_to_bytes, open_logits
@@ -50,7 +51,7 @@ def whole(epoch: EpochViews) -> Tensor:
 
 def load_digits() -> Dataset:
     """300 / 100 / 100 real digits."""
-    meta, arrays = prepare("digits", train_size=300, val_size=100, test_size=100, split_seed=0)
+    meta, arrays = prepare(Digits(), Digits.info, train_size=300, val_size=100, test_size=100, split_seed=0)
     splits = {
         name: Split(torch.from_numpy(arrays[f"{name}_images"]), torch.from_numpy(arrays[f"{name}_labels"]))
         for name in ("train", "val", "test")

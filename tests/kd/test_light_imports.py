@@ -22,4 +22,4 @@ def test_what_only_describes_costs_no_heavy_import(module: str) -> None:
 
 
 def test_the_digits_are_read_without_the_library_they_come_with() -> None:
-    assert not {"sklearn", "torch"} & loaded("from kd.data.digits import load_digits; load_digits()")
+    assert not {"sklearn", "torch"} & loaded("from kd.data.digits import Digits; Digits().read()")
