@@ -14,9 +14,9 @@ INSIDE, OUTSIDE, NO_INTERVAL = "inside", "outside", "no interval"
 
 
 def compare(grid: Grid) -> pl.DataFrame:
-    """One row a published pair, method, temperature and alpha of ours: the columns of `gains` with the suffixes _best
-    (best test epoch) and _last (last epoch), the study's figures as published_..., and `published_gain_is`: inside or
-    outside of our interval at the study's protocol. Percent and points.
+    """One row a published pair, method, temperature and alpha of ours: the columns of `gains` at the best test epoch,
+    and with the suffix _last at the last epoch; the study's figures as published_...; and `published_gain_is`: inside
+    or outside of our interval at the study's protocol. Percent and points.
 
     Raises AnalysisError where the grid's file states no published figures.
     """

@@ -234,13 +234,19 @@ def _seed(seed: int, device: torch.device) -> None:
 
 def _agree(save_now: Callable[[], bool], step: int, shard: Shard, device: torch.device) -> bool:
     """Whether to save after this step: rank 0 decides, and all must know, for saving adds up their sums."""
-    if shard.world == 1:
-        return save_now()
-    if (step + 1) % AGREE_STEPS:
+    if shard.world > 1 and (step + 1) % AGREE_STEPS:
         return False
-    wanted = torch.tensor(int(shard.rank == 0 and save_now()), device=device)
-    torch.distributed.broadcast(wanted, src=0)
-    return bool(wanted.item())
+    return first_decides(save_now, shard, device)
+
+
+def first_decides(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
+    """The first worker decides for all, who might see something else for themselves; collective where there are
+    several."""
+    if shard.world == 1:
+        return decide()
+    decision = torch.tensor(int(shard.rank == 0 and decide()), device=device)
+    torch.distributed.broadcast(decision, src=0)
+    return bool(decision.item())
 
 
 def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard: Shard) -> tuple[Sums, int]:

@@ -6,12 +6,9 @@ module too, and would take seconds for what it never uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
-
     from grid.plan import Stage
     from grid.stages import Runtime
     from grid.store import Store
@@ -31,7 +28,7 @@ def train_lane(config: dict[str, Any]) -> None:
     from grid.plan import stage_from_json
     from grid.stages import Runtime, free_gpu
     from grid.store import Store
-    from kd.train import Shard
+    from kd.train import Shard, first_decides
 
     store = Store(config["storage"])
     context = ray.train.get_context()
@@ -46,22 +43,11 @@ def train_lane(config: dict[str, Any]) -> None:
             settled = store.is_done(stage) or store.failure(stage, launch=runtime.launch) is not None
             return not settled and not failed & set(stage.inputs().values())
 
-        if _agreed(wanted, shard, torch.device(runtime.device)):
+        if first_decides(wanted, shard, torch.device(runtime.device)):
             _run(stage, store, runtime, shard)
             free_gpu()
         if not store.is_done(stage):
             failed.add(stage.id)
-
-
-def _agreed(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
-    """The first worker decides for all: another could look at the store a moment later, and see something else."""
-    import torch
-
-    if shard.world == 1:
-        return decide()
-    decision = torch.tensor(int(shard.rank == 0 and decide()), device=device)
-    torch.distributed.broadcast(decision, src=0)
-    return bool(decision.item())
 
 
 def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard) -> None:

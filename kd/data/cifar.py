@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kd.data.catalog import CATALOG, DatasetInfo
-from kd.data.sources import DatasetError, Images
+from kd.data.sources import DatasetError, Images, sha256_of
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
@@ -49,10 +49,7 @@ class Cifar:
         if all(hashlib.md5(files[name], usedforsecurity=False).hexdigest() == md5 for name, md5 in self._checksums()):
             return known
         counts = {split: len(_images(files, names, known)) for split, names in FILES[self.name].items()}
-        digest = hashlib.sha256()
-        for name in sorted(files):
-            digest.update(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n".encode())
-        return replace(known, pool_images=counts["train"], test_images=counts["test"], source=digest.hexdigest())
+        return replace(known, pool_images=counts["train"], test_images=counts["test"], source=sha256_of(files))
 
     def read(self) -> dict[str, Images]:
         files = self._files(self.folder or self._downloaded())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,10 +38,11 @@ class Source(Protocol):
         """ "train" and, where they are official, "val" and "test". Raises DatasetError naming what is wrong."""
 
 
-def sha256_of(files: dict[str, Path]) -> str:
-    """Of the files' contents with the names they are known by."""
+def sha256_of(files: Mapping[str, Path | bytes]) -> str:
+    """Of files' contents with the names they are known by."""
     digest = hashlib.sha256()
     for name in sorted(files):
-        with files[name].open("rb") as file:
+        content = files[name]
+        with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
             digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
