@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from grid.errors import UserError
-from grid.spec import DatasetSpec, ParquetSpec
+from grid.spec.dataset import DatasetSpec, ParquetSpec
 from kd.data.catalog import CATALOG
 from kd.data.sources import DatasetError, Source
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from grid.datasets import located
 from grid.errors import UserError
-from grid.spec import GridSpec, describe
+from grid.spec.grid import GridSpec
+from grid.spec.strict import describe
 
 GRIDS = Path(__file__).parent / "grids"
 

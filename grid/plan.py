@@ -10,7 +10,10 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from grid.identity import stage_id, without_defaults
-from grid.spec import DatasetSpec, GridSpec, Method, Mode, ModelSpec, Strict, Targets, TeacherSpec
+from grid.spec.dataset import DatasetSpec
+from grid.spec.grid import GridSpec, Method, Mode, Targets
+from grid.spec.model import ModelSpec, TeacherSpec
+from grid.spec.strict import Strict
 from kd.policy import Views
 from kd.recipe import LogitsFormat, Recipe
 

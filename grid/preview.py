@@ -12,7 +12,8 @@ from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage, image_size
 from grid.schedule import unneeded_logits
-from grid.spec import DatasetSpec, ModelSpec
+from grid.spec.dataset import DatasetSpec
+from grid.spec.model import ModelSpec
 from kd.models.build import ModelError, ModelFacts, describe
 
 # A training step is a forward pass and a backward pass of about twice its cost.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from grid.errors import UserError
-from grid.spec import Resources
+from grid.spec.grid import Resources
 
 # Read by Ray when it is imported: no usage report, no logger callbacks, and teachers that end within a second.
 QUIET = {

@@ -23,7 +23,7 @@ from grid.cluster.session import Capacity
 from grid.cluster.teachers import run_lane
 from grid.plan import LogitsStage, Plan, Stage, TeacherStage, stage_from_json, stage_to_json
 from grid.schedule import Schedule, State
-from grid.spec import Resources
+from grid.spec.grid import Resources
 from grid.stages import Runtime, execute, prepare_dataset
 from grid.store import CHECKPOINT, Store
 from tests.conftest import tiny_grid

@@ -9,7 +9,7 @@ import pytest
 
 from grid.errors import UserError
 from grid.load import load_grid, named_grids, spec_from_dict
-from grid.spec import GridSpec
+from grid.spec.grid import GridSpec
 from kd.policy import Mixing
 from tests.conftest import tiny_grid
 

@@ -1,0 +1,98 @@
+"""Which images, and how they are split."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from grid.spec.strict import Strict
+from kd.data.catalog import CATALOG, DatasetInfo
+
+
+class ParquetSpec(Strict):
+    """Parquet files by split, each a path or a pattern. image, label: columns (default: the hub's usual names)."""
+
+    train: str
+    val: str | None = None
+    test: str | None = None
+    image: str | None = None
+    label: str | None = None
+
+
+class DatasetSpec(Strict):
+    """Which images, and how they are split.
+
+    A data set known by name, or under a name of yours: parquet files, or a folder with train/<class>/ and perhaps val/
+    and test/. Those are resized to squares of image_size (None: they all have the same size) and have `channels`.
+    train_size None: all that the other splits leave. val_size, test_size: of splits that are drawn, where there is no
+    official one. data: the folder that holds the files of a data set known by name. facts: filled in when it is found.
+    """
+
+    name: str
+    parquet: ParquetSpec | None = None
+    folder: str | None = None
+    image_size: int | None = Field(default=None, ge=1)
+    channels: Literal[1, 3] = 3
+    train_size: int | None = Field(default=None, ge=1)
+    val_size: int = Field(default=0, ge=0)
+    test_size: int | None = Field(default=None, ge=1)
+    split_seed: int = Field(default=0, ge=0)
+    data: str | None = None
+    facts: DatasetInfo | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an `info` yet."""
+        return self.facts is not None or (self.parquet is None and self.folder is None)
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Known once the images are found (`grid.datasets.located`)."""
+        return self.facts or CATALOG[self.name]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Images in each split."""
+        info = self.info
+        drawn_val = self.val_size if info.val_images is None else 0
+        drawn_test = (self.test_size or 0) if info.test_images is None else 0
+        rest = info.pool_images - drawn_val - drawn_test
+        return {
+            "train": rest if self.train_size is None else self.train_size,
+            "val": drawn_val if info.val_images is None else info.val_images,
+            "test": drawn_test if info.test_images is None else info.test_images,
+        }
+
+    @model_validator(mode="after")
+    def _known_and_large_enough(self) -> Self:
+        own = self.parquet is not None or self.folder is not None
+        if self.parquet is not None and self.folder is not None:
+            raise ValueError("give parquet or folder, not both")
+        if not own and self.name not in CATALOG:
+            raise ValueError(
+                f"unknown data set {self.name!r}; known: {', '.join(sorted(CATALOG))}; or give parquet or folder"
+            )
+        if not own and self.image_size is not None:
+            raise ValueError(f"image_size belongs to parquet and folder: {self.name}'s own size is known")
+        if not self.is_known:
+            return self
+        info = self.info
+        for split, official in (("val", info.val_images), ("test", info.test_images)):
+            size = self.val_size if split == "val" else self.test_size
+            if official is not None and size:
+                raise ValueError(f"{self.name} has an official {split} set of {official}: leave {split}_size out")
+        if info.test_images is None and self.test_size is None:
+            raise ValueError(f"{self.name} has no official test set: give test_size")
+        splits = self.splits
+        for split, size in splits.items():
+            if size and size < info.classes:
+                raise ValueError(f"{split}_size {size} leaves out some of the {info.classes} classes")
+        drawn = sum(
+            max(size, 1) if split == "train" else size
+            for split, size in splits.items()
+            if split == "train" or (info.val_images if split == "val" else info.test_images) is None
+        )
+        if drawn > info.pool_images:
+            raise ValueError(f"the splits ask for {drawn} images, {self.name} has {info.pool_images}")
+        return self

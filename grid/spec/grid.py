@@ -1,0 +1,157 @@
+"""GridSpec: what a user asks for. Frozen and strict; unknown keys are refused with the nearest known one."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from grid.spec.dataset import DatasetSpec
+from grid.spec.model import ModelSpec, TeacherSpec
+from grid.spec.published import Published
+from grid.spec.strict import Strict, describe
+from kd.recipe import LogitsFormat, Recipe
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+
+Mode = Literal["baseline", "distilled"]
+Method = Literal["kd"]
+Targets = Literal["cached", "online"]
+
+
+def _one_or_many(value: Any) -> Any:
+    """An axis with one value may be written without brackets."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = [v for i, v in enumerate(values) if v in values[:i]]
+    if twice:
+        raise ValueError(f"{twice[0]!r} is given twice")
+    return values
+
+
+class Resources(Strict):
+    """What one worker holds while it runs. Nothing here changes a result's id.
+
+    teacher_workers: data-parallel workers a teacher. gpus_*: None means one GPU a teacher worker and a quarter of one
+    a cell where Ray has GPUs, none otherwise. concurrency: at most this many cells at a time (None: what fits).
+    checkpoint_minutes: a running stage saves this often, besides after each epoch. deterministic: on a GPU, ask torch
+    for deterministic algorithms; the record says whether they were used (a CPU is always).
+    """
+
+    teacher_workers: int = Field(default=1, ge=1)
+    cpus_per_teacher_worker: int = Field(default=1, ge=1)
+    gpus_per_teacher_worker: float | None = Field(default=None, ge=0)
+    cpus_per_cell: int = Field(default=1, ge=1)
+    gpus_per_cell: float | None = Field(default=None, ge=0)
+    concurrency: int | None = Field(default=None, ge=1)
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    deterministic: bool = False
+
+    @field_validator("gpus_per_teacher_worker", "gpus_per_cell")
+    @classmethod
+    def _whole_or_a_part_of_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"{gpus:g} GPUs: more than one must be a whole number")
+        return gpus
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Temperature = Annotated[float, Field(gt=0)]
+Alpha = Annotated[float, Field(ge=0, le=1)]
+
+
+class GridSpec(Strict):
+    """teachers x students x modes x seeds, and for distilled cells x method x temperature x alpha.
+
+    targets: where distilled cells have the teacher's logits from: "cached" computes them once a view for all cells,
+    "online" runs the teacher in each cell (for views that cannot be made again). logits: how cached ones are stored.
+    view_streams: how many streams of random views the seeds share; seed number i of the grid sees stream i modulo this.
+    """
+
+    name: str
+    description: str = ""
+    dataset: DatasetSpec
+    teachers: tuple[TeacherSpec, ...] = ()
+    students: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
+    modes: Annotated[tuple[Mode, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = ("baseline", "distilled")
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0,)
+    method: Annotated[tuple[Method, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = ("kd",)
+    temperature: Annotated[tuple[Temperature, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (4.0,)
+    alpha: Annotated[tuple[Alpha, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0.5,)
+    targets: Targets = "cached"
+    logits: LogitsFormat = Field(default_factory=LogitsFormat)
+    view_streams: int = Field(default=1, ge=1)
+    recipe: Recipe = Field(default_factory=Recipe)
+    resources: Resources = Field(default_factory=Resources)
+    published: Published | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r}: use letters, digits and . _ + - (it becomes a folder's name)")
+        return name
+
+    @field_validator("modes", "seeds", "method", "temperature", "alpha")
+    @classmethod
+    def _axis_values_are_distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _distinct(values)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if "distilled" in self.modes and not self.teachers:
+            raise ValueError("teachers is empty: distilled cells need at least one (or set modes: [baseline])")
+        for axis in ("teachers", "students"):
+            labels = [model.shown for model in getattr(self, axis)]
+            twice = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
+            if twice is not None:
+                raise ValueError(f"two {axis} are called {twice!r}: give each a label of its own")
+            for i, model in enumerate(getattr(self, axis)):
+                try:
+                    recipe = self.recipe_of(model)
+                except ValidationError as error:
+                    raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
+                views, dataset = recipe.views, self.dataset
+                side = min(dataset.info.height, dataset.info.width) if dataset.is_known else math.inf
+                if views.padding == "reflect" and views.crop_padding >= side:
+                    raise ValueError(
+                        f"{axis}.{i}: views.crop_padding {views.crop_padding} with padding 'reflect' needs images "
+                        f"larger than that, not of {side} pixels"
+                    )
+                reason = views.unrepeatable
+                if reason and axis == "students" and "distilled" in self.modes and self.targets == "cached":
+                    raise ValueError(
+                        f"{axis}.{i}: {reason}, so teacher logits cannot be cached for it; use partners 'epoch', or "
+                        "targets: online"
+                    )
+        if self.published is not None:
+            known = {model.shown for model in (*self.teachers, *self.students)}
+            named = {*self.published.teachers}.union(*({p.teacher, p.student} for p in self.published.pairs))
+            if named - known:
+                raise ValueError(f"published names {min(named - known)!r}, which is no teacher or student of the grid")
+        if self.view_streams > 1 and any(self.recipe_of(student).views.stream for student in self.students):
+            raise ValueError("view_streams numbers the streams itself: leave recipe.views.stream out")
+        return self
+
+    def recipe_of(self, model: ModelSpec) -> Recipe:
+        """The grid's recipe with the model's overrides. Raises pydantic's ValidationError."""
+        merged = _merge(asdict(self.recipe), model.recipe)
+        recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(merged), strict=True)
+        return recipe
+
+
+def _merge(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in override.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merged[key] = _merge(base[key], value)
+        else:
+            merged[key] = value
+    return merged

@@ -1,0 +1,53 @@
+"""The base of every spec, and its errors in one line."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def describe(error: ValidationError, root: Any, *, prefix: str = "") -> str:
+    """The first problem of a validation error on one line: where, what, and for an unknown key the nearest known."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = [str(part) for part in first["loc"]]
+    where = ".".join([prefix, *path] if prefix else path)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        known = _known_keys(root, path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        text = f"{where}: unknown key; {hint}"
+    else:
+        message = str(first["msg"]).removeprefix("Value error, ")
+        given = first.get("input")
+        shown = "" if first["type"] == "value_error" or isinstance(given, dict | list) else f" (got {given!r})"
+        text = f"{where}: {message}{shown}" if where else message
+    more = len(problems) - 1
+    return text + (f" (and {more} more problem{'s' if more > 1 else ''})" if more else "")
+
+
+def _known_keys(root: Any, path: list[str]) -> list[str]:
+    """The keys allowed at a path of the schema, read from its JSON schema."""
+    schema = TypeAdapter(root).json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: dict[str, Any]) -> dict[str, Any]:
+        while "$ref" in node or "anyOf" in node:
+            # Of alternatives, the one with keys: the other is null.
+            node = next((option for option in node.get("anyOf", []) if "$ref" in option), node)
+            if "$ref" not in node:
+                break
+            node = definitions[node["$ref"].rsplit("/", 1)[-1]]
+        return node
+
+    node = resolve(schema)
+    for part in path:
+        child = node["items"] if part.isdigit() else node.get("properties", {}).get(part, {})
+        node = resolve(child)
+    return list(node.get("properties", {}))
