@@ -12,9 +12,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from grid.checkpoints import checkpoint_file, file_sha256
+from grid.code import find_code
 from grid.datasets import located
 from grid.errors import UserError
 from grid.spec.grid import GridSpec
+from grid.spec.model import ModelSpec
 from grid.spec.strict import describe
 
 GRIDS = Path(__file__).parent / "grids"
@@ -78,8 +81,8 @@ def find_grid(grid: str) -> Path:
 
 
 def load_grid(grid: str, overrides: Sequence[str] = (), *, data: str | None = None) -> GridSpec:
-    """The named grid or file, with `key.path=value` overrides applied before anything is checked, and its images found
-    (`--data`: in that folder)."""
+    """The named grid or file, with `key.path=value` overrides applied before anything is checked; its images (`--data`:
+    in that folder), its models' code and checkpoints are found."""
     path = find_grid(grid)
     try:
         text = path.read_text(encoding="utf-8")
@@ -94,10 +97,21 @@ def load_grid(grid: str, overrides: Sequence[str] = (), *, data: str | None = No
     what = f"grid {path.stem}"
     spec = spec_from_dict(raw, what=what)
     dataset = located(spec.dataset, data)
-    if dataset == spec.dataset:
-        return spec
-    # Checked anew, against the facts.
-    return spec_from_dict({**raw, "dataset": json.loads(dataset.model_dump_json())}, what=what)
+    if dataset != spec.dataset:
+        # Checked anew, against the facts.
+        spec = spec_from_dict({**raw, "dataset": json.loads(dataset.model_dump_json())}, what=what)
+    found = {axis: tuple(map(_found, getattr(spec, axis))) for axis in ("teachers", "students")}
+    return spec.model_copy(update=found)
+
+
+def _found(model: ModelSpec) -> ModelSpec:
+    """The model with its code, and the hash of its checkpoint. Raises UserError where they are not there."""
+    facts: dict[str, Any] = {}
+    if model.factory is not None and model.code is None:
+        facts["code"] = find_code(model.factory)
+    if model.checkpoint is not None and model.checkpoint_sha256 is None:
+        facts["checkpoint_sha256"] = file_sha256(checkpoint_file(model.checkpoint))
+    return model.model_copy(update=facts)
 
 
 def spec_from_dict(raw: dict[Any, Any], *, what: str) -> GridSpec:

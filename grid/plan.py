@@ -65,7 +65,7 @@ class DatasetStage(_Stage):
 
 
 class TeacherStage(_Stage):
-    """Train a teacher on the labels."""
+    """Train a teacher on the labels, or take it as its checkpoint has it."""
 
     kind: Literal["teacher"] = "teacher"
     data: DatasetStage
@@ -73,7 +73,10 @@ class TeacherStage(_Stage):
     recipe: Recipe
 
     def spec_payload(self) -> dict[str, Any]:
-        model = _model_payload(self.model, self.data.dataset)
+        model = model_payload(self.model, self.data.dataset)
+        if self.model.is_given:
+            # Of its recipe only this shows, in its logits.
+            return {"model": model, "given": True, "recipe": {"precision": self.recipe.precision}}
         return {"model": model, "recipe": without_defaults(self.recipe), "seed": self.model.seed}
 
     def inputs(self) -> dict[str, str]:
@@ -152,7 +155,7 @@ class CellStage(_Stage):
 
     def spec_payload(self) -> dict[str, Any]:
         payload: dict[str, Any] = {
-            "model": _model_payload(self.model, self.data.dataset),
+            "model": model_payload(self.model, self.data.dataset),
             "recipe": without_defaults(self.recipe),
             "seed": self.seed,
             "mode": self.mode,
@@ -189,10 +192,15 @@ def stage_from_json(text: str) -> Stage:
     return _STAGE.validate_json(text)
 
 
-def _model_payload(model: ModelSpec, dataset: DatasetSpec) -> dict[str, Any]:
-    payload: dict[str, Any] = {"name": model.name, "args": model.args}
+def model_payload(model: ModelSpec, dataset: DatasetSpec) -> dict[str, Any]:
+    """A model as an id knows it: by what its weights and its inputs depend on."""
+    payload = model.architecture
     if model.pretrained:
         payload["pretrained"] = True
+    if model.checkpoint is not None:
+        payload["checkpoint"] = model.checkpoint_sha256
+    if model.normalize is not None:
+        payload["normalize"] = model.normalize.model_dump()
     if model.image_size is not None and (model.image_size,) * 2 != (dataset.info.height, dataset.info.width):
         payload["image_size"] = model.image_size
     return payload
@@ -217,7 +225,7 @@ class Row:
     def title(self) -> str:
         """How a person would call it."""
         if isinstance(self.stage, TeacherStage):
-            return f"teacher {self.teacher}"
+            return f"teacher {self.teacher}" + (" (given)" if self.stage.model.is_given else "")
         how = "alone" if self.teacher is None else f"from {self.teacher}"
         return f"{self.student} {how}, seed {self.stage.seed}"
 

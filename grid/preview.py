@@ -10,11 +10,12 @@ from rich.table import Table
 
 from grid.errors import UserError
 from grid.identity import canonical_json
-from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage, image_size
+from grid.models import check_checkpoint, facts_of
+from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage
 from grid.schedule import unneeded_logits
-from grid.spec.dataset import DatasetSpec
 from grid.spec.model import ModelSpec
-from kd.models.build import ModelError, ModelFacts, describe
+from kd.checkpoint import CheckpointError
+from kd.models.build import ModelError, ModelFacts
 
 # A training step is a forward pass and a backward pass of about twice its cost.
 TRAINING_PASSES = 3
@@ -27,53 +28,50 @@ def inspect_models(plan: Plan) -> dict[str, ModelFacts]:
     for axis, entries in (("teachers", spec.teachers), ("students", spec.students)):
         for i, model in enumerate(entries):
             try:
-                models[f"{axis}/{model.shown}"] = _describe(model, spec.dataset)
-            except ModelError as error:
+                models[f"{axis}/{model.shown}"] = facts_of(model, spec.dataset)
+                if model.checkpoint is not None:
+                    check_checkpoint(model, spec.dataset)
+            except (ModelError, CheckpointError) as error:
                 raise UserError(f"grid {spec.name}: {axis}.{i}: {error}") from None
     return models
 
 
-def _describe(model: ModelSpec, dataset: DatasetSpec) -> ModelFacts:
-    info = dataset.info
-    return describe(
-        model.name, args=model.args, classes=info.classes, channels=info.channels, size=image_size(model, dataset)
-    )
-
-
 def stage_costs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, float]:
-    """Multiply-adds of each stage that computes on a model, by stage id: training, or logits of every view."""
-    macs = {canonical_json(dict(key)): f.macs for key, f in _by_model(plan, facts)}
-    images = plan.data.dataset.splits["train"]
+    """Multiply-adds of each stage that computes on a model, by stage id: training, or logits of every view; a given
+    teacher is only evaluated."""
+    macs = _macs(plan, facts)
+    splits = plan.data.dataset.splits
     costs: dict[str, float] = {}
     for stage in plan.stages:
-        if isinstance(stage, TeacherStage | CellStage):
-            each = macs[canonical_json(_key(stage.model))]
-            passes = TRAINING_PASSES * each
+        if isinstance(stage, TeacherStage) and stage.model.is_given:
+            costs[stage.id] = float(macs[_key(stage.model)] * (splits["val"] + splits["test"]))
+        elif isinstance(stage, TeacherStage | CellStage):
+            passes = TRAINING_PASSES * macs[_key(stage.model)]
             if isinstance(stage, CellStage) and stage.teacher is not None and stage.targets == "online":
-                passes += macs[canonical_json(_key(stage.teacher.model))]
-            costs[stage.id] = float(passes * images * stage.recipe.epochs)
+                passes += macs[_key(stage.teacher.model)]
+            costs[stage.id] = float(passes * splits["train"] * stage.recipe.epochs)
         elif isinstance(stage, LogitsStage):
-            costs[stage.id] = float(macs[canonical_json(_key(stage.teacher.model))] * images * len(stage.units))
+            costs[stage.id] = float(macs[_key(stage.teacher.model)] * splits["train"] * len(stage.units))
     return costs
 
 
 def saved_by_cache(plan: Plan, facts: dict[str, ModelFacts], costs: dict[str, float]) -> float:
     """Multiply-adds of teachers in every distilled cell, less those of computing their logits once."""
-    macs = {canonical_json(dict(key)): f.macs for key, f in _by_model(plan, facts)}
-    images = plan.data.dataset.splits["train"]
+    macs, images = _macs(plan, facts), plan.data.dataset.splits["train"]
     cached = [cell for cell in plan.cells if cell.logits is not None and cell.teacher is not None]
-    online = sum(macs[canonical_json(_key(c.teacher.model))] * images * c.recipe.epochs for c in cached if c.teacher)
+    online = sum(macs[_key(c.teacher.model)] * images * c.recipe.epochs for c in cached if c.teacher)
     return online - sum(costs[stage.id] for stage in plan.logits)
 
 
-def _by_model(plan: Plan, facts: dict[str, ModelFacts]) -> list[tuple[dict[str, object], ModelFacts]]:
+def _macs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, int]:
+    """By model, whatever a grid calls it: a stage that several entries share has the label of the first."""
     spec = plan.spec
     named = [(f"teachers/{m.shown}", m) for m in spec.teachers] + [(f"students/{m.shown}", m) for m in spec.students]
-    return [(_key(model), facts[name]) for name, model in named]
+    return {_key(model): facts[name].macs for name, model in named}
 
 
-def _key(model: ModelSpec) -> dict[str, object]:
-    return {"name": model.name, "args": model.args, "image_size": model.image_size}
+def _key(model: ModelSpec) -> str:
+    return canonical_json({**model.architecture, "image_size": model.image_size})
 
 
 def human(count: float) -> str:
@@ -93,10 +91,10 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     shown = ", ".join(f"{name} {size}" for name, size in splits.items())
     console.print(f"Data set {spec.dataset.name} ({shown}), seeds {list(spec.seeds)}\n", markup=False)
 
-    models = _table("Model", "Role", "Parameters", "Size (MB)", "MACs")
+    models = _table("Model", "Role", "Parameters", "Size (MiB)", "MACs")
     for name, fact in facts.items():
         role, label = name.split("/", 1)
-        size = f"{fact.size_bytes / 1e6:.2f}"
+        size = f"{fact.size_bytes / 2**20:.2f}"
         models.add_row(escape(label), role.removesuffix("s"), human(fact.parameters), size, human(fact.macs))
     console.print(models)
     console.print()
@@ -131,7 +129,7 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
 
 
 def _table(*columns: str) -> Table:
-    numbers = ("Parameters", "Size (MB)", "MACs", "Compression")
+    numbers = ("Parameters", "Size (MiB)", "MACs", "Compression")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in columns:
         table.add_column(column, justify="right" if column in numbers else "left")
@@ -147,4 +145,6 @@ def _state(stage: Stage, done: set[str], finished: set[str]) -> str:
 def _kind(stage: Stage) -> str:
     if isinstance(stage, CellStage):
         return stage.mode
+    if isinstance(stage, TeacherStage) and stage.model.is_given:
+        return "given teacher"
     return {"dataset": "data set", "logits": "teacher logits"}.get(stage.kind, stage.kind)

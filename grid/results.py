@@ -13,11 +13,11 @@ import polars as pl
 import torch
 from torch import nn
 
+from grid.models import facts_of
 from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable, image_size
 from grid.records import METRICS, Value
 from kd import measure
 from kd.data.dataset import DatasetMeta
-from kd.models.build import ModelFacts, describe
 from kd.precision import resolve
 from kd.recipe import Precision
 from kd.train import Row
@@ -68,9 +68,8 @@ def metrics_of(curve: list[Row]) -> dict[str, Value]:
     evaluated = [row for row in curve if "test_top1" in row or "val_top1" in row]
     last = curve[-1]
     values: dict[str, Value] = {
-        "epochs": len(curve),
-        "train_loss_last": last["train_loss"],
-        "train_top1_last": last["train_top1"],
+        "train_loss_last": last.get("train_loss"),
+        "train_top1_last": last.get("train_top1"),
     }
     points = {"last": last}
     if "val_top1" in last:
@@ -87,8 +86,8 @@ def metrics_of(curve: list[Row]) -> dict[str, Value]:
 
 def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: torch.device) -> dict[str, Value]:
     """Size and cost of the trained model, with its latency on this device."""
-    spec, size = stage.model, image_size(stage.model, stage.data.dataset)
-    counted = _counted(spec.name, json.dumps(spec.args), meta.classes, meta.channels, size)
+    size = image_size(stage.model, stage.data.dataset)
+    counted = facts_of(stage.model, stage.data.dataset)
     timed = measure.latency(
         model, channels=meta.channels, size=size, batch=LATENCY_BATCH, runs=LATENCY_RUNS, device=device
     )
@@ -100,12 +99,6 @@ def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: t
         "latency_batch": timed.batch,
         "latency_device": timed.device,
     }
-
-
-@lru_cache
-def _counted(name: str, args: str, classes: int, channels: int, size: tuple[int, int]) -> ModelFacts:
-    """Once a process: many cells train the same student."""
-    return describe(name, args=json.loads(args), classes=classes, channels=channels, size=size)
 
 
 def provenance(device: torch.device, precision: Precision) -> dict[str, Value]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from grid.errors import one_line
+from grid.errors import UserError, one_line
 from grid.plan import CellStage, Plan, Stage
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import Store
@@ -101,10 +101,17 @@ def run_grid(
         write_plan(plan, store)
         return outcome
     # Models come with torch and timm: not before there is something to do.
+    from grid.models import provide_weights
     from grid.preview import inspect_models, stage_costs
+    from kd.checkpoint import CheckpointError
+    from kd.models.build import ModelError
 
     with console.status("Checking the models"):
         costs = stage_costs(plan, inspect_models(plan))
+        try:
+            provide_weights(plan, done, store)
+        except (ModelError, CheckpointError) as error:
+            raise UserError(f"grid {plan.spec.name}: {error}") from None
     write_plan(plan, store)
     return _Run(plan, store, options, console, on_done=on_done, done=done, costs=costs, outcome=outcome).run()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from grid.models import pixels_of
 from grid.plan import CellStage, Trainable
 from grid.store import Store
 from grid.teacher_logits import INFERENCE_BATCH, LogitsCache, load_teacher
 from kd.data.dataset import Dataset
-from kd.data.pixels import Pixels
 from kd.evaluate import predict
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 
@@ -37,7 +37,7 @@ class Supervision:
             self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
             model = load_teacher(stage.teacher, store, dataset, device)
             precision = stage.teacher.recipe.precision
-            pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=device)
+            pixels = pixels_of(stage.teacher.model, dataset.meta, device)
             teacher = OnlineTeacher(model, pixels=pixels, precision=precision)
             for name in dataset.evaluated:
                 self.plain_logits[name] = predict(

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from grid.identity import canonical_json
+from grid.models import pixels_of, untrained
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage
 from grid.store import WEIGHTS, Store
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import Dataset
-from kd.data.pixels import Pixels
 from kd.data.views import EpochViews, ViewStream
 from kd.evaluate import predict
 from kd.logits import (
@@ -31,7 +31,7 @@ from kd.logits import (
     open_logits,
     store_logits,
 )
-from kd.models.build import build, on_device
+from kd.models.build import on_device
 from kd.precision import resolve
 
 log = logging.getLogger("kd_grid")
@@ -42,8 +42,7 @@ INFERENCE_BATCH = 512
 
 def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
     """The trained teacher, in eval mode. Raises FileNotFoundError or CheckpointError."""
-    spec, meta = stage.model, dataset.meta
-    teacher = build(spec.name, args=spec.args, classes=meta.classes, channels=meta.channels)
+    teacher = untrained(stage.model, dataset.meta)
     path = f"{stage.folder}/{WEIGHTS}"
     data = store.read(path)
     if hashlib.sha256(data).hexdigest() != store.record(stage)["weights_sha256"]:
@@ -60,7 +59,7 @@ class LogitsCache:
 
     def __init__(self, stage: LogitsStage, store: Store, dataset: Dataset, device: torch.device) -> None:
         self.stage, self.store, self.dataset, self.device = stage, store, dataset, device
-        self.pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=device)
+        self.pixels = pixels_of(stage.teacher.model, dataset.meta, device)
         self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
         self.fingerprint = fingerprint(
             dataset=dataset.meta.fingerprint,

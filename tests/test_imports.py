@@ -14,9 +14,9 @@ STANDARD = set(sys.stdlib_module_names)
 
 # What each part may import beside the standard library and itself.
 ALLOWED = {
-    "kd": {"numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "PIL", "pyarrow"},
+    "kd": {"numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "PIL", "pyarrow", "huggingface_hub"},
     "analysis": {"fsspec", "polars", "scipy", "wandb"},
-    "grid": {"kd", "fsspec", "numpy", "polars", "pydantic", "rich", "torch", "yaml"},
+    "grid": {"kd", "fsspec", "numpy", "polars", "pydantic", "rich", "safetensors", "torch", "yaml"},
     "grid/cluster": {"grid", "kd", "ray", "torch"},
 }
 

@@ -55,7 +55,8 @@ def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard) -> None:
     from ray.train.torch import prepare_model
 
     from grid.plan import LogitsStage, TeacherStage
-    from grid.stages import execute, run_logits, run_trainable
+    from grid.stages import execute, run_logits
+    from grid.training import run_trainable
 
     def work() -> None:
         try:

@@ -14,8 +14,9 @@ from ray import tune
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
     from grid.plan import CellStage, stage_from_json
-    from grid.stages import Runtime, execute, free_gpu, run_trainable
+    from grid.stages import Runtime, execute, free_gpu
     from grid.store import Store
+    from grid.training import run_trainable
 
     stage = stage_from_json(config["stage"])
     assert isinstance(stage, CellStage)

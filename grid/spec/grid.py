@@ -119,6 +119,11 @@ class GridSpec(Strict):
                 except ValidationError as error:
                     raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
                 views, dataset = recipe.views, self.dataset
+                if model.normalize and dataset.is_known and len(model.normalize.mean) != dataset.info.channels:
+                    raise ValueError(
+                        f"{axis}.{i}.normalize has {len(model.normalize.mean)} channels, {dataset.name} has "
+                        f"{dataset.info.channels}"
+                    )
                 side = min(dataset.info.height, dataset.info.width) if dataset.is_known else math.inf
                 if views.padding == "reflect" and views.crop_padding >= side:
                     raise ValueError(

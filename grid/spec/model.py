@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from grid.identity import canonical
+from grid.identity import canonical, canonical_json
 from grid.spec.strict import Strict
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Normalize(Strict):
+    """What pixels, brought to [0, 1], are normalised with: (x - mean) / std, a number a channel."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
+    std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]
+
+    @model_validator(mode="after")
+    def _of_the_same_channels(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean has {len(self.mean)} channels and std {len(self.std)}")
+        return self
 
 
 class ModelSpec(Strict):
-    """A model by timm's name or one of ours, with its constructor's arguments.
+    """A model by timm's name or one of ours, or by a factory of the user's, with its constructor's arguments.
 
-    label: how tables call it (default: its name). image_size: views are resized to it (default: the native grid).
-    recipe: what differs from the grid's recipe for this model.
+    factory: FILE.py:FUNCTION or MODULE:FUNCTION; called with num_classes, in_chans where it takes it, and args.
+    pretrained: start from timm's weights. checkpoint: start from those of a file or URL, a state dict as safetensors or
+    as torch.save writes it. image_size: views are resized to it (default: the native grid). normalize: default, the
+    statistics of the training images. label: how tables call it (default: its name). recipe: what differs from the
+    grid's recipe for this model. code, checkpoint_sha256: filled in when they are found (`grid.models.located`).
     """
 
     name: str
+    factory: str | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     pretrained: bool = False
+    checkpoint: str | None = None
     image_size: int | None = Field(default=None, ge=1)
+    normalize: Normalize | None = None
     label: str = ""
     recipe: dict[str, Any] = Field(default_factory=dict)
+    code: dict[str, str] | None = None
+    checkpoint_sha256: str | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"factory": value} if ":" in value else {"name": value}
+        if isinstance(value, dict) and isinstance(value.get("factory"), str):
+            place, colon, function = value["factory"].rpartition(":")
+            if not colon or not place or not function.isidentifier():
+                raise ValueError(f"factory {value['factory']!r}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
+            if value.get("name", function) != function:
+                raise ValueError(f"give name or factory, not both (to rename {function!r} in tables, give a label)")
+            value = {**value, "name": function}
+        return value
 
     @field_validator("args")
     @classmethod
@@ -37,7 +70,10 @@ class ModelSpec(Strict):
                 raise ValueError(f"{taken} follows from the data set or the entry itself: leave it out of args")
         for file in ("checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):
             if file in args:
-                raise ValueError(f"{file} would make the result depend on a file that its id does not know")
+                raise ValueError(
+                    f"{file} would make the result depend on a file that its id does not know: give the entry itself a "
+                    "checkpoint"
+                )
         return args
 
     @field_validator("args", "recipe")
@@ -46,12 +82,48 @@ class ModelSpec(Strict):
         canonical(values)
         return values
 
+    @model_validator(mode="after")
+    def _one_source_of_weights(self) -> Self:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError("give pretrained or checkpoint, not both: both say which weights to start from")
+        if self.pretrained and self.factory is not None:
+            raise ValueError(
+                "pretrained is for timm's models: give the factory an argument of its own, or a checkpoint"
+            )
+        return self
+
     @property
     def shown(self) -> str:
         return self.label or self.name
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What is built, whatever its weights: all that its size and cost depend on. It goes into ids."""
+        built: dict[str, Any] = {"name": self.name, "args": self.args}
+        if self.factory is None:
+            return built
+        if self.code is None:
+            return built | {"factory": self.factory}
+        module = self.factory.rpartition(":")[0].replace("\\", "/").rpartition("/")[2]
+        return built | {
+            "factory": f"{module}:{self.name}",
+            "code": hashlib.sha256(canonical_json(self.code).encode()).hexdigest(),
+        }
+
 
 class TeacherSpec(ModelSpec):
-    """A teacher is trained once, from this seed."""
+    """A teacher is trained once, from this seed; one given as a checkpoint is not, unless `train` asks for it."""
 
     seed: int = Field(default=0, ge=0, lt=2**63)
+    train: bool | None = None
+
+    @model_validator(mode="after")
+    def _untrained_only_with_weights(self) -> Self:
+        if self.train is False and self.checkpoint is None:
+            raise ValueError("train: false needs the teacher's weights: give a checkpoint")
+        return self
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it is used as its checkpoint has it."""
+        return self.checkpoint is not None and not self.train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +24,21 @@ class Pixels:
     size: int | None
 
     @classmethod
-    def of(cls, meta: DatasetMeta, *, size: int | None, device: torch.device) -> Pixels:
-        mean, std = torch.tensor(meta.mean, device=device), torch.tensor(meta.std, device=device)
-        return cls(mean, std.clamp_min(1e-6), size)
+    def of(
+        cls,
+        meta: DatasetMeta,
+        *,
+        size: int | None,
+        device: torch.device,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Pixels:
+        """mean, std: of pixels in [0, 1], a number a channel (default: those of the training images)."""
+        mean_C, std_C = (
+            torch.tensor(stored if given is None else given, dtype=torch.float32, device=device)
+            for given, stored in ((mean, meta.mean), (std, meta.std))
+        )
+        return cls(mean_C, std_C.clamp_min(1e-6), size)
 
     def __call__(self, images_BHWC: Tensor) -> Tensor:
         """A model's input, float32 [B, C, size, size], from pixels of 0 to 255."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,15 +37,28 @@ class ModelFacts:
 
 
 def build(
-    name: str, *, args: Mapping[str, Any], classes: int, channels: int, pretrained: bool = False, seed: int = 0
+    name: str,
+    *,
+    args: Mapping[str, Any],
+    classes: int,
+    channels: int,
+    factory: Callable[..., Any] | None = None,
+    pretrained: bool = False,
+    seed: int = 0,
 ) -> nn.Module:
     """The model, its weights drawn from `seed` alone (or pretrained), on the CPU or the current default device.
+
+    factory: makes it instead of ours or timm's of that name.
 
     Raises ModelError for an unknown name (with the nearest known ones), arguments the model refuses, or weights that
     cannot be fetched.
     """
     torch.manual_seed(derive_seed("init", seed))
     options = {"num_classes": classes, "in_chans": channels, **args}
+    if factory is not None:
+        if "in_chans" not in inspect.signature(factory).parameters:
+            del options["in_chans"]
+        return _call(name, factory, options)
     if name in OWN_MODELS:
         if pretrained:
             raise ModelError(f"model {name}: there are no pretrained weights for it; set pretrained: false")
@@ -52,7 +67,17 @@ def build(
         near = difflib.get_close_matches(name, [*OWN_MODELS, *timm.list_models()], n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ModelError(f"unknown model {name!r}: neither ours ({', '.join(OWN_MODELS)}) nor timm's{hint}")
+    if pretrained:
+        _check_pretrained(name)
     return _call(name, timm.create_model, {"model_name": name, "pretrained": pretrained, **options})
+
+
+def _check_pretrained(name: str) -> None:
+    config = timm.models.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        known = timm.list_pretrained(f"{name.split('.')[0]}*")
+        hint = f"; there are some for {', '.join(known[:3])}" if known else ""
+        raise ModelError(f"model {name}: timm has no pretrained weights for it{hint}; or give a checkpoint")
 
 
 def on_device(model: nn.Module, device: torch.device) -> nn.Module:
@@ -61,34 +86,72 @@ def on_device(model: nn.Module, device: torch.device) -> nn.Module:
     return moved
 
 
-def _call(name: str, factory: Callable[..., nn.Module], options: dict[str, Any]) -> nn.Module:
+def _call(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> nn.Module:
     try:
-        model: nn.Module = factory(**options)
+        model = factory(**options)
     except Exception as error:  # a model's constructor may raise anything: its message is what the user needs
-        what = "its pretrained weights cannot be loaded" if options.get("pretrained") else "it cannot be built"
         detail = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelError(f"model {name}: {what} with these arguments: {detail}") from error
+        if options.get("pretrained"):
+            raise ModelError(_unfetched(name, detail)) from error
+        raise ModelError(f"model {name}: it cannot be built with these arguments: {detail}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"model {name}: its factory gave {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
-def describe(name: str, *, args: Mapping[str, Any], classes: int, channels: int, size: tuple[int, int]) -> ModelFacts:
+def _unfetched(name: str, detail: str) -> str:
+    """Pretrained weights that could not be had: why, and what to do about it."""
+    hub = timm.models.get_pretrained_cfg(name).hf_hub_id
+    fetch = f"where there is a network, run `hf download {hub}` and copy its folder into" if hub else "have a copy in"
+    return (
+        f"model {name}: its pretrained weights are neither in the local cache nor can they be fetched: {fetch} "
+        f"{HF_HUB_CACHE if hub else torch.hub.get_dir()}; or give the model a checkpoint; or set pretrained: false "
+        f"({detail})"
+    )
+
+
+def describe(
+    name: str,
+    *,
+    args: Mapping[str, Any],
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    factory: Callable[..., Any] | None = None,
+) -> ModelFacts:
     """A model's facts from the meta device: no memory, no download, and the same count whatever the device (fused
     attention kernels, which the counter would miss, do not exist there).
 
-    Raises ModelError as `build` does, and where the model cannot take images of this size.
+    Raises ModelError as `build` does, and where the model cannot take images of this size or gives no logits.
     """
-    with torch.device("meta"):
-        model = build(name, args=args, classes=classes, channels=channels).eval()
+    # A factory of the user's may read numbers from tensors, which the meta device has not.
+    for device in ("meta",) if factory is None else ("meta", "cpu"):
         try:
-            with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-                model(torch.zeros(1, channels, *size))
-        except Exception as error:
-            detail = " ".join(f"{type(error).__name__}: {error}".split())
-            shape = f"{channels} x {size[0]} x {size[1]}"
-            raise ModelError(f"model {name}: cannot take {shape} images: {detail}") from error
+            with torch.device(device):
+                model = build(name, args=args, classes=classes, channels=channels, factory=factory).eval()
+                logits, flops = _forward(name, model, torch.zeros(1, channels, *size))
+        except ModelError:
+            if device == "cpu" or factory is None:
+                raise
+        else:
+            break
+    if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
+        given = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError(f"model {name}: gives {given} for one image; expected logits of shape (1, {classes})")
     tensors = [*model.parameters(), *model.buffers()]
     return ModelFacts(
         parameters=sum(p.numel() for p in model.parameters()),
         size_bytes=sum(t.numel() * t.element_size() for t in tensors),
-        macs=counter.get_total_flops() // 2,
+        macs=flops // 2,
     )
+
+
+def _forward(name: str, model: nn.Module, images: torch.Tensor) -> tuple[Any, int]:
+    """What the model gives for the images, and the FLOPs it took."""
+    try:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            return model(images), counter.get_total_flops()
+    except Exception as error:
+        shape = " x ".join(str(side) for side in images.shape[1:])
+        detail = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"model {name}: cannot take {shape} images: {detail}") from error

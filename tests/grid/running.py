@@ -15,8 +15,9 @@ import torch
 
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
 from grid.records import Record, make_record, record_to_json
-from grid.stages import Runtime, execute, prepare_dataset, run_logits, run_trainable
+from grid.stages import Runtime, execute, prepare_dataset, run_logits
 from grid.store import CHECKPOINT, CURVE, RECORD, WEIGHTS, Store
+from grid.training import run_trainable
 from kd.checkpoint import state_from_bytes
 from kd.train import TrainState
 

@@ -1,0 +1,113 @@
+"""From a model's spec to the module: its code, its weights to start from, its pixels and its cost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from grid.checkpoints import checkpoint_file, publish_checkpoint, stored_checkpoint
+from grid.code import load_factory
+from grid.identity import canonical_json
+from grid.plan import Plan, Trainable, image_size, model_payload
+from grid.spec.dataset import DatasetSpec
+from grid.spec.model import ModelSpec, TeacherSpec
+from grid.store import Store
+from kd.data.dataset import DatasetMeta
+from kd.data.pixels import Pixels
+from kd.models.build import ModelFacts, build, describe
+from kd.models.weights import compare_weights, put_weights, read_weights
+
+log = logging.getLogger("kd_grid")
+
+
+def untrained(model: ModelSpec, meta: DatasetMeta) -> nn.Module:
+    """The model with weights of no importance, to load others into."""
+    return build(model.name, args=model.args, classes=meta.classes, channels=meta.channels, factory=_factory_of(model))
+
+
+def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) -> nn.Module:
+    """The model as its training starts, or as a given teacher is: drawn from the seed, timm's weights, or those of its
+    checkpoint."""
+    spec = stage.model
+    module = build(
+        spec.name,
+        args=spec.args,
+        classes=meta.classes,
+        channels=meta.channels,
+        factory=_factory_of(spec),
+        pretrained=spec.pretrained,
+        seed=seed,
+    )
+    if spec.checkpoint is not None:
+        what = f"checkpoint {spec.checkpoint}"
+        state = read_weights(store.local_file(stored_checkpoint(spec)), what=what)
+        head = put_weights(module, state, classes=meta.classes, new_head=_may_have_new_head(spec), what=what)
+        if head:
+            log.info("stage %s: %s is for other classes than these: starts anew", stage.id, " and ".join(head))
+    return module
+
+
+def pixels_of(model: ModelSpec, meta: DatasetMeta, device: torch.device) -> Pixels:
+    """What the model is fed."""
+    given = model.normalize
+    return Pixels.of(
+        meta,
+        size=model.image_size,
+        device=device,
+        mean=given.mean if given is not None else None,
+        std=given.std if given is not None else None,
+    )
+
+
+def facts_of(model: ModelSpec, dataset: DatasetSpec) -> ModelFacts:
+    """Counted once a process: many cells train the same student. Raises ModelError, and UserError for its code."""
+    info = dataset.info
+    bare = ModelSpec(name=model.name, factory=model.factory, args=model.args, code=model.code)
+    return _facts(bare.model_dump_json(), info.classes, info.channels, image_size(model, dataset))
+
+
+@lru_cache
+def _facts(model: str, classes: int, channels: int, size: tuple[int, int]) -> ModelFacts:
+    spec = ModelSpec.model_validate_json(model)
+    return describe(spec.name, args=spec.args, classes=classes, channels=channels, size=size, factory=_factory_of(spec))
+
+
+def check_checkpoint(model: ModelSpec, dataset: DatasetSpec) -> None:
+    """Raises CheckpointError or UserError where the model's checkpoint is not for it."""
+    assert model.checkpoint is not None
+    info, what = dataset.info, f"checkpoint {model.checkpoint}"
+    state = read_weights(checkpoint_file(model.checkpoint), what=what)
+    module = build(
+        model.name, args=model.args, classes=info.classes, channels=info.channels, factory=_factory_of(model)
+    )
+    compare_weights(module, state, classes=info.classes, new_head=_may_have_new_head(model), what=what)
+
+
+def provide_weights(plan: Plan, done: set[str], store: Store) -> None:
+    """Have at hand, before anything runs, the weights that unfinished stages start from: checkpoints on the storage,
+    timm's in this machine's cache. Raises ModelError, CheckpointError or UserError."""
+    needed: dict[str, ModelSpec] = {}
+    stages: list[Trainable] = [*plan.teachers, *plan.cells]
+    for stage in stages:
+        if stage.id not in done and (stage.model.pretrained or stage.model.checkpoint is not None):
+            needed.setdefault(canonical_json(model_payload(stage.model, plan.data.dataset)), stage.model)
+    info = plan.data.dataset.info
+    for model in needed.values():
+        if model.checkpoint is not None:
+            publish_checkpoint(model, store)
+        else:
+            build(model.name, args=model.args, classes=info.classes, channels=info.channels, pretrained=True)
+
+
+def _factory_of(model: ModelSpec) -> Callable[..., Any] | None:
+    return load_factory(model) if model.factory is not None else None
+
+
+def _may_have_new_head(model: ModelSpec) -> bool:
+    """What is trained may learn a new classifier; a given teacher must have its own."""
+    return not (isinstance(model, TeacherSpec) and model.is_given)

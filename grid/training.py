@@ -1,0 +1,147 @@
+"""Train one model: a teacher on the labels, a student alone or with a teacher; or take a given teacher as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from grid.models import at_start, pixels_of
+from grid.plan import CellStage, TeacherStage, Trainable
+from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
+from grid.stages import Progress, Runtime, now, publish
+from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
+from grid.supervision import Supervision
+from grid.teacher_logits import INFERENCE_BATCH
+from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
+from kd.data.dataset import open_dataset
+from kd.data.views import ViewStream
+from kd.evaluate import predict, score
+from kd.models.build import on_device
+from kd.precision import resolve
+from kd.train import WHOLE, Row, Shard, TrainState, train
+
+log = logging.getLogger("kd_grid")
+
+
+def run_trainable(
+    stage: Trainable,
+    store: Store,
+    runtime: Runtime,
+    *,
+    shard: Shard = WHOLE,
+    wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
+) -> None:
+    """Train a teacher or a student from wherever its checkpoint stands, and publish weights, curve and record. A given
+    teacher is only evaluated."""
+    started_at, started = now(), time.perf_counter()
+    device, recipe = torch.device(runtime.device), stage.recipe
+    dataset = open_dataset(store.local_folder(stage.data.folder))
+    seed = stage.seed if isinstance(stage, CellStage) else stage.model.seed
+    model = on_device(at_start(stage, store, dataset.meta, seed=seed), device)
+    pixels = pixels_of(stage.model, dataset.meta, device)
+    supervision = Supervision(stage, store, dataset, device)
+    is_given = isinstance(stage, TeacherStage) and stage.model.is_given
+    # What a checkpoint has to agree with: the id knows neither.
+    how = {"teacher_sha256": supervision.teacher_sha256, "precision": resolve(recipe.precision, device)}
+    resume = None if is_given else _load_checkpoint(stage, store, how, shard, device)
+    setup = time.perf_counter() - started
+    progress = Progress(stage, store, total=recipe.epochs)
+    if shard.rank == 0:
+        progress.report(len(resume.curve) if resume else 0)
+
+    def evaluate(model: nn.Module) -> Row:
+        row: Row = {}
+        for name in dataset.evaluated:
+            split = dataset.split(name)
+            logits_NC = predict(
+                model, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=recipe.precision
+            )
+            metrics = score(logits_NC, split.labels_N, teacher_logits_NC=supervision.plain_logits.get(name))
+            row |= {f"{name}_{metric}": value for metric, value in asdict(metrics).items() if value is not None}
+        return row
+
+    saved_at = time.monotonic()
+
+    def on_state(state: TrainState) -> None:
+        nonlocal saved_at
+        if len(state.curve) < recipe.epochs:
+            store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict() | how))
+        saved_at = time.monotonic()
+        progress.report(len(state.curve) + (0 if state.loss_S is None else state.step / len(state.loss_S)))
+
+    if is_given:
+        evaluating = time.perf_counter()
+        curve: list[Row] = [{"epoch": 0, **evaluate(model)}]
+        curve[0] |= {"seconds_train": 0.0, "seconds_evaluate": time.perf_counter() - evaluating}
+    else:
+        curve = train(
+            model,
+            views=ViewStream(dataset.train, recipe.views, pixels, device=device),
+            objective=supervision.objective,
+            recipe=recipe,
+            seed=seed,
+            evaluate=evaluate,
+            resume=resume,
+            on_state=on_state,
+            save_now=lambda: time.monotonic() - saved_at >= 60 * runtime.checkpoint_minutes,
+            shard=shard,
+            wrap=wrap,
+        )
+    if shard.rank != 0:
+        return
+    trained_at = time.perf_counter()
+    weights = weights_to_bytes(model)
+    store.write(f"{stage.folder}/{WEIGHTS}", weights)
+    store.write(f"{stage.folder}/{CURVE}", curve_to_parquet(curve))
+    seconds = {name: sum(float(row[name] or 0) for row in curve) for name in ("seconds_train", "seconds_evaluate")}
+    values = axes_of(stage) | model_facts(stage, model, dataset.meta, device) | metrics_of(curve) | seconds
+    values |= {
+        "epochs": 0 if is_given else recipe.epochs,
+        "started_at": started_at,
+        "seconds_setup": setup,
+        # Earlier sessions are in the curve.
+        "seconds_total": setup + sum(seconds.values()) + time.perf_counter() - trained_at,
+        "device_seconds": sum(seconds.values()) * shard.world,
+        "dataset_fingerprint": dataset.meta.fingerprint,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "teacher_sha256": supervision.teacher_sha256,
+        "workers": shard.world,
+        **runtime.provenance(),
+        **provenance(device, recipe.precision),
+    }
+    publish(stage, store, values)
+    for leftover in (CHECKPOINT, PROGRESS):
+        store.remove(f"{stage.folder}/{leftover}")
+
+
+def _load_checkpoint(
+    stage: Trainable, store: Store, how: Mapping[str, str | None], shard: Shard, device: torch.device
+) -> TrainState | None:
+    """Where to go on from; None to start from the beginning. The first worker reads for all: another launch could put
+    another checkpoint in its place meanwhile."""
+    path = f"{stage.folder}/{CHECKPOINT}"
+    found: list[bytes | None] = [None]
+    if shard.rank == 0:
+        with contextlib.suppress(FileNotFoundError):
+            found = [store.read(path)]
+    if shard.world > 1:
+        torch.distributed.broadcast_object_list(found, src=0, device=device)
+    if found[0] is None:
+        return None
+    try:
+        state = state_from_bytes(found[0])
+        other = [name for name, value in how.items() if state[name] != value]
+        if not other:
+            return TrainState.from_dict(state)
+        reason = f"of another {' and '.join(other)}"
+    except (CheckpointError, KeyError) as error:
+        reason = f"unreadable: {error}"
+    log.warning("%s: %s; the stage starts again", store.location(path), reason)
+    return None
