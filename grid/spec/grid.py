@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field
 from grid.spec.dataset import DatasetSpec
 from grid.spec.model import ModelSpec, TeacherSpec
 from grid.spec.published import Published
-from grid.spec.strict import Strict, describe
+from grid.spec.strict import Strict, describe, one_or_many
 from kd.recipe import LogitsFormat, Recipe
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
@@ -22,11 +22,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 Mode = Literal["baseline", "distilled"]
 Method = Literal["kd"]
 Targets = Literal["cached", "online"]
-
-
-def _one_or_many(value: Any) -> Any:
-    """An axis with one value may be written without brackets."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -80,11 +75,11 @@ class GridSpec(Strict):
     dataset: DatasetSpec
     teachers: tuple[TeacherSpec, ...] = ()
     students: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
-    modes: Annotated[tuple[Mode, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = ("baseline", "distilled")
-    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0,)
-    method: Annotated[tuple[Method, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = ("kd",)
-    temperature: Annotated[tuple[Temperature, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (4.0,)
-    alpha: Annotated[tuple[Alpha, ...], BeforeValidator(_one_or_many), Field(min_length=1)] = (0.5,)
+    modes: Annotated[tuple[Mode, ...], BeforeValidator(one_or_many), Field(min_length=1)] = ("baseline", "distilled")
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (0,)
+    method: Annotated[tuple[Method, ...], BeforeValidator(one_or_many), Field(min_length=1)] = ("kd",)
+    temperature: Annotated[tuple[Temperature, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (4.0,)
+    alpha: Annotated[tuple[Alpha, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (0.5,)
     targets: Targets = "cached"
     logits: LogitsFormat = Field(default_factory=LogitsFormat)
     view_streams: int = Field(default=1, ge=1)

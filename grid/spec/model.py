@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from grid.identity import canonical, canonical_json
-from grid.spec.strict import Strict
+from grid.spec.strict import Strict, one_or_many
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -16,8 +16,8 @@ Positive = Annotated[float, Field(gt=0)]
 class Normalize(Strict):
     """What pixels, brought to [0, 1], are normalised with: (x - mean) / std, a number a channel."""
 
-    mean: Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
-    std: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]
+    mean: Annotated[tuple[float, ...], BeforeValidator(one_or_many)]
+    std: Annotated[tuple[Positive, ...], BeforeValidator(one_or_many)]
 
     @model_validator(mode="after")
     def _of_the_same_channels(self) -> Self:

@@ -12,6 +12,11 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def one_or_many(value: Any) -> Any:
+    """What has one value may be written without brackets."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
 def describe(error: ValidationError, root: Any, *, prefix: str = "") -> str:
     """The first problem of a validation error on one line: where, what, and for an unknown key the nearest known."""
     problems = error.errors(include_url=False)
