@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -62,7 +64,32 @@ def test_stages_halve_the_image_twice_and_every_weight_learns(name: str) -> None
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "reason"), [("resnet20", "depth must be 6n"), ("wrn_16_2", "depth must be 6n")])
-def test_a_depth_that_does_not_exist_is_refused(name: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "args", "reason"),
+    [
+        ("wrn_16_2", {"depth": 21}, "depth must be 6n"),
+        ("cifar_resnet18", {"channels": [8, 16, 32]}, "channels: expected one number a stage, four, got 3"),
+    ],
+)
+def test_a_shape_that_does_not_exist_is_refused(name: str, args: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        build(name, args={"depth": 21}, classes=10, channels=3)
+        build(name, args=args, classes=10, channels=3)
+
+
+@pytest.mark.parametrize(("stem_stride", "side"), [(1, 4), (2, 2)])
+def test_resnet18_for_small_images_keeps_some_of_their_grid(stem_stride: int, side: int) -> None:
+    args = {"channels": [4, 8, 16, 24], "stem_stride": stem_stride}
+    model = build("cifar_resnet18", args=args, classes=7, channels=1)
+    sizes: list[tuple[int, ...]] = []
+    last = model.layer4
+    assert isinstance(last, torch.nn.Module)
+    last.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
+    logits_BC = model(torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert sizes == [(24, side, side)]
+    logits_BC.square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_resnet18_for_small_images_has_its_well_known_size() -> None:
+    # What its usual CIFAR-10 code counts.
+    assert describe("cifar_resnet18", args={}, classes=10, channels=3, size=(32, 32)).parameters == 11_173_962

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import timm
 import torch
 from torch import nn
 
@@ -66,6 +69,88 @@ def test_arguments_the_model_refuses_are_named(name: str) -> None:
 def test_small_cnn_has_no_pretrained_weights() -> None:
     with pytest.raises(ModelError, match="model small_cnn: there are no pretrained weights"):
         build("small_cnn", args={}, classes=10, channels=3, pretrained=True)
+
+
+def test_a_timm_model_without_weights_is_told_before_any_download() -> None:
+    with pytest.raises(ModelError, match="model resnet18d_nope|model vit_tiny_patch16_384: |timm has no pretrained"):
+        build("vit_medium_patch16_clip_224", args={}, classes=10, channels=3, pretrained=True)
+
+
+def cached_in(folder: Path, name: str, weights: dict[str, torch.Tensor]) -> None:
+    """The hub's cache as a download of the model leaves it."""
+    place = folder / f"models--timm--{name}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs/main").write_text("0123abcd")
+    (place / "snapshots/0123abcd").mkdir(parents=True)
+    safetensors.torch.save_file(weights, place / "snapshots/0123abcd/model.safetensors")
+
+
+def test_pretrained_weights_come_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network; the classifier for other classes, and it alone, is drawn from the seed."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    given = timm.create_model("test_resnet").state_dict()
+    cached_in(tmp_path, "test_resnet.r160_in1k", given)
+    first, second = (
+        build("test_resnet", args={}, classes=10, channels=3, pretrained=True, seed=seed).state_dict()
+        for seed in (0, 1)
+    )
+    assert all(torch.equal(first[name], given[name]) for name in given if not name.startswith("fc."))
+    assert first["fc.weight"].shape[0] == 10
+    assert {name for name in first if not torch.equal(first[name], second[name])} == {"fc.weight"}
+
+
+def test_pretrained_weights_that_cannot_be_had_say_where_to_put_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError) as caught:
+        build("test_resnet", args={}, classes=10, channels=3, pretrained=True)
+    text = str(caught.value)
+    assert text.startswith("model test_resnet: its pretrained weights are neither in the local cache nor can they be")
+    assert "hf download timm/test_resnet.r160_in1k" in text
+    assert "or give the model a checkpoint; or set pretrained: false" in text
+    assert "\n" not in text
+
+
+def perceptron(num_classes: int, width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.Linear(width, num_classes))
+
+
+def of_channels(num_classes: int, in_chans: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(in_chans, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, num_classes))
+
+
+def counting_with_tensors(num_classes: int) -> nn.Module:
+    """As stochastic depth often does: reads numbers from a tensor, which the meta device does not have."""
+    return perceptron(num_classes, width=int(torch.linspace(1, 4, 2)[-1].item()))
+
+
+def test_a_factory_makes_the_model_from_what_it_takes() -> None:
+    assert build("mine", args={"width": 8}, classes=7, channels=1, factory=perceptron)[1].out_features == 8  # type: ignore[index]
+    assert build("mine", args={}, classes=7, channels=2, factory=of_channels)[0].in_channels == 2  # type: ignore[index]
+    for seed in (0, 1):
+        a, b = (build("mine", args={}, classes=7, channels=1, factory=perceptron, seed=seed) for _ in range(2))
+        assert torch.equal(weights(a), weights(b))
+
+
+@pytest.mark.parametrize("factory", [perceptron, counting_with_tensors])
+def test_a_factorys_model_is_described(factory: Any) -> None:
+    facts = describe("mine", args={}, classes=10, channels=1, size=(8, 8), factory=factory)
+    assert (facts.parameters, facts.macs) == (64 * 4 + 4 + 4 * 10 + 10, 64 * 4 + 4 * 10)
+
+
+def test_what_a_factory_does_wrong_is_said() -> None:
+    def describe_it(factory: Any, **args: Any) -> None:
+        describe("mine", args=args, classes=10, channels=1, size=(8, 8), factory=factory)
+
+    with pytest.raises(ModelError, match="model mine: it cannot be built with these arguments: TypeError: .*'colour'"):
+        describe_it(perceptron, colour=3)
+    with pytest.raises(ModelError, match="model mine: its factory gave dict, not a torch.nn.Module"):
+        describe_it(lambda num_classes: {})
+    with pytest.raises(ModelError, match=r"model mine: gives shape \(1, 64\) for one image; expected .* \(1, 10\)"):
+        describe_it(lambda num_classes: nn.Flatten())
+    with pytest.raises(ModelError, match="model mine: cannot take 1 x 8 x 8 images"):
+        describe_it(lambda num_classes: nn.Linear(5, num_classes))
 
 
 def test_small_cnn_by_hand() -> None:
