@@ -77,7 +77,9 @@ def _check_pretrained(name: str) -> None:
     if config is None or not config.has_weights:
         known = timm.list_pretrained(f"{name.split('.')[0]}*")
         hint = f"; there are some for {', '.join(known[:3])}" if known else ""
-        raise ModelError(f"model {name}: timm has no pretrained weights for it{hint}; or give a checkpoint")
+        raise ModelError(
+            f"model {name}: timm has no pretrained weights for it{hint}; give a checkpoint, or set pretrained: false"
+        )
 
 
 def on_device(model: nn.Module, device: torch.device) -> nn.Module:

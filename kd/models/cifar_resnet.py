@@ -1,5 +1,5 @@
-"""The ResNets of the CIFAR literature: three stages of basic blocks at 32, 16 and 8 px; and ResNet-18 in four, its stem a
-3x3 convolution where ImageNet's would leave 8 px of the 32.
+"""The ResNets of the CIFAR literature: three stages of basic blocks at 32, 16 and 8 px; and ResNet-18 in four, its stem
+a 3x3 convolution where ImageNet's would leave 8 px of the 32.
 
 Source: K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2; with projections (1x1
 convolution and batch norm) where the shape changes, and the wide variants (x4), as in Y. Tian et al., "Contrastive
@@ -34,8 +34,8 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """blocks, widths: of each stage; each but the first halves the image. stem: its width. stem_stride 2 halves the image
-    at once: a quarter of the work."""
+    """blocks, widths: of each stage; each but the first halves the image. stem: its width. stem_stride 2 halves the
+    image at once: a quarter of the work."""
 
     def __init__(
         self,

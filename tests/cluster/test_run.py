@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
 from analysis.cli import table
 from tests.conftest import tiny_grid
@@ -94,6 +97,34 @@ def test_ray_leaves_nothing_in_the_storage(ran: tuple[Path, str, Launch, int]) -
     folder = ran[0]
     assert {p.name for p in (folder / "runs").iterdir()} == {"cells", "datasets", "grids", "logits", "teachers"}
     assert {p.name for p in (folder / "runs/grids/mixed").iterdir()} == {"launch.log", "plan.json", "wandb"}
+
+
+OWN = """
+from torch import nn
+
+def mlp(num_classes, width=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, num_classes))
+"""
+
+
+def test_a_users_own_models_and_trained_teacher_reach_the_workers(tmp_path: Path) -> None:
+    """By relative paths, launched from a folder that no worker knows; no teacher is trained."""
+    (tmp_path / "my_models.py").write_text(OWN)
+    space: dict[str, Any] = {}
+    exec(OWN, space)
+    given = space["mlp"](10, width=32).state_dict()
+    torch.save({"state_dict": given}, tmp_path / "teacher.pth")
+    teacher = {"label": "Given", "factory": "my_models.py:mlp", "args": {"width": 32}, "checkpoint": "teacher.pth"}
+    grid = tiny_grid(name="own", teachers=[teacher], students=["my_models.py:mlp"], seeds=[0])
+    launch = Launch("--grid", write_grid(tmp_path, grid), "--storage", "runs", "--cpus", "2", folder=tmp_path)
+    assert launch.finish() == 0, launch.text()
+    (folder,) = (tmp_path / "runs/teachers").iterdir()
+    kept = safetensors.torch.load_file(folder / "model.safetensors")
+    assert all(torch.equal(kept[name], given[name]) for name in given)
+    out = launch.out.read_text()
+    assert "teacher Given (given): top-1" in out
+    assert "Given (2.4K)" in out
+    assert len(records(tmp_path / "runs", "cells")) == 2
 
 
 def test_a_reader_that_leaves_does_not_stop_the_grid(tmp_path: Path) -> None:

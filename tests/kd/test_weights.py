@@ -1,4 +1,4 @@
-"""Weights from elsewhere: every common way of saving them is read, nothing in them is run, what does not fit is named."""
+"""Weights from elsewhere: every common way of saving is read, nothing in them is run, what does not fit is named."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Bomb:
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
     torch.save({"state_dict": state(net()), "extra": Bomb(tmp_path / "ran")}, tmp_path / "model.pth")
     with pytest.raises(
-        CheckpointError, match="^the file: not a checkpoint that can be read without running code in it"
+        CheckpointError, match=r"^the file: not a checkpoint that can be read without running code in it"
     ):
         read_weights(tmp_path / "model.pth", what="the file")
     assert not (tmp_path / "ran").exists()
@@ -72,14 +72,14 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
 def test_garbage_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"no weights at all" * 10)
-    with pytest.raises(CheckpointError, match="^the file: not a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"^the file: not a checkpoint"):
         read_weights(tmp_path / name, what="the file")
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {"state_dict": {"weight": 3.0}}])
 def test_a_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match="^it: "):
+    with pytest.raises(CheckpointError, match=r"^it: "):
         read_weights(tmp_path / "model.pth", what="it")
 
 
@@ -87,7 +87,7 @@ def test_values_that_are_not_finite_are_refused_by_key(tmp_path: Path) -> None:
     weights = state(net())
     weights["2.bias"][3] = float("nan")
     torch.save(weights, tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match="it: 2.bias holds values that are not finite"):
+    with pytest.raises(CheckpointError, match=r"it: 2.bias holds values that are not finite"):
         read_weights(tmp_path / "model.pth", what="it")
 
 
