@@ -41,6 +41,8 @@ RECORD: dict[str, type[pl.DataType]] = {
     "latency_ms_q1": pl.Float64,
     "latency_ms_q3": pl.Float64,
     "latency_batch": pl.Int64,
+    "latency_runs": pl.Int64,
+    "throughput": pl.Float64,
     "latency_device": pl.String,
     "epochs": pl.Int64,
     "best_epoch": pl.Int64,

@@ -169,7 +169,9 @@ def write_run(
     )
     for point in curve.iter_rows(named=True):
         run.log({name: value for name, value in point.items() if value is not None}, step=point["epoch"])
-    summary = [n for n in RECORD if n in _METRIC_FIELDS or n.startswith(("best_", "seconds_", "latency_"))]
+    summary = [
+        n for n in RECORD if n in _METRIC_FIELDS or n.startswith(("best_", "seconds_", "latency_", "throughput"))
+    ]
     run.summary.update({name: record[name] for name in summary if record[name] is not None})
     run.finish()
 

@@ -52,7 +52,9 @@ FIELDS: dict[str, type] = {
     "latency_ms": float,
     "latency_ms_q1": float,
     "latency_ms_q3": float,
-    "latency_batch": int,
+    "latency_batch": int,  # images
+    "latency_runs": int,  # batches measured
+    "throughput": float,  # images per second at that batch
     "latency_device": str,
     # metrics
     "epochs": int,

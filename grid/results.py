@@ -23,7 +23,8 @@ from kd.recipe import Precision
 from kd.train import Row
 
 LATENCY_BATCH = 32
-LATENCY_RUNS = 50
+LATENCY_RUNS = 100
+LATENCY_SECONDS = 10.0  # a large model on one CPU core needs as much for a single batch
 
 
 def axes_of(stage: Stage) -> dict[str, Value]:
@@ -89,7 +90,13 @@ def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: t
     size = image_size(stage.model, stage.data.dataset)
     counted = facts_of(stage.model, stage.data.dataset)
     timed = measure.latency(
-        model, channels=meta.channels, size=size, batch=LATENCY_BATCH, runs=LATENCY_RUNS, device=device
+        model,
+        channels=meta.channels,
+        size=size,
+        batch=LATENCY_BATCH,
+        runs=LATENCY_RUNS,
+        seconds=LATENCY_SECONDS,
+        device=device,
     )
     return {
         **asdict(counted),
@@ -97,6 +104,8 @@ def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: t
         "latency_ms_q1": timed.q1_ms,
         "latency_ms_q3": timed.q3_ms,
         "latency_batch": timed.batch,
+        "latency_runs": timed.runs,
+        "throughput": timed.throughput,
         "latency_device": timed.device,
     }
 

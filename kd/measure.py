@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+FEWEST_RUNS = 3
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of a forward pass of `batch` images in eval mode: median and quartiles over `runs`."""
+    """Milliseconds of a forward pass of `batch` images in eval mode: median and quartiles over `runs` measured ones."""
 
     median_ms: float
     q1_ms: float
@@ -20,6 +22,11 @@ class Latency:
     batch: int
     runs: int
     device: str
+
+    @property
+    def throughput(self) -> float:
+        """Images per second at this batch."""
+        return self.batch / self.median_ms * 1e3
 
 
 def device_name(device: torch.device) -> str:
@@ -37,20 +44,35 @@ def device_name(device: torch.device) -> str:
 
 @torch.inference_mode()
 def latency(
-    model: nn.Module, *, channels: int, size: tuple[int, int], batch: int, runs: int, device: torch.device
+    model: nn.Module,
+    *,
+    channels: int,
+    size: tuple[int, int],
+    batch: int,
+    runs: int,
+    seconds: float,
+    device: torch.device,
 ) -> Latency:
-    """Time the forward pass after a tenth of `runs` as warm-up. Other work on the machine shows in the quartiles."""
+    """Time the forward pass of `runs` batches, or of as many as begin within `seconds`, but of FEWEST_RUNS at least
+    (or `runs` where that is less). Before them, a tenth of the runs or of the seconds, but one batch at least, as
+    warm-up. Other work on the machine shows in the quartiles.
+    """
     was_training = model.training
     model.eval()
     images = torch.zeros(batch, channels, *size, device=device).contiguous(memory_format=torch.channels_last)
-    times = []
-    for run in range(-max(1, runs // 10), runs):
-        started = time.perf_counter()
-        model(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if run >= 0:
-            times.append((time.perf_counter() - started) * 1e3)
+
+    def timed(fewest: int, most: int, limit: float) -> list[float]:
+        times: list[float] = []
+        while len(times) < fewest or (len(times) < most and sum(times) < limit):
+            started = time.perf_counter()
+            model(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - started)
+        return times
+
+    timed(1, runs // 10, seconds / 10)
+    times = timed(min(FEWEST_RUNS, runs), runs, seconds)
     model.train(was_training)
-    q1, median, q3 = (float(q) for q in np.percentile(times, [25, 50, 75]))
-    return Latency(median, q1, q3, batch=batch, runs=runs, device=device_name(device))
+    q1, median, q3 = (1e3 * float(q) for q in np.percentile(times, [25, 50, 75]))
+    return Latency(median, q1, q3, batch=batch, runs=len(times), device=device_name(device))

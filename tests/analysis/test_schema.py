@@ -46,6 +46,13 @@ def test_a_whole_record_fits_the_columns() -> None:
     assert pl.DataFrame([row], schema=analysis.schema.RECORD).null_count().sum_horizontal().item() == 0
 
 
+def test_what_older_records_lack_reads_as_none() -> None:
+    older = b'{"schema_version": 1, "stage_id": "text", "kind": "cell", "latency_ms": 1.5, "latency_batch": 32}'
+    for row in (analysis.load.parse_record(older, stage_id="text"), grid.records.record_from_json(older)):
+        assert (row["latency_ms"], row["latency_batch"]) == (1.5, 32)
+        assert (row["latency_runs"], row["throughput"]) == (None, None)
+
+
 def test_the_plans_rows_are_the_columns_of_the_grid(tmp_path: Path, tiny_plan: Callable[..., Plan]) -> None:
     write_plan(tiny_plan(), Store(str(tmp_path / "real")))
     written = json.loads((tmp_path / "real/grids/tiny/plan.json").read_text())

@@ -68,7 +68,7 @@ def curve(store: Store, stage: Trained) -> pl.DataFrame:
 
 def results(record: Record) -> dict[str, Any]:
     """A record without times, and without the launch."""
-    passing = ("seconds", "latency", "_at")
+    passing = ("seconds", "latency", "throughput", "_at")
     return {k: v for k, v in record.items() if k != "launch" and not any(p in k for p in passing)}
 
 

@@ -28,7 +28,7 @@ class Probe(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 def test_latency_times_the_forward_pass_in_eval_mode_after_a_warm_up(training: bool) -> None:
     model = Probe().train(training)
-    result = measure.latency(model, channels=3, size=(4, 6), batch=2, runs=20, device=CPU)
+    result = measure.latency(model, channels=3, size=(4, 6), batch=2, runs=20, seconds=60, device=CPU)
     assert model.shapes == [(2, 3, 4, 6)] * 22
     assert not any(model.modes)
     assert model.training is training
@@ -46,14 +46,38 @@ def test_latency_is_median_and_quartiles_in_milliseconds(monkeypatch: pytest.Mon
     model = nn.Identity()
     model.register_forward_hook(lambda module, inputs, output: slow(output))
     monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    result = measure.latency(model, channels=1, size=(2, 2), batch=1, runs=5, device=CPU)
+    result = measure.latency(model, channels=1, size=(2, 2), batch=6, runs=5, seconds=1, device=CPU)
     assert (result.q1_ms, result.median_ms, result.q3_ms) == pytest.approx((2, 3, 4))
+    assert result.throughput == pytest.approx(2000)  # 6 images in 3 ms
+
+
+@pytest.mark.parametrize(
+    ("each", "warm_up", "measured"),
+    [
+        (0.001, 10, 100),  # all of them
+        (0.25, 4, 40),  # what begins within 1 and 10 seconds
+        (20.0, 1, 3),  # the fewest, however long they take
+    ],
+)
+def test_latency_is_bounded_in_time(monkeypatch: pytest.MonkeyPatch, each: float, warm_up: int, measured: int) -> None:
+    clock, model = [0.0], Probe()
+
+    def now() -> float:
+        return clock[0]
+
+    def tick(*_: object) -> None:
+        clock[0] += each
+
+    model.register_forward_hook(tick)
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=now))
+    result = measure.latency(model, channels=1, size=(2, 2), batch=1, runs=100, seconds=10, device=CPU)
+    assert (len(model.shapes), result.runs) == (warm_up + measured, measured)
 
 
 def test_latency_does_not_touch_the_model() -> None:
     model = noisy_model(0).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    measure.latency(model, channels=1, size=(8, 8), batch=2, runs=2, device=CPU)
+    measure.latency(model, channels=1, size=(8, 8), batch=2, runs=2, seconds=60, device=CPU)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
