@@ -132,13 +132,26 @@ class GridSpec(Strict):
                         "targets: online"
                     )
         if self.published is not None:
-            known = {model.shown for model in (*self.teachers, *self.students)}
-            named = {*self.published.teachers}.union(*({p.teacher, p.student} for p in self.published.pairs))
-            if named - known:
-                raise ValueError(f"published names {min(named - known)!r}, which is no teacher or student of the grid")
+            self._check_published(self.published)
         if self.view_streams > 1 and any(self.recipe_of(student).views.stream for student in self.students):
             raise ValueError("view_streams numbers the streams itself: leave recipe.views.stream out")
         return self
+
+    def _check_published(self, published: Published) -> None:
+        for axis, named in (
+            ("teacher", [m.model for m in published.models if m.mode is None] + [p.teacher for p in published.pairs]),
+            ("student", [m.model for m in published.models if m.mode] + [p.student for p in published.pairs]),
+        ):
+            known = [model.shown for model in (self.teachers if axis == "teacher" else self.students)]
+            stranger = next((label for label in named if label not in known), None)
+            if stranger is not None:
+                hint = ": give its mode" if stranger in [model.shown for model in self.students] else ""
+                raise ValueError(f"published names {stranger!r}, which is no {axis} of the grid{hint}")
+        models = [(m.model, m.mode) for m in published.models]
+        for kind, keys in (("models", models), ("pairs", [(p.teacher, p.student) for p in published.pairs])):
+            twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+            if twice is not None:
+                raise ValueError(f"published.{kind} has two of {', '.join(filter(None, twice))}")
 
     def recipe_of(self, model: ModelSpec) -> Recipe:
         """The grid's recipe with the model's overrides. Raises pydantic's ValidationError."""

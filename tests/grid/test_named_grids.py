@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,12 @@ def test_cifar100_full_is_the_study_with_its_sixth_pair() -> None:
     assert published is not None
     gains = [round(pair.distilled - pair.baseline, 2) for pair in published.pairs]
     assert gains == [6.47, 2.42, 0.55, 1.34, 0.94]
-    assert published.teachers == {"ViT-Base": 91.12}
+    assert [pair.compression for pair in published.pairs] == [15.5, 7.6, 17.2, 10.5, 5.2]
+    assert [pair.retention for pair in published.pairs] == [91.5, None, None, None, None]
+    assert {m.model: m.accuracy for m in published.models if m.mode is None} == {"ViT-Base": 91.12, "ResNet-152": None}
+    # What the study prints is what our models have, rounded to 0.1M or cut there.
+    for said, ours in zip(published.models, STUDY_A.values(), strict=True):
+        assert said.parameters == pytest.approx(ours, abs=0.08e6)
 
 
 def test_the_cache_saves_all_but_one_pass_of_the_teachers() -> None:
@@ -66,7 +72,18 @@ def test_cifar10_light_is_the_other_study() -> None:
     assert (plan.spec.temperature, plan.spec.alpha) == ((4.0,), (0.7,))
     assert published is not None
     (pair,) = published.pairs
-    assert (pair.baseline, pair.distilled, published.teachers) == (72.70, 70.86, {"ResNet-18-N": 83.13})
+    assert (pair.baseline, pair.distilled) == (72.70, 70.86)
+    assert (pair.compression, pair.compression_size, pair.speedup) == (43.7, 43.4, 4.3)
+    assert [(m.mode, m.accuracy, m.parameters, m.size_mb) for m in published.models] == [
+        (None, 83.13, 4_664_970, 17.81),
+        ("baseline", 72.70, 106_826, 0.41),
+        ("distilled", 70.86, 106_826, 0.41),
+    ]
+    assert [(m.inference_ms, m.efficiency) for m in published.models] == [(111.29, 0.75), (27.76, 2.62), (25.82, 2.74)]
+    for model in published.models:
+        assert model.accuracy is not None
+        assert model.inference_ms is not None
+        assert round(model.accuracy / model.inference_ms, 2) == model.efficiency
 
 
 def test_cifar10_sweep_crosses_what_the_study_proposes() -> None:
@@ -77,9 +94,24 @@ def test_cifar10_sweep_crosses_what_the_study_proposes() -> None:
     assert (len(plan.teachers), len(plan.logits), len(plan.cells)) == (1, 1, 3 + 75)
 
 
-def test_published_figures_name_models_of_the_grid() -> None:
-    with pytest.raises(UserError, match="published names 'ViT-Bass', which is no teacher or student of the grid"):
-        load_grid("cifar100_full", ["published.pairs.0.teacher=ViT-Bass"])
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("pairs.0.teacher=ViT-Bass", "published names 'ViT-Bass', which is no teacher of the grid"),
+        ("pairs.0.student=ViT-Base", "published names 'ViT-Base', which is no student of the grid"),
+        ("models.0.model=ViT-Bass", "published names 'ViT-Bass', which is no teacher of the grid"),
+        ("models.2.model=ViT-Base", "published names 'ViT-Base', which is no student of the grid"),
+        ("models.2.mode=null", "published names 'ViT-Tiny', which is no teacher of the grid: give its mode"),
+        ("models.3.model=ViT-Tiny", "published.models has two of ViT-Tiny, baseline"),
+        ("pairs.1.student=ViT-Tiny", "published.pairs has two of ViT-Base, ViT-Tiny"),
+        ("models.0.size=3", "published.models.0.size: unknown key; did you mean 'size_mb'?"),
+        ("models.0.parameters=85.8M", "published.models.0.parameters"),
+        ("teachers={}", "published.teachers: unknown key"),
+    ],
+)
+def test_published_figures_are_those_of_models_of_the_grid(override: str, problem: str) -> None:
+    with pytest.raises(UserError, match=re.escape(problem)):
+        load_grid("cifar100_full", [f"published.{override}"])
 
 
 SHRUNK = [
