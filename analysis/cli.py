@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(prog="kd-analysis", description="Tables of a distillation grid, from its records.")
     commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, what in (
-        ("table", "the gain and compression table, as markdown"),
+        ("table", "gains, compression, what validation selects and what each model costs, as markdown"),
         ("compare", "our results beside the published ones that the grid's file states, as markdown"),
     ):
         command = commands.add_parser(name, help=what)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(storage: str, grid: str | None = None) -> str:
-    """The gain and compression table of a grid, as markdown."""
+    """The gains of a grid, what validation selects and what each model costs, as markdown."""
     # polars and scipy come with them: --help does not wait.
     from analysis.load import load_grid
     from analysis.tables import markdown_table

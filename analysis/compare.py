@@ -6,9 +6,24 @@ from typing import Any
 
 import polars as pl
 
+from analysis.efficiency import count, digits, efficiency, shown_latency, shown_training, timing_notes
 from analysis.errors import AnalysisError
+from analysis.gains import AXES, BEST_TEST, POINT, crossed, gains, ratio
 from analysis.load import Grid
-from analysis.tables import AXES, BEST_TEST, POINT, align, escape, gains, shown_accuracy, shown_gain, unfinished
+from analysis.markdown import (
+    Row,
+    align,
+    escape,
+    number,
+    pair,
+    percent,
+    setting,
+    shown_accuracy,
+    shown_gain,
+    times,
+    value,
+)
+from analysis.tables import unfinished
 
 INSIDE, OUTSIDE, NO_INTERVAL = "inside", "outside", "no interval"
 
@@ -27,13 +42,14 @@ def compare(grid: Grid) -> pl.DataFrame:
     study = pl.DataFrame(
         [
             {
-                "teacher": pair["teacher"],
-                "student": pair["student"],
-                "published_baseline": float(pair["baseline"]),
-                "published_distilled": float(pair["distilled"]),
-                "published_gain": round(pair["distilled"] - pair["baseline"], 6),
+                "teacher": said["teacher"],
+                "student": said["student"],
+                "published_baseline": float(said["baseline"]),
+                "published_distilled": float(said["distilled"]),
+                "published_gain": round(said["distilled"] - said["baseline"], 6),
+                "published_retention": said.get("retention"),
             }
-            for pair in published["pairs"]
+            for said in published["pairs"]
         ],
         schema={
             "teacher": pl.String,
@@ -41,6 +57,7 @@ def compare(grid: Grid) -> pl.DataFrame:
             "published_baseline": pl.Float64,
             "published_distilled": pl.Float64,
             "published_gain": pl.Float64,
+            "published_retention": pl.Float64,
         },
     )
     inside = pl.col("published_gain").is_between("gain_low", "gain_high")
@@ -50,36 +67,44 @@ def compare(grid: Grid) -> pl.DataFrame:
 
 
 def markdown_comparison(grid: Grid) -> str:
-    """The study's line and our two for each pair, then the teachers."""
+    """The study's line and our two for each pair, then the teachers, the models and the ratios between them."""
     published, frame = _published(grid), compare(grid)
-    varying = [axis for axis in AXES if frame[axis].n_unique() > 1]
-    header = ["Teacher", "Student", *(axis.capitalize() for axis in varying), "Whose", "Baseline", "Distilled", "Gain"]
+    varying = crossed(frame)
+    figures = [*(axis.capitalize() for axis in varying), "Baseline", "Distilled", "Gain", "Retention"]
+    header = ["Teacher", "Student", *figures]
+    header.insert(2 + len(varying), "Whose")
     lines = []
     for row in frame.iter_rows(named=True):
-        pair = [escape(row["teacher"]), escape(row["student"]), *(_value(row[axis]) for axis in varying)]
-        said = [f"{row['published_baseline']:.2f}", f"{row['published_distilled']:.2f}"]
-        lines.append([*pair, "published", *said, f"{row['published_gain']:+.2f}"])
-        at_last = {name.removesuffix("_last"): value for name, value in row.items() if name.endswith("_last")}
-        for whose, figures in (("ours, best test", row), ("ours, last epoch", at_last)):
-            ours = [shown_accuracy(figures, "baseline"), shown_accuracy(figures, "distilled"), shown_gain(figures)]
-            lines.append([*("" for _ in pair), whose, *ours])
-    right = [name in ("Baseline", "Distilled", "Gain", *(a.capitalize() for a in varying)) for name in header]
-    parts = [f"### {escape(grid.name)} beside {escape(published['study'])}", align(header, lines, right=right)]
+        labels = [escape(row["teacher"]), escape(row["student"]), *(value(row[axis]) for axis in varying)]
+        said = [
+            f"{row['published_baseline']:.2f}",
+            f"{row['published_distilled']:.2f}",
+            f"{row['published_gain']:+.2f}",
+        ]
+        lines.append([*labels, "published", *said, percent(row["published_retention"])])
+        at_last = {name.removesuffix("_last"): figure for name, figure in row.items() if name.endswith("_last")}
+        for whose, at in (("ours, best test", row), ("ours, last epoch", at_last)):
+            ours = [shown_accuracy(at, "baseline"), shown_accuracy(at, "distilled"), shown_gain(at)]
+            lines.append([*("" for _ in labels), whose, *ours, percent(at["retention"])])
+    parts = [f"### {escape(grid.name)} beside {escape(published['study'])}"]
+    parts.append(align(header, lines, right=[name in figures for name in header]))
     parts.append(
         f"Published: {escape(published['protocol'])}. Ours: top-1 on the test split of "
         f"{escape(str(grid.spec['dataset']['name']))} in percent, mean ± standard deviation over seeds; gains paired "
         "by seed, with their 95 % t interval. The best test epoch is selected on the test split itself, as published "
-        "tables do, and is optimistic; the last epoch selects nothing."
+        "tables do, and is optimistic; the last epoch selects nothing. Retention: the distilled student's accuracy in "
+        "percent of its teacher's."
     )
-    parts += _verdicts(frame, varying)
-    teachers = _teachers(grid, published)
-    return "\n\n".join([*parts, *([teachers] if teachers else []), *unfinished(grid)]) + "\n"
+    parts += [*_verdicts(frame, varying), *_teachers(grid, published), *_models(grid, published, varying)]
+    return "\n\n".join([*parts, *_ratios(grid, published), *unfinished(grid)]) + "\n"
 
 
 def _published(grid: Grid) -> dict[str, Any]:
     published: dict[str, Any] | None = grid.spec.get("published")
     if not published:
         raise AnalysisError(f"grid {grid.name} states no published figures: give it published: in its file")
+    if "models" not in published:
+        raise AnalysisError(f"grid {grid.name}: its published figures are an older version's; launch it again")
     return published
 
 
@@ -87,8 +112,7 @@ def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[str]:
     """For each pair, whether the published gain lies in our interval at the same protocol."""
     lines = []
     for row in frame.iter_rows(named=True):
-        what = f"{escape(row['teacher'])} → {escape(row['student'])}"
-        what += "".join(f", {axis} {_value(row[axis])}" for axis in varying)
+        what = ", ".join([pair(row), *([setting(row, varying)] if varying else [])])
         is_ = row["published_gain_is"] or NO_INTERVAL
         text = {
             INSIDE: "lies inside our interval",
@@ -99,21 +123,66 @@ def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _teachers(grid: Grid, published: dict[str, Any]) -> str:
+def _teachers(grid: Grid, published: dict[str, Any]) -> list[str]:
     rows = {row["teacher"]: row for row in grid.cells.filter(pl.col("kind") == "teacher").iter_rows(named=True)}
     lines = []
-    for label, said in published["teachers"].items():
-        row = rows.get(label, {})
-        lines.append([escape(label), f"{said:.2f}", _percent(row.get(BEST_TEST)), _percent(row.get(POINT))])
-    if not lines:
-        return ""
+    for said in published["models"]:
+        if said["mode"] is None and said["accuracy"] is not None:
+            row = rows.get(said["model"], {})
+            ours = [None if row.get(point) is None else 100 * row[point] for point in (BEST_TEST, POINT)]
+            lines.append([escape(said["model"]), *(number(figure) for figure in (said["accuracy"], *ours))])
     header = ["Teacher", "Published", "Ours, best test", "Ours, last epoch"]
-    return align(header, lines, right=[False, True, True, True])
+    return [align(header, lines, right=[False, True, True, True])] if lines else []
 
 
-def _percent(fraction: float | None) -> str:
-    return "—" if fraction is None else f"{100 * fraction:.2f}"
+def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[str]:
+    """What each published model costs and gives for that, and ours below it."""
+    ours = efficiency(grid)
+    lines = []
+    for said in published["models"]:
+        size_ms = None if None in (said["size_mb"], said["inference_ms"]) else said["size_mb"] * said["inference_ms"]
+        trained = {None: "as a teacher", "baseline": "alone", "distilled": "distilled"}[said["mode"]]
+        scores = [digits(said["efficiency"]), digits(ratio(said["accuracy"], size_ms))]
+        costs = [count(said["parameters"]), digits(said["size_mb"]), digits(said["inference_ms"])]
+        lines.append([escape(said["model"]), trained, "published", number(said["accuracy"]), *costs, *scores])
+        same = ours.filter(pl.col("model") == said["model"], pl.col("mode").eq_missing(pl.lit(said["mode"])))
+        for row in same.iter_rows(named=True):
+            scores = [digits(row["accuracy_per_ms"]), digits(row["accuracy_per_mib_ms"])]
+            costs = [count(row["parameters"]), digits(row["size_mib"]), shown_latency(row)]
+            how = shown_training(row, varying) if row["mode"] == "distilled" else ""
+            lines.append(["", how, "ours", number(row["accuracy"]), *costs, *scores])
+    if not lines:
+        return []
+    names = ["Accuracy", "Parameters", "Size (MiB)", "ms per batch", "Accuracy / ms", "Accuracy / (MiB x ms)"]
+    table = align(["Model", "Trained", "Whose", *names], lines, right=[False] * 3 + [True] * len(names))
+    what = (
+        "Ours: the last epoch, mean over seeds. Published: figures and accuracy / ms as printed there; "
+        "accuracy / (MiB x ms) is computed here from the printed ones. **Times of different machines and batches do "
+        "not compare, and neither do scores made of them; only their ratios do.**"
+    )
+    return ["#### Models", table, what, *timing_notes(grid)]
 
 
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _ratios(grid: Grid, published: dict[str, Any]) -> list[str]:
+    """Teacher over student, in parameters, bytes and time: the study's and ours."""
+    rows = efficiency(grid).unique(["model", "mode"], keep="first", maintain_order=True).to_dicts()
+    costs = {(row["model"], row["mode"] is None): row for row in rows}
+    lines = []
+    for said in published["pairs"]:
+        stated = [said[name] for name in ("compression", "compression_size", "speedup")]
+        if stated == [None, None, None]:
+            continue
+        teacher, student = costs.get((said["teacher"], True), {}), costs.get((said["student"], False), {})
+        ours = [_over(teacher, student, name) for name in ("parameters", "size_mib")]
+        together = [teacher.get(name) == student.get(name) for name in ("latency_device", "latency_batch")]
+        ours.append(_over(teacher, student, "latency_ms") if all(together) else None)
+        lines.append([escape(said["teacher"]), escape(said["student"]), "published", *(times(x) for x in stated)])
+        lines.append(["", "", "ours", *(times(x) for x in ours)])
+    header = ["Teacher", "Student", "Whose", "Fewer parameters", "Smaller", "Faster"]
+    if not lines:
+        return []
+    return ["Teacher over student, in parameters, size and time:", align(header, lines, right=[False] * 3 + [True] * 3)]
+
+
+def _over(teacher: Row, student: Row, name: str) -> float | None:
+    return ratio(teacher.get(name), student.get(name))

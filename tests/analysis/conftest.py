@@ -40,11 +40,14 @@ class SyntheticGrid:
         temperature: Sequence[float] = (4.0,),
         alpha: Sequence[float] = (0.5,),
         dataset: str = "digits",
+        val_size: int = 0,
         written_at: str = "2026-01-02T03:04:05+00:00",
     ) -> None:
         self.root, self.name, self.dataset, self.seeds = root, name, dataset, tuple(seeds)
         self.parameters = dict.fromkeys(teachers, 10_000) | dict.fromkeys(students, 1_000)
-        spec = {"name": name, "dataset": {"name": dataset}, "modes": list(modes), "seeds": list(seeds)}
+        self.costs: dict[str, dict[str, Value]] = {}  # by label: what its records say of size and time
+        data = {"name": dataset, "val_size": val_size}
+        spec = {"name": name, "dataset": data, "modes": list(modes), "seeds": list(seeds)}
         self.rows = self._plan(teachers, students, modes, list(itertools.product(method, temperature, alpha)))
         stages = {row["stage_id"]: row["kind"] for row in self.rows}
         self.plan: dict[str, Any] = {
@@ -134,7 +137,8 @@ class SyntheticGrid:
     def done(self, row: Row, top1: float, **facts: Value) -> None:
         """The stage is done, with so many percent on the test split."""
         model = row["teacher"] if row["kind"] == "teacher" else row["student"]
-        values = {"status": "done", "test_top1_last": top1 / 100, "parameters": self.parameters[model], **facts}
+        values = {"status": "done", "test_top1_last": top1 / 100, "parameters": self.parameters[model]}
+        values |= self.costs.get(model, {}) | facts
         self.write(f"{self.folder(row)}/record.json", self.record(row, **values))
 
     def fail(self, row: Row, error: str = "ValueError: no") -> None:

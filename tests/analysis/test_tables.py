@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import tempfile
@@ -15,8 +16,10 @@ from markdown_it import MarkdownIt
 from polars.testing import assert_frame_equal
 from scipy import stats
 
+from analysis.gains import GAINS_SCHEMA, baselines, gains
 from analysis.load import load_grid
-from analysis.tables import GAINS_SCHEMA, align, baselines, gains, human, markdown_table
+from analysis.markdown import align, human
+from analysis.tables import markdown_table
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]
@@ -52,7 +55,10 @@ def markdown_of(grid: SyntheticGrid) -> str:
 
 
 def table_lines(markdown: str) -> list[str]:
-    return [line for line in markdown.split("\n") if line.startswith("|")]
+    """The lines of the first table."""
+    lines = markdown.split("\n")
+    start = next(i for i, line in enumerate(lines) if line.startswith("|"))
+    return list(itertools.takewhile(lambda line: line.startswith("|"), lines[start:]))
 
 
 def cells_of(line: str) -> list[str]:
@@ -75,6 +81,7 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
     vit_t = {"teacher": "ViT-T", "teacher_parameters": 8_000, "teacher_top1": 90.0}
     resnet_t = {"teacher": "ResNet-T", "teacher_parameters": 12_000, "teacher_top1": 95.0}
     common = {"method": "kd", "temperature": 4.0, "alpha": 0.5, "baseline_n": 3, "distilled_n": 3, "gain_n": 3}
+    common |= {"val_mean": None, "val_n": 0}
     expected = [
         {
             **(vit_t | vit_s),
@@ -85,6 +92,7 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_low": 2.0 - T2,
             "gain_high": 2.0 + T2,
             "effect": "unclear",
+            "retention": 100 * 83 / 90,
             "compression": 8.0,
         },
         {
@@ -96,6 +104,7 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_low": -3.0 - T2,
             "gain_high": -3.0 + T2,
             "effect": "negative transfer",
+            "retention": 100 * 69 / 90,
             "compression": 1.6,
         },
         {
@@ -107,6 +116,7 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_low": 4.0,
             "gain_high": 4.0,
             "effect": "gain",
+            "retention": 100 * 85 / 95,
             "compression": 12.0,
         },
         {
@@ -118,6 +128,7 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_low": 4.0 - math.sqrt(3) * T2,
             "gain_high": 4.0 + math.sqrt(3) * T2,
             "effect": "unclear",
+            "retention": 80.0,
             "compression": 2.4,
         },
     ]
@@ -210,7 +221,8 @@ def test_a_missing_teacher_leaves_its_columns_empty(make_grid: Maker) -> None:
     values = {key: value for key, value in WHOLE.items() if key != "ViT-T"}
     rows = gains_of(whole(make_grid).fill(values)).rows(named=True)
     for row in rows[:2]:
-        assert (row["teacher_parameters"], row["teacher_top1"], row["compression"]) == (None, None, None)
+        names = ("teacher_parameters", "teacher_top1", "compression", "retention")
+        assert [row[name] for name in names] == [None] * 4
         assert row["gain_n"] == 3
     assert [row["compression"] for row in rows[2:]] == [12.0, 2.4]
 
@@ -284,15 +296,16 @@ def test_baselines_of_a_grid_without_teachers(make_grid: Maker) -> None:
 WHOLE_TEXT = """\
 ### tiny
 
-| Experiment      | Teacher (params) | Student (params) |           Baseline |          Distilled |                   Gain | Compression |
-| --------------- | ---------------- | ---------------- | -----------------: | -----------------: | ---------------------: | ----------: |
-| ViT → ViT       | ViT-T (8.0K)     | ViT-S (1.0K)     | 81.00 ± 1.00 (n=3) | 83.00 ± 2.00 (n=3) |   +2.00 [-0.48, +4.48] |        8.0x |
-| ViT → ResNet    | ViT-T (8.0K)     | ResNet-S (5.0K)  | 72.00 ± 2.00 (n=3) | 69.00 ± 1.00 (n=3) | -3.00 [-5.48, -0.52] ▼ |        1.6x |
-| ResNet → ViT    | ResNet-T (12.0K) | ViT-S (1.0K)     | 81.00 ± 1.00 (n=3) | 85.00 ± 1.00 (n=3) | +4.00 [+4.00, +4.00] ▲ |       12.0x |
-| ResNet → ResNet | ResNet-T (12.0K) | ResNet-S (5.0K)  | 72.00 ± 2.00 (n=3) | 71.00 ± 1.00 (n=3) | -1.00 [-5.30, +3.30] ▽ |        2.4x |
+| Experiment      | Teacher (params) | Student (params) |           Baseline |          Distilled |                   Gain | Retention | Compression |
+| --------------- | ---------------- | ---------------- | -----------------: | -----------------: | ---------------------: | --------: | ----------: |
+| ViT → ViT       | ViT-T (8.0K)     | ViT-S (1.0K)     | 81.00 ± 1.00 (n=3) | 83.00 ± 2.00 (n=3) |   +2.00 [-0.48, +4.48] |    92.2 % |        8.0x |
+| ViT → ResNet    | ViT-T (8.0K)     | ResNet-S (5.0K)  | 72.00 ± 2.00 (n=3) | 69.00 ± 1.00 (n=3) | -3.00 [-5.48, -0.52] ▼ |    76.7 % |        1.6x |
+| ResNet → ViT    | ResNet-T (12.0K) | ViT-S (1.0K)     | 81.00 ± 1.00 (n=3) | 85.00 ± 1.00 (n=3) | +4.00 [+4.00, +4.00] ▲ |    89.5 % |       12.0x |
+| ResNet → ResNet | ResNet-T (12.0K) | ResNet-S (5.0K)  | 72.00 ± 2.00 (n=3) | 71.00 ± 1.00 (n=3) | -1.00 [-5.30, +3.30] ▽ |    74.7 % |        2.4x |
 
 Top-1 on the test split of digits in percent, last epoch, mean ± standard deviation over seeds. \
-Gain: distilled minus baseline, paired by seed (n = 3), in points, with its 95 % t interval.
+Gain: distilled minus baseline, paired by seed (n = 3), in points, with its 95 % t interval. \
+Retention: the distilled student's accuracy in percent of its teacher's.
 
 ▲ gain: the interval is above 0; ▼ negative transfer: the interval is below 0; \
 ▽ below the baseline, but the interval includes 0 or there is none.
@@ -303,7 +316,10 @@ Teachers: ViT-T 90.00, ResNet-T 95.00.
 
 def test_the_table_of_a_whole_grid(make_grid: Maker) -> None:
     values = WHOLE | {("ResNet-S", "ResNet-T"): [70.0, 72.0, 71.0]}  # 0 0 -3
-    assert markdown_of(whole(make_grid).fill(values)) == WHOLE_TEXT
+    text, heading, models = markdown_of(whole(make_grid).fill(values)).partition("\n#### Models\n")
+    assert text == WHOLE_TEXT
+    assert heading
+    assert len(table_lines(models)) == 2 + 2 + 2 + 4  # header, teachers, baselines, distilled
 
 
 def test_the_table_of_baselines_alone(make_grid: Maker) -> None:
@@ -319,13 +335,27 @@ def test_the_table_of_baselines_alone(make_grid: Maker) -> None:
         "| ResNet-S (1.2M)  | 72.00 ± 2.65 (n=3) |\n"
         "\n"
         "Top-1 on the test split of mnist in percent, last epoch, mean ± standard deviation over seeds.\n"
+        "\n"
+        "#### Models\n"
+        "\n"
+        "| Model    | Trained |    Accuracy | Retention | Parameters | Size (MiB) | MACs | ms per batch | Images/s "
+        "| Accuracy / ms | Accuracy / (MiB x ms) |\n"
+        "| -------- | ------- | ----------: | --------: | ---------: | ---------: | ---: | -----------: | -------: "
+        "| ------------: | --------------------: |\n"
+        "| ViT-S    | alone   | 81.00 (n=3) |         — |      26.5K |          — |    — |            — |        — "
+        "|             — |                     — |\n"
+        "| ResNet-S | alone   | 72.00 (n=3) |         — |       1.2M |          — |    — |            — |        — "
+        "|             — |                     — |\n"
+        "\n"
+        "Accuracy as above, mean over seeds. Size: parameters and buffers. MACs: multiply-adds of one image.\n"
     )
 
 
 def test_the_table_of_a_grid_of_which_nothing_is_done(make_grid: Maker) -> None:
     text = markdown_of(make_grid())
     (row,) = [cells_of(line) for line in table_lines(text)[2:]]
-    assert row == ["ViT → ResNet", "ViT-T", "ResNet-S", "—", "—", "—", "—"]
+    assert row == ["ViT → ResNet", "ViT-T", "ResNet-S", "—", "—", "—", "—", "—"]
+    assert "Models" not in text
     assert "stands on 0 of 7 teachers and cells (0 failed, 7 missing)" in text
     assert not set("▲▼▽") & set(text)
 
@@ -345,7 +375,7 @@ def test_only_axes_that_vary_are_columns(make_grid: Maker) -> None:
     assert "Method" not in cells_of(table_lines(text)[0])
     # Numbers stand to the right, between the names and the accuracies.
     assert cells_of(table_lines(text)[0])[3:5] == ["Temperature", "Alpha"]
-    assert [rule.endswith(":") for rule in cells_of(table_lines(text)[1])] == [False] * 3 + [True] * 6
+    assert [rule.endswith(":") for rule in cells_of(table_lines(text)[1])] == [False] * 3 + [True] * 7
 
 
 @pytest.mark.parametrize(
@@ -499,7 +529,7 @@ def test_no_name_adds_a_column_or_a_line(teacher: str, student: str) -> None:
     plain, text = table_of_names("T", "S"), table_of_names(teacher, student)
     lines = table_lines(text)
     # A pipe divides cells unless an odd number of backslashes stands before it.
-    assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines] == [8, 8, 8]
+    assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines] == [9, 9, 9]
     assert len({len(line) for line in lines}) == 1
     assert len(text.splitlines()) == len(plain.splitlines())
 
@@ -513,8 +543,8 @@ def test_no_name_adds_a_column_or_a_line(teacher: str, student: str) -> None:
 def test_markdown_shows_names_as_they_are(teacher: str, student: str) -> None:
     tokens = MarkdownIt("commonmark").enable("table").parse(table_of_names(teacher, student))
     inline = [token for token in tokens if token.type == "inline"]
-    assert {child.type for token in inline[8:15] for child in token.children or []} <= {"text"}
-    shown = ["".join(child.content for child in token.children or []) for token in inline[8:15]]
+    assert {child.type for token in inline[9:17] for child in token.children or []} <= {"text"}
+    shown = ["".join(child.content for child in token.children or []) for token in inline[9:17]]
     assert shown[1] == f"{' '.join(teacher.split())} (10.0K)".strip()
     assert shown[2] == f"{' '.join(f'{student}.'.split())} (1.0K)"
 

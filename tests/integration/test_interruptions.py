@@ -61,7 +61,9 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     assert signature(broken).items() >= done.items(), "a finished stage was computed again"
     assert len(records(broken)) == total
     assert f"Done: {total - len(done)} stages computed, {len(done)} reused." in third.out.read_text()
-    assert table(str(broken), "killed") == table(str(whole), "killed")
+    # Without the models below it, which were timed.
+    first, second = (table(str(storage), "killed").partition("#### Models")[0] for storage in (broken, whole))
+    assert first == second
     for record in records(whole):
         name = record.relative_to(whole).parent / "model.safetensors"
         if (whole / name).exists():

@@ -1,0 +1,85 @@
+"""Markdown that reads well raw, and how figures are shown in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"
+UNKNOWN = "—"
+
+Row = Mapping[str, Any]
+
+
+def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
+    """A markdown table padded so that it reads well raw. Cells are markdown already: names in them are escaped."""
+    rows = [header, *lines]
+    widths = [max(3, *(len(line[i]) for line in rows)) for i in range(len(header))]
+    rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    padded = [
+        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)] for line in rows
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
+
+
+def escape(text: str) -> str:
+    """Text that markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|&#~])", r"\\\1", " ".join(text.split()))
+
+
+def human(count: float, *, billion: str = "B") -> str:
+    """25474 -> '25.5K', 85875556 -> '85.9M'."""
+    for limit, unit in ((1e9, billion), (1e6, "M"), (1e3, "K")):
+        if count >= 0.99995 * limit:  # what would round to 1000.0 of the unit below
+            return f"{count / limit:.1f}{unit}"
+    return f"{count:g}"
+
+
+def value(of: object) -> str:
+    """An axis' value: 4.0 -> '4'."""
+    return f"{of:g}" if isinstance(of, float) else escape(str(of))
+
+
+def number(figure: float | None, digits: int = 2) -> str:
+    return UNKNOWN if figure is None else f"{figure:.{digits}f}"
+
+
+def percent(figure: float | None) -> str:
+    """91.54 -> '91.5 %'."""
+    return UNKNOWN if figure is None else f"{figure:.1f} %"
+
+
+def times(figure: float | None) -> str:
+    """A ratio: 8.04 -> '8.0x'."""
+    return UNKNOWN if figure is None else f"{figure:.1f}x"
+
+
+def setting(row: Row, axes: Sequence[str]) -> str:
+    """'temperature 4, alpha 0.5', of these axes."""
+    return ", ".join(f"{axis} {value(row[axis])}" for axis in axes)
+
+
+def pair(row: Row) -> str:
+    return f"{escape(row['teacher'])} → {escape(row['student'])}"
+
+
+def shown_accuracy(row: Row, prefix: str) -> str:
+    """'81.00 ± 1.00 (n=3)'."""
+    mean, std, n = row[f"{prefix}_mean"], row[f"{prefix}_std"], row[f"{prefix}_n"]
+    if mean is None:
+        return UNKNOWN
+    spread = f" ± {std:.2f}" if std is not None else ""
+    return f"{mean:.2f}{spread} (n={n})"
+
+
+def shown_gain(row: Row, *, interval: bool = True) -> str:
+    """'+2.00 [+0.48, +3.52] ▲', or without the interval '+2.00 ▲'."""
+    mean, low, high = row["gain_mean"], row["gain_low"], row["gain_high"]
+    if mean is None:
+        return UNKNOWN
+    mean = round(mean, 9) + 0.0  # a sum that cancels is 0, not -1e-15
+    between = f" [{low:+.2f}, {high:+.2f}]" if low is not None else f" (n={row['gain_n']})"
+    mark = {"gain": GAIN_CLEAR, "negative transfer": NEGATIVE_CLEAR}.get(str(row["effect"]))
+    mark = mark or (NEGATIVE if mean < 0 else "")
+    return f"{mean:+.2f}{between if interval else ''} {mark}".rstrip()

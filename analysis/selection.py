@@ -1,0 +1,92 @@
+"""Of crossed settings (method, temperature, alpha): which one validation selects, and the gains on their grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from analysis.gains import POINT, VAL, crossed
+from analysis.load import Grid
+from analysis.markdown import align, pair, setting, shown_accuracy, shown_gain, value
+
+
+def has_validation(grid: Grid) -> bool:
+    """Whether the grid holds out a validation split."""
+    return bool(grid.spec["dataset"].get("val_size")) or grid.cells[VAL].count() > 0
+
+
+def select(frame: pl.DataFrame) -> pl.DataFrame:
+    """Of each teacher and student, the row of `gains` with the highest val_mean, the first of equals; with `settings`,
+    how many have one. Pairs of which none has are absent."""
+    known = frame.filter(pl.col("val_mean").is_not_null())
+    return _highest(known, "val_mean").join(
+        known.group_by("teacher", "student").agg(settings=pl.len()), on=["teacher", "student"], maintain_order="left"
+    )
+
+
+def _highest(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    # Rounded: equal means of other accuracies differ in their last bits.
+    rounded = frame.filter(pl.col(column).is_not_null()).with_columns(key=pl.col(column).round(9))
+    highest = rounded.filter(pl.col("key") == pl.col("key").max().over("teacher", "student"))
+    return highest.unique(["teacher", "student"], keep="first", maintain_order=True).drop("key")
+
+
+def selection_section(grid: Grid, frame: pl.DataFrame) -> list[str]:
+    """What validation selects in a frame of `gains`, or that nothing may be; nothing where nothing is crossed."""
+    axes = crossed(frame)
+    if not axes:
+        return []
+    if not has_validation(grid):
+        done = grid.cells[POINT].count() > 0
+        warning = (
+            f"**Nothing is selected**: this grid crosses {' and '.join(axes)} without a validation split, and nothing "
+            "may be chosen by the test column. Give dataset.val_size to choose."
+        )
+        return [warning] if done else []
+    selected = select(frame)
+    if selected.is_empty():
+        return []
+    best = _highest(frame, "distilled_mean").rows_by_key(["teacher", "student"], named=True, unique=True)
+    lines = [_selected(row, best[row["teacher"], row["student"]], axes) for row in selected.iter_rows(named=True)]
+    what = (
+        "Val: the distilled students' mean top-1 on the validation split at the last epoch, in percent; it selects. "
+        "The accuracy and gain of what it selected are on test, which had no say. Choosing the best of many settings "
+        "by test itself is optimistic: the more settings, the luckier the best of them."
+    )
+    counts = sorted(set(frame["val_n"]))
+    if len(counts) > 1:
+        what += f" The settings stand on {counts[0]} to {counts[-1]} seeds so far: the selection may change."
+    return [what, "\n".join(lines)]
+
+
+def _selected(row: dict[str, Any], best: dict[str, Any], axes: list[str]) -> str:
+    chosen = (
+        f"- Selected on validation: {pair(row)} with {setting(row, axes)} (val {row['val_mean']:.2f}, the highest of "
+        f"{row['settings']} settings). On test: {shown_accuracy(row, 'distilled')}, gain {shown_gain(row)}. "
+    )
+    if all(row[axis] == best[axis] for axis in axes):
+        return f"{chosen}The best by test, an optimistic choice, would be the same."
+    return (
+        f"{chosen}The best by test, an optimistic choice, would be {setting(best, axes)}: "
+        f"{shown_accuracy(best, 'distilled')}, gain {shown_gain(best)}."
+    )
+
+
+def gain_grids(frame: pl.DataFrame) -> list[str]:
+    """Where temperature and alpha are both crossed, the gains of each pair and method: a row a temperature, a column
+    an alpha."""
+    axes = crossed(frame)
+    if not {"temperature", "alpha"} <= set(axes):
+        return []
+    parts = []
+    for _, rows in frame.group_by("teacher", "student", "method", maintain_order=True):
+        cells = {(row["temperature"], row["alpha"]): shown_gain(row, interval=False) for row in rows.to_dicts()}
+        temperatures, alphas = (rows[axis].unique(maintain_order=True).to_list() for axis in ("temperature", "alpha"))
+        first = rows.row(0, named=True)
+        method = f", method {value(first['method'])}" if "method" in axes else ""
+        lines = [[value(t), *(cells.get((t, alpha), "") for alpha in alphas)] for t in temperatures]
+        header = ["Temperature", *(f"alpha {value(alpha)}" for alpha in alphas)]
+        title = f"Gain of {pair(first)}{method} by temperature and alpha, in points:"
+        parts += [title, align(header, lines, right=[True for _ in header])]
+    return parts
