@@ -158,7 +158,7 @@ def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[s
     what = (
         "Ours: the last epoch, mean over seeds. Published: figures and accuracy / ms as printed there; "
         "accuracy / (MiB x ms) is computed here from the printed ones. **Times of different machines and batches do "
-        "not compare, and neither do scores made of them; only their ratios do.**"
+        "not compare, and neither do scores made of them; at most their ratios do.**"
     )
     return ["#### Models", table, what, *timing_notes(grid)]
 

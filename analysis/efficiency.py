@@ -9,6 +9,7 @@ import polars as pl
 from analysis.gains import AXES, POINT, baselines, crossed, gains, ratio
 from analysis.load import Grid
 from analysis.markdown import UNKNOWN, Row, align, escape, human, number, percent, setting
+from analysis.selection import select
 
 MIB = 2**20
 DEVICE = ["latency_device", "latency_batch"]
@@ -112,11 +113,19 @@ def models_section(grid: Grid) -> list[str]:
     """The table of models with what a reader must know to trust it; nothing where nothing is done yet."""
     if _done(grid).is_empty():
         return []
-    axes = crossed(gains(grid))
+    frame = gains(grid)
+    axes = crossed(frame)
+    shown = efficiency(grid)
+    if axes:
+        # A student costs the same in every setting: only what validation selects has a row of its own.
+        keys = ["teacher", *AXES]
+        selected = select(frame).select(pl.col("student").alias("model"), *keys, mode=pl.lit("distilled"))
+        others = shown.filter(pl.col("mode").ne_missing("distilled"))
+        shown = pl.concat([others, shown.join(selected, on=["model", "mode", *keys], how="semi", nulls_equal=True)])
     names = ["Accuracy", "Retention", "Parameters", "Size (MiB)", "MACs", "ms per batch", "Images/s"]
     names += ["Accuracy / ms", "Accuracy / (MiB x ms)"]
     lines = []
-    for row in efficiency(grid).iter_rows(named=True):
+    for row in shown.iter_rows(named=True):
         n = f" (n={row['accuracy_n']})" if row["mode"] and row["accuracy_n"] else ""
         line = [escape(row["model"]), shown_training(row, axes), number(row["accuracy"]) + n]
         line += [percent(row["retention"]), count(row["parameters"]), digits(row["size_mib"])]
@@ -125,6 +134,8 @@ def models_section(grid: Grid) -> list[str]:
         lines.append([*line, digits(row["accuracy_per_ms"]), digits(row["accuracy_per_mib_ms"])])
     table = align(["Model", "Trained", *names], lines, right=[False, False, *(True for _ in names)])
     what = "Accuracy as above, mean over seeds. Size: parameters and buffers. MACs: multiply-adds of one image."
+    if axes:
+        what += " A student costs the same in every setting; of those, what validation selects is shown."
     return ["#### Models", table, what, *timing_notes(grid)]
 
 

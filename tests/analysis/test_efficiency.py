@@ -164,17 +164,18 @@ def test_a_name_may_be_a_teachers_and_a_students(make_grid: Maker) -> None:
     assert efficiency(load_grid(grid.storage))["latency_ms"].to_list() == [20.0, 5.0, 5.0]
 
 
-def test_each_setting_has_a_row_named_by_what_varies(make_grid: Maker) -> None:
-    grid = make_grid(teachers=["a|b_T"], seeds=[0], temperature=[1.0, 4.0])
+def test_of_crossed_settings_what_validation_selects_has_a_row_named_by_what_varies(make_grid: Maker) -> None:
+    grid = make_grid(teachers=["a|b_T"], seeds=[0], temperature=[1.0, 4.0], val_size=10)
     grid.costs = {"ResNet-S": SMALL}
     for row in grid.rows:
         grid.done(row, 80.0)
-    assert [line[:2] for line in lines_of(section_of(grid))] == [
-        [r"| a\|b\_T", "as a teacher"],
-        ["| ResNet-S", "alone"],
-        ["| ResNet-S", r"from a\|b\_T, temperature 1"],
-        ["| ResNet-S", r"from a\|b\_T, temperature 4"],
-    ]
+    untaught = [[r"| a\|b\_T", "as a teacher"], ["| ResNet-S", "alone"]]
+    assert [line[:2] for line in lines_of(section_of(grid))] == untaught
+    for row, val in zip(grid.find(mode="distilled"), (0.6, 0.7), strict=True):
+        grid.done(row, 80.0, val_top1_last=val)
+    taught = ["| ResNet-S", r"from a\|b\_T, temperature 4"]
+    assert [line[:2] for line in lines_of(section_of(grid))] == [*untaught, taught]
+    assert "what validation selects is shown" in section_of(grid)
 
 
 @pytest.mark.parametrize(
