@@ -92,8 +92,9 @@ def markdown_comparison(grid: Grid) -> str:
         f"Published: {escape(published['protocol'])}. Ours: top-1 on the test split of "
         f"{escape(str(grid.spec['dataset']['name']))} in percent, mean ± standard deviation over seeds; gains paired "
         "by seed, with their 95 % t interval. The best test epoch is selected on the test split itself, as published "
-        "tables do, and is optimistic; the last epoch selects nothing. Retention: the distilled student's accuracy in "
-        "percent of its teacher's."
+        "tables do, and is optimistic; the last epoch selects nothing. A single run, as a study's, falls "
+        "outside of an interval of means more often than one time in twenty. Retention: the distilled student's "
+        "accuracy in percent of its teacher's."
     )
     parts += [*_verdicts(frame, varying), *_teachers(grid, published), *_models(grid, published, varying)]
     return "\n\n".join([*parts, *_ratios(grid, published), *unfinished(grid)]) + "\n"

@@ -18,6 +18,7 @@ TIMES = ["latency_ms", "latency_ms_q1", "latency_ms_q3"]
 EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
     "model": pl.String,
     "mode": pl.String,
+    "start": pl.String,
     "teacher": pl.String,
     "method": pl.String,
     "temperature": pl.Float64,
@@ -100,11 +101,16 @@ def _done(grid: Grid) -> pl.DataFrame:
     return grid.cells.filter(pl.col("status") == "done").with_columns(model=model)
 
 
-def _costs(grid: Grid) -> dict[tuple[str, str], dict[str, float | None]]:
+def _costs(grid: Grid) -> dict[tuple[str, str], dict[str, Any]]:
     """Size and work of each (kind, model): the same in all of its records."""
-    costs: dict[tuple[str, str], dict[str, float | None]] = {}
+    costs: dict[tuple[str, str], dict[str, Any]] = {}
     for row in _done(grid).iter_rows(named=True):
-        cost = {"parameters": row["parameters"], "size_mib": ratio(row["size_bytes"], MIB), "macs": row["macs"]}
+        cost: dict[str, Any] = {
+            "start": row["start"],
+            "parameters": row["parameters"],
+            "size_mib": ratio(row["size_bytes"], MIB),
+            "macs": row["macs"],
+        }
         costs.setdefault((row["kind"], row["model"]), cost)
     return costs
 
@@ -134,15 +140,17 @@ def models_section(grid: Grid) -> list[str]:
         lines.append([*line, digits(row["accuracy_per_ms"]), digits(row["accuracy_per_mib_ms"])])
     table = align(["Model", "Trained", *names], lines, right=[False, False, *(True for _ in names)])
     what = "Accuracy as above, mean over seeds. Size: parameters and buffers. MACs: multiply-adds of one image."
-    if axes:
+    if axes and shown["mode"].is_in(["distilled"]).any():
         what += " A student costs the same in every setting; of those, what validation selects is shown."
+    elif axes:
+        what += " A student costs the same in every setting, so the distilled ones are left out."
     return ["#### Models", table, what, *timing_notes(grid)]
 
 
 def shown_training(row: Row, axes: list[str]) -> str:
-    """'as a teacher', 'alone', 'from ViT-T', 'from ViT-T, temperature 4'."""
+    """'as a teacher', 'elsewhere' (a given one), 'alone', 'from ViT-T', 'from ViT-T, temperature 4'."""
     if row["mode"] is None:
-        return "as a teacher"
+        return "elsewhere" if (row["start"] or "").startswith("given") else "as a teacher"
     if row["mode"] == "baseline":
         return "alone"
     return ", ".join([f"from {escape(row['teacher'])}", *([setting(row, axes)] if axes else [])])
@@ -181,9 +189,9 @@ def timing_notes(grid: Grid) -> list[str]:
     for row in used.iter_rows(named=True):
         timed_on.setdefault(_place(row), []).append(escape(row["model"]))
     notes = [
-        f"ms per batch: a forward pass of {next(iter(timed_on))}; median [quartiles] of {batches}, and of that the "
-        "median over the model's records. It was measured in the process of each cell, beside whatever else the "
-        "machine ran."
+        f"ms per batch: a forward pass of {next(iter(timed_on))}, in float32; median [quartiles] of {batches}, and of "
+        "that the median over the model's records. It was measured in the process of each cell, beside whatever else "
+        "the machine ran."
     ]
     if len(timed_on) > 1:
         apart = "; ".join(f"{', '.join(dict.fromkeys(models))} with {place}" for place, models in timed_on.items())

@@ -27,6 +27,7 @@ RECORD: dict[str, type[pl.DataType]] = {
     "temperature": pl.Float64,
     "alpha": pl.Float64,
     "seed": pl.Int64,
+    "start": pl.String,
     "targets": pl.String,
     "view_stream": pl.Int64,
     "dataset_id": pl.String,

@@ -11,6 +11,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 
@@ -18,20 +19,23 @@ from grid.errors import UserError
 from grid.spec.model import ModelSpec
 from grid.store import Store
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def checkpoint_file(checkpoint: str) -> Path:
-    """The file of a path or URL, the latter downloaded once a machine. Raises UserError."""
-    if "://" not in checkpoint:
-        path = Path(checkpoint).expanduser()
+    """The file of a path or URL, the latter downloaded once a machine and kept. Raises UserError."""
+    url = urllib.parse.urlsplit(checkpoint)
+    if "://" not in checkpoint or url.scheme == "file":
+        path = Path(os.path.expanduser(url.path if url.scheme == "file" else checkpoint))
         if not path.is_file():
             raise UserError(f"checkpoint {checkpoint}: no such file: {path.absolute()}")
         return path
-    name = Path(urllib.parse.urlsplit(checkpoint).path).name
-    target = _downloads() / hashlib.sha256(checkpoint.encode()).hexdigest()[:16] / name
+    target = _downloads() / hashlib.sha256(checkpoint.encode()).hexdigest()[:16] / Path(url.path).name
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f"{uuid.uuid4().hex[:8]}.part")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             _download(checkpoint, part)
             part.replace(target)
         except Exception as error:  # each protocol has exceptions of its own
@@ -40,13 +44,30 @@ def checkpoint_file(checkpoint: str) -> Path:
                 f"checkpoint {checkpoint}: cannot be downloaded: {detail}; download it by hand and give its path"
             ) from None
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     return target
 
 
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
+    """Its weights by name. Raises UserError."""
+    from kd.checkpoint import CheckpointError
+    from kd.models.weights import read_weights
+
+    path = checkpoint_file(checkpoint)
+    # A copy of a URL's file may be what is wrong.
+    what = f"checkpoint {checkpoint}" + (f" (kept as {path})" if path.is_relative_to(_downloads()) else "")
+    try:
+        return read_weights(path, what=what)
+    except CheckpointError as error:
+        raise UserError(str(error)) from None
+
+
+def checkpoint_sha256(checkpoint: str) -> str:
+    """Of its weights, however the file holds them. Raises UserError."""
+    from kd.checkpoint import state_dict_to_bytes
+
+    return hashlib.sha256(state_dict_to_bytes(read_checkpoint(checkpoint))).hexdigest()
 
 
 def stored_checkpoint(model: ModelSpec) -> str:
@@ -55,32 +76,50 @@ def stored_checkpoint(model: ModelSpec) -> str:
 
 
 def publish_checkpoint(model: ModelSpec, store: Store) -> None:
-    """Put a model's checkpoint on the storage, unless it is there. Raises UserError where its file is not what it was
-    when the grid was read, and CheckpointError where it holds no weights."""
-    import safetensors.torch
-
-    from kd.models.weights import read_weights
+    """Put a model's checkpoint on the storage, unless it is there and whole. Raises UserError where it is not what it
+    was when the grid was read."""
+    from kd.checkpoint import state_dict_to_bytes
 
     assert model.checkpoint is not None
     target = stored_checkpoint(model)
-    if store.exists(target):
+    if store.exists(target) and _is(store.read(target), model):
         return
-    path = checkpoint_file(model.checkpoint)
-    if file_sha256(path) != model.checkpoint_sha256:
-        raise UserError(f"checkpoint {path}: not the file that the grid was planned with: launch again")
-    state = read_weights(path, what=f"checkpoint {path}")
-    store.write(target, safetensors.torch.save({k: v.clone().contiguous() for k, v in state.items()}))
+    data = state_dict_to_bytes(read_checkpoint(model.checkpoint))
+    if not _is(data, model):
+        raise UserError(f"checkpoint {model.checkpoint}: not the weights that the grid was planned with: launch again")
+    store.write(target, data)
+
+
+def start_weights(model: ModelSpec, store: Store) -> dict[str, Tensor]:
+    """What `publish_checkpoint` put on the storage. Raises UserError where it is damaged."""
+    import safetensors.torch
+
+    data = store.read(stored_checkpoint(model))
+    if not _is(data, model):
+        place = store.location(stored_checkpoint(model))
+        raise UserError(f"{place}: damaged: not the weights of its name; launch again to have it written anew")
+    weights: dict[str, Tensor] = safetensors.torch.load(data)
+    return weights
+
+
+def _is(data: bytes, model: ModelSpec) -> bool:
+    return hashlib.sha256(data).hexdigest() == model.checkpoint_sha256
 
 
 def _downloads() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "kd-grid" / "checkpoints"
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))) / "kd-grid" / "checkpoints"
 
 
 def _download(url: str, target: Path) -> None:
+    announced = None
     with contextlib.ExitStack() as stack:
         if urllib.parse.urlsplit(url).scheme in ("http", "https"):
             source = stack.enter_context(urllib.request.urlopen(url, timeout=60))  # noqa: S310 (the user's own URL)
+            announced = source.headers.get("Content-Length")
         else:
             source = stack.enter_context(fsspec.open(url, "rb"))
         with open(target, "wb") as file:
             shutil.copyfileobj(source, file, 2**20)
+    size = target.stat().st_size
+    if announced is not None and size != int(announced):
+        raise OSError(f"cut off after {size} of {announced} bytes")

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from grid.checkpoints import checkpoint_file, file_sha256
+from grid.checkpoints import checkpoint_sha256
 from grid.code import find_code
 from grid.datasets import located
 from grid.errors import UserError
@@ -71,7 +71,7 @@ def find_grid(grid: str) -> Path:
     if grid in names:
         return names[grid]
     path = Path(grid)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
+    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         if not path.is_file():
             raise UserError(f"grid file {grid}: no such file")
         return path
@@ -88,7 +88,7 @@ def load_grid(grid: str, overrides: Sequence[str] = (), *, data: str | None = No
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"grid file {path}: cannot be read: {error}") from None
-    raw = parse_yaml(text, what=f"grid file {path}")
+    raw = _parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, what=f"grid file {path}")
     if not isinstance(raw, dict):
         raise UserError(f"grid file {path}: expected keys and values, found {type(raw).__name__}")
     for override in overrides:
@@ -110,8 +110,15 @@ def _found(model: ModelSpec) -> ModelSpec:
     if model.factory is not None and model.code is None:
         facts["code"] = find_code(model.factory)
     if model.checkpoint is not None and model.checkpoint_sha256 is None:
-        facts["checkpoint_sha256"] = file_sha256(checkpoint_file(model.checkpoint))
+        facts["checkpoint_sha256"] = checkpoint_sha256(model.checkpoint)
     return model.model_copy(update=facts)
+
+
+def _parse_json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"grid file {path}: malformed JSON: {error}") from None
 
 
 def spec_from_dict(raw: dict[Any, Any], *, what: str) -> GridSpec:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from grid.checkpoints import checkpoint_file, publish_checkpoint, stored_checkpoint
+from grid.checkpoints import publish_checkpoint, read_checkpoint, start_weights
 from grid.code import load_factory
 from grid.identity import canonical_json
 from grid.plan import Plan, Trainable, image_size, model_payload
@@ -19,8 +19,8 @@ from grid.spec.model import ModelSpec, TeacherSpec
 from grid.store import Store
 from kd.data.dataset import DatasetMeta
 from kd.data.pixels import Pixels
-from kd.models.build import ModelFacts, build, describe
-from kd.models.weights import compare_weights, put_weights, read_weights
+from kd.models.build import ModelFacts, build, describe, pretrained_name
+from kd.models.weights import compare_weights, put_weights
 
 log = logging.getLogger("kd_grid")
 
@@ -44,8 +44,7 @@ def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) ->
         seed=seed,
     )
     if spec.checkpoint is not None:
-        what = f"checkpoint {spec.checkpoint}"
-        state = read_weights(store.local_file(stored_checkpoint(spec)), what=what)
+        what, state = f"checkpoint {spec.checkpoint}", start_weights(spec, store)
         head = put_weights(module, state, classes=meta.classes, new_head=_may_have_new_head(spec), what=what)
         if head:
             log.info("stage %s: %s is for other classes than these: starts anew", stage.id, " and ".join(head))
@@ -77,11 +76,18 @@ def _facts(model: str, classes: int, channels: int, size: tuple[int, int]) -> Mo
     return describe(spec.name, args=spec.args, classes=classes, channels=channels, size=size, factory=_factory_of(spec))
 
 
+def start_of(model: ModelSpec) -> str:
+    """Which weights it begins with, for the record."""
+    if model.checkpoint is not None:
+        given = isinstance(model, TeacherSpec) and model.is_given
+        return f"{'given' if given else 'checkpoint'}:{model.checkpoint_sha256}"
+    return f"pretrained:{pretrained_name(model.name)}" if model.pretrained else "scratch"
+
+
 def check_checkpoint(model: ModelSpec, dataset: DatasetSpec) -> None:
     """Raises CheckpointError or UserError where the model's checkpoint is not for it."""
     assert model.checkpoint is not None
-    info, what = dataset.info, f"checkpoint {model.checkpoint}"
-    state = read_weights(checkpoint_file(model.checkpoint), what=what)
+    info, what, state = dataset.info, f"checkpoint {model.checkpoint}", read_checkpoint(model.checkpoint)
     module = build(
         model.name, args=model.args, classes=info.classes, channels=info.channels, factory=_factory_of(model)
     )

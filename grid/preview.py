@@ -15,7 +15,7 @@ from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage
 from grid.schedule import unneeded_logits
 from grid.spec.model import ModelSpec
 from kd.checkpoint import CheckpointError
-from kd.models.build import ModelError, ModelFacts
+from kd.models.build import ModelError, ModelFacts, check_pretrained
 
 # A training step is a forward pass and a backward pass of about twice its cost.
 TRAINING_PASSES = 3
@@ -31,6 +31,8 @@ def inspect_models(plan: Plan) -> dict[str, ModelFacts]:
                 models[f"{axis}/{model.shown}"] = facts_of(model, spec.dataset)
                 if model.checkpoint is not None:
                     check_checkpoint(model, spec.dataset)
+                if model.pretrained:
+                    check_pretrained(model.name)
             except (ModelError, CheckpointError) as error:
                 raise UserError(f"grid {spec.name}: {axis}.{i}: {error}") from None
     return models

@@ -37,6 +37,7 @@ FIELDS: dict[str, type] = {
     "temperature": float,
     "alpha": float,
     "seed": int,
+    "start": str,  # scratch | pretrained:NAME | checkpoint:SHA256 | given:SHA256 (not trained)
     "targets": str,  # where the teacher's logits came from: cached | online
     "view_stream": int,
     # the stages it was computed from

@@ -13,7 +13,7 @@ import polars as pl
 import torch
 from torch import nn
 
-from grid.models import facts_of
+from grid.models import facts_of, start_of
 from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable, image_size
 from grid.records import METRICS, Value
 from kd import measure
@@ -100,6 +100,7 @@ def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: t
     )
     return {
         **asdict(counted),
+        "start": start_of(stage.model),
         "latency_ms": timed.median_ms,
         "latency_ms_q1": timed.q1_ms,
         "latency_ms_q3": timed.q3_ms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import safetensors.torch
@@ -15,8 +16,14 @@ class CheckpointError(ValueError):
 
 
 def weights_to_bytes(model: nn.Module) -> bytes:
-    """The state dict as safetensors, contiguous and on the CPU."""
-    return safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    """The state dict as safetensors, contiguous and on the CPU; weights that a model uses twice are written twice."""
+    return state_dict_to_bytes(model.state_dict())
+
+
+def state_dict_to_bytes(state: Mapping[str, Tensor]) -> bytes:
+    """As safetensors, the same bytes for the same tensors."""
+    # Cloned: safetensors refuses tensors that share memory.
+    return safetensors.torch.save({k: v.detach().cpu().clone().contiguous() for k, v in state.items()})
 
 
 def load_weights(model: nn.Module, data: bytes, *, what: str) -> None:

@@ -29,8 +29,8 @@ class Driver:
 
     def __init__(self, spec_json: str, options: Sequence[str]) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="kd-grid-"))
-        grid = self.folder / "grid.yaml"
-        grid.write_text(spec_json, encoding="utf-8")  # JSON is YAML
+        grid = self.folder / "grid.json"
+        grid.write_text(spec_json, encoding="utf-8")
         self.outputs = (self.folder / "out", self.folder / "err")
         self.read = [0, 0]
         command = [sys.executable, "-m", "launch", "--grid", str(grid), "--address", "auto", *options]

@@ -46,7 +46,7 @@ class ModelSpec(Strict):
     label: str = ""
     recipe: dict[str, Any] = Field(default_factory=dict)
     code: dict[str, str] | None = None
-    checkpoint_sha256: str | None = None
+    checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="before")
     @classmethod

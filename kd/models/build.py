@@ -56,23 +56,39 @@ def build(
     torch.manual_seed(derive_seed("init", seed))
     options = {"num_classes": classes, "in_chans": channels, **args}
     if factory is not None:
-        if "in_chans" not in inspect.signature(factory).parameters:
-            del options["in_chans"]
-        return _call(name, factory, options)
+        return _call(name, factory, {"num_classes": classes, **_channels(factory, channels), **args})
     if name in OWN_MODELS:
         if pretrained:
-            raise ModelError(f"model {name}: there are no pretrained weights for it; set pretrained: false")
+            check_pretrained(name)
         return _call(name, OWN_MODELS[name], options)
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, [*OWN_MODELS, *timm.list_models()], n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ModelError(f"unknown model {name!r}: neither ours ({', '.join(OWN_MODELS)}) nor timm's{hint}")
     if pretrained:
-        _check_pretrained(name)
+        check_pretrained(name)
     return _call(name, timm.create_model, {"model_name": name, "pretrained": pretrained, **options})
 
 
-def _check_pretrained(name: str) -> None:
+def _channels(factory: Callable[..., Any], channels: int) -> dict[str, int]:
+    """in_chans, where a factory takes it by name."""
+    try:
+        takes = "in_chans" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        takes = False
+    return {"in_chans": channels} if takes else {}
+
+
+def pretrained_name(name: str) -> str:
+    """With the tag that says which of a model's weights are meant: 'resnet18' -> 'resnet18.a1_in1k'."""
+    tag = timm.models.get_pretrained_cfg(name).tag
+    return f"{name.split('.')[0]}.{tag}" if tag else name
+
+
+def check_pretrained(name: str) -> None:
+    """Raises ModelError where timm knows of no weights of this model; looks for none."""
+    if name in OWN_MODELS:
+        raise ModelError(f"model {name}: there are no pretrained weights for it; set pretrained: false")
     config = timm.models.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         known = timm.list_pretrained(f"{name.split('.')[0]}*")
@@ -93,7 +109,8 @@ def _call(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> nn
         model = factory(**options)
     except Exception as error:  # a model's constructor may raise anything: its message is what the user needs
         detail = " ".join(f"{type(error).__name__}: {error}".split())
-        if options.get("pretrained"):
+        misfit = isinstance(error, RuntimeError | TypeError | ValueError | AttributeError | KeyError)
+        if options.get("pretrained") and not misfit:
             raise ModelError(_unfetched(name, detail)) from error
         raise ModelError(f"model {name}: it cannot be built with these arguments: {detail}") from error
     if not isinstance(model, nn.Module):
@@ -140,12 +157,31 @@ def describe(
     if not isinstance(logits, torch.Tensor) or logits.shape != (1, classes):
         given = f"shape {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ModelError(f"model {name}: gives {given} for one image; expected logits of shape (1, {classes})")
+    if factory is not None:
+        with torch.device(device):
+            _check_training(name, model, torch.zeros(2, channels, *size), classes)
     tensors = [*model.parameters(), *model.buffers()]
     return ModelFacts(
         parameters=sum(p.numel() for p in model.parameters()),
         size_bytes=sum(t.numel() * t.element_size() for t in tensors),
         macs=flops // 2,
     )
+
+
+def _check_training(name: str, model: nn.Module, images: torch.Tensor, classes: int) -> None:
+    """Raises ModelError for a model that cannot be trained or kept as it is."""
+    try:
+        logits = model.train()(images)
+    except Exception as error:
+        detail = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"model {name}: cannot be trained on two images: {detail}") from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
+        raise ModelError(f"model {name}: in training it gives {type(logits).__name__}, not logits alone")
+    if not logits.requires_grad:
+        raise ModelError(f"model {name}: none of its parameters can be trained: set requires_grad")
+    state = next((key for key, value in model.state_dict().items() if not isinstance(value, torch.Tensor)), None)
+    if state is not None:
+        raise ModelError(f"model {name}: its state {state!r} is no tensor and cannot be kept")
 
 
 def _forward(name: str, model: nn.Module, images: torch.Tensor) -> tuple[Any, int]:

@@ -28,7 +28,7 @@ def read_weights(path: Path, *, what: str) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
         raise CheckpointError(f"{what}: holds no state dict: expected tensors by name")
-    bad = next((k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()), None)
+    bad = next((k for k, v in state.items() if v.is_floating_point() and not v.float().isfinite().all()), None)
     if bad is not None:
         raise CheckpointError(f"{what}: {bad} holds values that are not finite")
     return state

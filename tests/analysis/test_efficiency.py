@@ -68,8 +68,8 @@ def test_the_table_and_its_notes(make_grid: Maker) -> None:
         "| ResNet-S | from ViT-T   | 81.00 (n=3) |    90.0 % |       1.0K |       0.50 |  4.0M |    5.00 [4.50, 6.00] "
         "|    6,400 |         16.20 |                 32.40 |\n\n"
         "Accuracy as above, mean over seeds. Size: parameters and buffers. MACs: multiply-adds of one image.\n\n"
-        "ms per batch: a forward pass of 32 images on CPU; median [quartiles] of 100 batches, and of that the median "
-        "over the model's records. It was measured in the process of each cell, beside whatever else the machine ran."
+        "ms per batch: a forward pass of 32 images on CPU, in float32; median [quartiles] of 100 batches, and of that "
+        "the median over the model's records. It was measured in the process of each cell, beside whatever else the machine ran."
     )
 
 
@@ -116,7 +116,7 @@ def test_models_that_were_timed_on_different_devices_are_said_not_to_compare(mak
     grid.costs = {"ViT-T": BIG | {"latency_device": "GPU"}, "ResNet-S": SMALL}
     grid.fill({"ViT-T": 90.0, ("ResNet-S", None): [79.0, 80.0, 81.0]})
     text = section_of(grid)
-    assert "ms per batch: a forward pass of 32 images on CPU; " in text
+    assert "ms per batch: a forward pass of 32 images on CPU, in float32; " in text
     assert "**Not comparable**: ResNet-S with 32 images on CPU; ViT-T with 32 images on GPU." in text
 
 

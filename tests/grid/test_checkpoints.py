@@ -19,7 +19,7 @@ from grid.load import load_grid
 from grid.models import pixels_of, provide_weights
 from grid.plan import Plan, make_plan
 from grid.preview import inspect_models, stage_costs
-from grid.stages import Runtime
+from grid.stages import Runtime, execute, prepare_dataset
 from grid.store import CURVE, Store
 from kd.data.dataset import open_dataset
 from kd.evaluate import predict
@@ -72,6 +72,7 @@ def test_a_given_teacher_is_used_as_it_is(here: Path, name: str, runtime: Runtim
     record = store.record(teacher)
     assert (record["epochs"], record["seconds_train"], record["train_loss_last"]) == (0, 0.0, None)
     assert record["teacher"] == "resnet18"
+    assert record["start"] == f"given:{teacher.model.checkpoint_sha256}"
     assert record["best_test_top1"] == record["test_top1_last"]
     assert CURVE in store.names(teacher.folder)
     distilled = cell_of(plan, "distilled")
@@ -162,7 +163,6 @@ def test_a_given_teachers_id_holds_its_weights_and_not_its_recipe_or_place(here:
             r"small.pth: of another model than ResNet .*of another shape: layer1.0.conv1.weight",
         ),
         ({**TEACHER, "checkpoint": "seven.pth"}, r"of another shape: fc.weight \(7, 16\) for \(10, 16\)"),
-        ({**TEACHER, "checkpoint": "garbage.pth"}, "garbage.pth: not a checkpoint that can be read"),
     ],
 )
 def test_a_checkpoint_of_another_model_is_told_before_anything_runs(
@@ -170,10 +170,44 @@ def test_a_checkpoint_of_another_model_is_told_before_anything_runs(
 ) -> None:
     write_weights(STUDENT, here / "small.pth")
     write_weights(TEACHER, here / "seven.pth", classes=7)
-    (here / "garbage.pth").write_bytes(b"garbage")
     plan = plan_of(here, teachers=[entry])
     with pytest.raises(UserError, match=rf"^grid tiny: teachers.0: checkpoint .*{reason}"):
         inspect_models(plan)
+
+
+@pytest.mark.parametrize("place", ["t.pth", "~nobody-here/t.pth"])
+def test_a_checkpoint_that_holds_no_weights_or_has_no_home_is_told(here: Path, place: str) -> None:
+    (here / "t.pth").write_bytes(b"garbage")
+    with pytest.raises(UserError, match=rf"^checkpoint {place}: (not a checkpoint that can be read|no such file)"):
+        plan_of(here, teachers=[{**TEACHER, "checkpoint": place}])
+
+
+def test_the_same_weights_are_the_same_checkpoint_however_they_are_kept(here: Path) -> None:
+    given = write_weights(TEACHER, here / "a.pth")
+    safetensors.torch.save_file(dict(reversed(given.items())), here / "b.safetensors")
+    torch.save({f"module.{name}": value for name, value in given.items()}, here / "c.pt")
+    ids = {
+        plan_of(here, teachers=[{**TEACHER, "checkpoint": n}]).teachers[0].id
+        for n in ("a.pth", "b.safetensors", "c.pt")
+    }
+    assert len(ids) == 1
+
+
+def test_a_damaged_copy_on_the_storage_is_never_used_and_written_anew(here: Path, runtime: Runtime) -> None:
+    write_weights(TEACHER, here / "t.pth")
+    plan = plan_of(here, teachers=[{**TEACHER, "checkpoint": "t.pth"}])
+    store = Store(str(here / "runs"))
+    provide_weights(plan, set(), store)
+    (name,) = store.names("checkpoints")
+    whole = store.read(f"checkpoints/{name}")
+    store.write(f"checkpoints/{name}", whole[:-4] + bytes(4))
+    execute(plan.data, store, runtime, lambda: prepare_dataset(plan.data, store, runtime))
+    error = train(plan.teachers[0], store, runtime)
+    assert error is not None
+    assert "damaged: not the weights of its name; launch again to have it written anew" in error
+    provide_weights(plan, set(), store)
+    assert store.read(f"checkpoints/{name}") == whole
+    assert train(plan.teachers[0], store, runtime) is None
 
 
 def test_a_missing_checkpoint_is_told_with_its_place(here: Path) -> None:
@@ -185,7 +219,7 @@ def test_a_checkpoint_that_changes_after_planning_is_refused(here: Path) -> None
     write_weights(TEACHER, here / "t.pth")
     plan = plan_of(here, teachers=[{**TEACHER, "checkpoint": "t.pth"}])
     write_weights(TEACHER, here / "t.pth", seed=8)
-    with pytest.raises(UserError, match=r"checkpoint t.pth: not the file that the grid was planned with: launch again"):
+    with pytest.raises(UserError, match=r"^checkpoint t.pth: not the weights that the grid was planned with"):
         provide_weights(plan, set(), Store(str(here / "runs")))
 
 
@@ -206,6 +240,15 @@ def served(here: Path) -> Iterator[tuple[str, list[str]]]:
     (here / "web").mkdir()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/cut"):
+                self.send_response(200)
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+                self.wfile.write(b"short")
+                return
+            super().do_GET()
+
         def log_request(self, *args: Any) -> None:
             asked.append(self.path)
 
@@ -230,6 +273,15 @@ def test_a_checkpoint_by_url_is_downloaded_once(here: Path, served: tuple[str, l
     assert asked == ["/t.safetensors?download=true"]
     (stored,) = store.names("checkpoints")
     assert same(safetensors.torch.load(store.read(f"checkpoints/{stored}")), given)
+
+
+def test_a_download_that_is_cut_off_is_not_kept(here: Path, served: tuple[str, list[str]]) -> None:
+    url, _ = served
+    with pytest.raises(
+        UserError, match=rf"^checkpoint {url}/cut.pth: cannot be downloaded: cut off after 5 of 1000 bytes"
+    ):
+        plan_of(here, teachers=[{**TEACHER, "checkpoint": f"{url}/cut.pth"}])
+    assert not [path for path in (here / "cache").rglob("*") if path.is_file()]
 
 
 def test_a_url_that_fails_says_so_and_leaves_nothing(here: Path, served: tuple[str, list[str]]) -> None:

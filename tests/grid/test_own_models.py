@@ -92,6 +92,11 @@ def test_what_is_installed_is_not_carried(here: Path) -> None:
     assert load_factory(student)(num_classes=10).fc.out_features == 10
 
 
+def test_a_folder_of_that_name_does_not_hide_what_is_installed(here: Path) -> None:
+    (here / "torchvision").mkdir()
+    assert find_code("torchvision.models:resnet18") is None
+
+
 def test_an_id_holds_the_code_and_not_its_place(here: Path) -> None:
     def id_of(folder: str, code: str, entry: str = "my_models.py:mlp") -> str:
         (here / folder).mkdir(exist_ok=True)
@@ -130,12 +135,14 @@ def test_a_stage_with_code_survives_json(here: Path) -> None:
         ("torch.py:mlp", "would hide the installed module 'torch': rename it"),
         ("kd.py:mlp", "would hide the installed module 'kd': rename it"),
         ("latin.py:mlp", "latin.py: cannot be read"),
+        ("long.py:mlp", r"100,001 characters of code are too many to carry \(at most 100,000\): install it"),
     ],
 )
 def test_code_that_cannot_be_had_is_one_clear_line(here: Path, factory: str, reason: str) -> None:
     for name in ("torch.py", "kd.py"):
         (here / name).write_text(MLP)
     (here / "latin.py").write_bytes(b"# caf\xe9\n")
+    (here / "long.py").write_text("#" * 100_001)
     with pytest.raises(UserError, match=f"^factory {factory}: .*{reason}"):
         find_code(factory)
 
@@ -143,6 +150,9 @@ def test_code_that_cannot_be_had_is_one_clear_line(here: Path, factory: str, rea
 @pytest.mark.parametrize(
     ("code", "function", "reason"),
     [
+        ("import sys\nsys.exit(0)\n", "mlp", "its code cannot be imported: SystemExit"),
+        ("import beside\n" + MLP, "mlp", "it imports beside from .*beside.py, which does not travel with it: put both"),
+        ("open(__file__)\n" + MLP, "mlp", "its code cannot be imported: FileNotFoundError: .*<carried>/my_models.py"),
         ("import no_such_thing\n", "mlp", "its code cannot be imported: ModuleNotFoundError: No module named 'no_such"),
         ("def broken(:\n", "mlp", "its code cannot be imported: SyntaxError"),
         (MLP, "mpl", "the module has no function 'mpl'"),
@@ -150,9 +160,12 @@ def test_code_that_cannot_be_had_is_one_clear_line(here: Path, factory: str, rea
     ],
 )
 def test_code_that_does_not_work_is_one_clear_line_before_anything_runs(
-    here: Path, code: str, function: str, reason: str
+    here: Path, code: str, function: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "my_models.py").write_text(code)
+    (here / "beside.py").write_text("WIDTH = 3\n")
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "beside", raising=False)
     plan = plan_with(here, f"my_models.py:{function}")
     with pytest.raises(UserError, match=f"factory my_models.py:{function}: {reason}"):
         inspect_models(plan)

@@ -41,6 +41,13 @@ def trained(model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def test_weights_that_a_model_uses_twice_are_kept() -> None:
+    model, again = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)) for _ in range(2))
+    model[1].weight = model[0].weight
+    load_weights(again, weights_to_bytes(model), what="it")
+    assert torch.equal(again[1].weight, model[0].weight)
+
+
 def test_weights_roundtrip() -> None:
     model, other = noisy_model(0), noisy_model(1)
     model(torch.rand(4, 1, 8, 8))  # moves the buffers of batch norm

@@ -152,6 +152,42 @@ def test_what_a_factory_does_wrong_is_said() -> None:
         describe_it(lambda num_classes: nn.Flatten())
     with pytest.raises(ModelError, match="model mine: cannot take 1 x 8 x 8 images"):
         describe_it(lambda num_classes: nn.Linear(5, num_classes))
+    with pytest.raises(ModelError, match="model mine: in training it gives tuple, not logits alone"):
+        describe_it(TwoHeads)
+    with pytest.raises(ModelError, match="model mine: none of its parameters can be trained"):
+        describe_it(lambda num_classes: perceptron(num_classes).requires_grad_(False))
+    with pytest.raises(ModelError, match="model mine: its state '_extra_state' is no tensor"):
+        describe_it(WithState)
+
+
+class TwoHeads(nn.Module):
+    """As models with an auxiliary classifier do."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.inner = perceptron(num_classes)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.inner(x)
+        return (y, y) if self.training else y
+
+
+class WithState(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(perceptron(num_classes))
+
+    def get_extra_state(self) -> Any:
+        return {"calls": 0}
+
+
+def test_pretrained_weights_that_do_not_fit_are_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached_in(tmp_path, "test_resnet.r160_in1k", timm.create_model("test_resnet").state_dict())
+    args = {"channels": [16, 16, 32, 32]}
+    with pytest.raises(ModelError, match=r"model test_resnet: it cannot be built with these arguments: RuntimeError"):
+        build("test_resnet", args=args, classes=10, channels=3, pretrained=True)
 
 
 def test_small_cnn_by_hand() -> None:
