@@ -69,7 +69,8 @@ def test_the_table_and_its_notes(make_grid: Maker) -> None:
         "|    6,400 |         16.20 |                 32.40 |\n\n"
         "Accuracy as above, mean over seeds. Size: parameters and buffers. MACs: multiply-adds of one image.\n\n"
         "ms per batch: a forward pass of 32 images on CPU, in float32; median [quartiles] of 100 batches, and of that "
-        "the median over the model's records. It was measured in the process of each cell, beside whatever else the machine ran."
+        "the median over the model's records. It was measured in the process of each cell, beside whatever else the "
+        "machine ran."
     )
 
 
