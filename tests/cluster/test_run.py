@@ -127,6 +127,25 @@ def test_a_users_own_models_and_trained_teacher_reach_the_workers(tmp_path: Path
     assert len(records(tmp_path / "runs", "cells")) == 2
 
 
+def test_tune_may_wait_for_a_teacher_without_any_trial() -> None:
+    """Where only cells of a teacher that is not ready are left, Tune has none, and must not look for the first."""
+    script = """
+from grid.cluster.session import quiet
+quiet(None)
+import time
+from ray.tune.execution import insufficient_resources_manager as manager
+manager._is_ray_cluster = lambda: {on_cluster}
+waiting = manager._InsufficientResourcesManager()
+for now in (0.0, 1.0, 1e9, 2e9):
+    time.monotonic = lambda: now
+    waiting.on_no_available_trials([])
+"""
+    for on_cluster in (False, True):
+        command = [sys.executable, "-c", script.format(on_cluster=on_cluster)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def test_a_reader_that_leaves_does_not_stop_the_grid(tmp_path: Path) -> None:
     grid = tiny_grid(teachers=[], modes=["baseline"], seeds=[0], name="piped")
     command = [sys.executable, str(ROOT / "launch.py"), "--grid", write_grid(tmp_path, grid), "--wandb", "disabled"]
