@@ -7,6 +7,7 @@ from pathlib import Path
 from grid.errors import UserError
 from grid.spec.dataset import DatasetSpec, ParquetSpec
 from kd.data.catalog import CATALOG
+from kd.data.labels import LABELS
 from kd.data.sources import DatasetError, Source
 
 # As the Hugging Face hub names a split's files.
@@ -57,6 +58,21 @@ def source_of(dataset: DatasetSpec) -> Source:
     from kd.data.cifar import Cifar
 
     return Cifar(dataset.name, Path(dataset.data) if dataset.data is not None else None)
+
+
+def label_names(dataset: DatasetSpec) -> list[str] | None:
+    """What the classes are called, by number; None where they have numbers alone, or where the images that named them
+    are no longer what or where they were."""
+    if dataset.name in LABELS and dataset.folder is None:
+        return list(LABELS[dataset.name])
+    try:
+        source = source_of(dataset)
+        if source.info != dataset.info:
+            return None
+    except (DatasetError, OSError):
+        return None
+    classes = getattr(source, "classes", [])
+    return classes if all(isinstance(name, str) for name in classes) and classes else None
 
 
 def _in_folder(dataset: DatasetSpec, folder: Path) -> DatasetSpec:

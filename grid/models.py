@@ -27,7 +27,7 @@ log = logging.getLogger("kd_grid")
 
 def untrained(model: ModelSpec, meta: DatasetMeta) -> nn.Module:
     """The model with weights of no importance, to load others into."""
-    return build(model.name, args=model.args, classes=meta.classes, channels=meta.channels, factory=_factory_of(model))
+    return build(model.name, args=model.args, classes=meta.classes, channels=meta.channels, factory=factory_of(model))
 
 
 def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) -> nn.Module:
@@ -39,7 +39,7 @@ def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) ->
         args=spec.args,
         classes=meta.classes,
         channels=meta.channels,
-        factory=_factory_of(spec),
+        factory=factory_of(spec),
         pretrained=spec.pretrained,
         seed=seed,
     )
@@ -73,7 +73,7 @@ def facts_of(model: ModelSpec, dataset: DatasetSpec) -> ModelFacts:
 @lru_cache
 def _facts(model: str, classes: int, channels: int, size: tuple[int, int]) -> ModelFacts:
     spec = ModelSpec.model_validate_json(model)
-    return describe(spec.name, args=spec.args, classes=classes, channels=channels, size=size, factory=_factory_of(spec))
+    return describe(spec.name, args=spec.args, classes=classes, channels=channels, size=size, factory=factory_of(spec))
 
 
 def start_of(model: ModelSpec) -> str:
@@ -88,9 +88,7 @@ def check_checkpoint(model: ModelSpec, dataset: DatasetSpec) -> None:
     """Raises CheckpointError or UserError where the model's checkpoint is not for it."""
     assert model.checkpoint is not None
     info, what, state = dataset.info, f"checkpoint {model.checkpoint}", read_checkpoint(model.checkpoint)
-    module = build(
-        model.name, args=model.args, classes=info.classes, channels=info.channels, factory=_factory_of(model)
-    )
+    module = build(model.name, args=model.args, classes=info.classes, channels=info.channels, factory=factory_of(model))
     compare_weights(module, state, classes=info.classes, new_head=_may_have_new_head(model), what=what)
 
 
@@ -110,7 +108,8 @@ def provide_weights(plan: Plan, done: set[str], store: Store) -> None:
             build(model.name, args=model.args, classes=info.classes, channels=info.channels, pretrained=True)
 
 
-def _factory_of(model: ModelSpec) -> Callable[..., Any] | None:
+def factory_of(model: ModelSpec) -> Callable[..., Any] | None:
+    """Raises UserError where its code fails."""
     return load_factory(model) if model.factory is not None else None
 
 

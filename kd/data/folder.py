@@ -31,7 +31,7 @@ class ImageFolder:
         hashed = {path.relative_to(self.folder).as_posix(): path for files in self._files.values() for path, _ in files}
         return DatasetInfo(
             name=self.name,
-            classes=len(self._classes),
+            classes=len(self.classes),
             channels=self.channels,
             height=height,
             width=width,
@@ -59,7 +59,8 @@ class ImageFolder:
         }
 
     @cached_property
-    def _classes(self) -> list[str]:
+    def classes(self) -> list[str]:
+        """Names in the order of the labels."""
         train = self.folder / "train"
         if not train.is_dir():
             raise DatasetError(f"data set {self.name}: {self.folder} has no folder train/ with one folder a class")
@@ -68,7 +69,7 @@ class ImageFolder:
     @cached_property
     def _files(self) -> dict[str, list[tuple[Path, int]]]:
         """Images with their labels, by split, in the order of their names."""
-        numbers = {name: number for number, name in enumerate(self._classes)}
+        numbers = {name: number for number, name in enumerate(self.classes)}
         found: dict[str, list[tuple[Path, int]]] = {}
         for split in ("train", "val", "test"):
             folder = self.folder / split

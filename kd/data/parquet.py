@@ -47,7 +47,7 @@ class Parquet:
         how = json.dumps([self._image, self._label, self.channels, self.size])
         return DatasetInfo(
             name=self.name,
-            classes=len(self._classes),
+            classes=len(self.classes),
             channels=self.channels,
             height=height,
             width=width,
@@ -109,7 +109,7 @@ class Parquet:
                     row += 1
 
     @cached_property
-    def _classes(self) -> list[Any]:
+    def classes(self) -> list[Any]:
         """Labels in order: 0, 1, ... where they are whole numbers, sorted names otherwise."""
         values = self._raw_labels("train")
         if all(isinstance(value, int) for value in values):
@@ -117,7 +117,7 @@ class Parquet:
         return sorted({str(value) for value in values})
 
     def _labels(self, split: str) -> np.ndarray:
-        classes, values = self._classes, self._raw_labels(split)
+        classes, values = self.classes, self._raw_labels(split)
         numbers = {value: number for number, value in enumerate(classes)}
         try:
             return np.array([numbers[v if isinstance(v, int) else str(v)] for v in values], dtype=np.int64)

@@ -54,9 +54,9 @@ def build(
     cannot be fetched.
     """
     torch.manual_seed(derive_seed("init", seed))
-    options = {"num_classes": classes, "in_chans": channels, **args}
+    options = constructor_options(args=args, classes=classes, channels=channels, factory=factory)
     if factory is not None:
-        return _call(name, factory, {"num_classes": classes, **_channels(factory, channels), **args})
+        return _call(name, factory, options)
     if name in OWN_MODELS:
         if pretrained:
             check_pretrained(name)
@@ -70,13 +70,20 @@ def build(
     return _call(name, timm.create_model, {"model_name": name, "pretrained": pretrained, **options})
 
 
-def _channels(factory: Callable[..., Any], channels: int) -> dict[str, int]:
-    """in_chans, where a factory takes it by name."""
+def constructor_options(
+    *, args: Mapping[str, Any], classes: int, channels: int, factory: Callable[..., Any] | None = None
+) -> dict[str, Any]:
+    """What a model's constructor, or the factory that makes it, is called with: in_chans, where a factory takes it."""
+    options = {"num_classes": classes, "in_chans": channels, **args}
+    if factory is None:
+        return options
     try:
         takes = "in_chans" in inspect.signature(factory).parameters
     except (TypeError, ValueError):
         takes = False
-    return {"in_chans": channels} if takes else {}
+    if not takes:
+        del options["in_chans"]
+    return options
 
 
 def pretrained_name(name: str) -> str:

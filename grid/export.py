@@ -1,0 +1,230 @@
+"""Publish one trained student as a folder others can use: weights, timm's config, ONNX, a model card, the record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from grid.datasets import label_names
+from grid.errors import UserError, one_line
+from grid.load import spec_from_dict
+from grid.model_card import model_card
+from grid.models import factory_of, untrained
+from grid.plan import FOLDERS, image_size
+from grid.publication import Choice, Facts
+from grid.records import Record, RecordError, record_from_json
+from grid.spec.grid import GridSpec
+from grid.spec.model import ModelSpec
+from grid.store import RECORD, WEIGHTS, Store
+from kd.checkpoint import CheckpointError, load_weights
+from kd.data.dataset import DatasetMeta
+from kd.models.build import ModelError, constructor_options
+from kd.models.timm_folder import TimmFolderError, check_timm_folder, hub_weights, is_timm, timm_config
+from kd.onnx_file import OnnxError, OnnxFacts, missing_packages, write_onnx
+
+CARD, CONFIG, ONNX = "README.md", "config.json", "model.onnx"
+
+
+class ExportError(UserError):
+    """Nothing was published; one line says why."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """files: names in the folder. notes: what had to be left out, and why."""
+
+    title: str
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Student:
+    """What the storage has of it. record_json: as it lies there."""
+
+    choice: Choice
+    spec: GridSpec
+    model: ModelSpec
+    meta: DatasetMeta
+    record: Record
+    record_json: bytes
+    module: nn.Module
+
+
+def export_student(storage: str, facts: Mapping[str, Any], to: Path) -> Published:
+    """Write the student that `facts` (the values of a Choice) names into the folder `to`, whole or not at all.
+
+    Raises ExportError where `to` holds something or cannot be written, or the storage lacks or damaged what is needed.
+    """
+    target = to.expanduser().resolve()
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ExportError(f"--to {to}: there is something already: give a new folder, or an empty one")
+        try:
+            student = _trained(Store(storage), Choice.model_validate(facts))
+        except (UserError, ModelError, CheckpointError) as error:
+            raise ExportError(str(error)) from None
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        part.mkdir(parents=True)
+        try:
+            published = _write(student, part)
+            os.replace(part, target)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ExportError(f"--to {to}: {error.strerror or error}") from None
+    return published
+
+
+def _trained(store: Store, choice: Choice) -> _Student:
+    """The student as its stage left it. Raises UserError, ModelError and CheckpointError."""
+    spec = spec_from_dict(choice.spec, what=f"grid {choice.grid}, as it was run")
+    model = next(model for model in spec.students if model.shown == choice.student)
+    folder = f"{FOLDERS['cell']}/{choice.stage_id}"
+    record_json = _read(store, f"{folder}/{RECORD}")
+    try:
+        record = record_from_json(record_json)
+    except RecordError as error:
+        raise ExportError(f"{store.location(folder)}/{RECORD}: {error}") from None
+    weights = _read(store, f"{folder}/{WEIGHTS}")
+    path = store.location(f"{folder}/{WEIGHTS}")
+    # Records of before weights were hashed have no sum.
+    if record["weights_sha256"] not in (None, hashlib.sha256(weights).hexdigest()):
+        raise ExportError(
+            f"{path}: damaged: its sha256 is not the one on its record; remove {store.location(folder)} and launch the "
+            "grid again"
+        )
+    meta = _meta(store, record)
+    module = untrained(model, meta).eval()
+    load_weights(module, weights, what=path)
+    return _Student(choice, spec, model, meta, record, record_json, module)
+
+
+def _read(store: Store, path: str) -> bytes:
+    try:
+        return store.read(path)
+    except OSError as error:
+        raise ExportError(f"{store.location(path)}: cannot be read: {one_line(error)}") from None
+
+
+def _meta(store: Store, record: Record) -> DatasetMeta:
+    """What the pixels were normalised with; the images themselves need not be there any more."""
+    path = f"{FOLDERS['dataset']}/{record['dataset_id']}/dataset.json"
+    try:
+        facts = json.loads(_read(store, path))
+        return DatasetMeta(
+            name=str(facts["name"]),
+            classes=int(facts["classes"]),
+            channels=int(facts["channels"]),
+            mean=tuple(map(float, facts["mean"])),
+            std=tuple(map(float, facts["std"])),
+            fingerprint=str(record["dataset_fingerprint"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{store.location(path)}: not the facts of a data set: {one_line(error)}") from None
+
+
+def _write(student: _Student, folder: Path) -> Published:
+    """All files, the card last: it says what the others are."""
+    model, spec, meta = student.model, student.spec, student.meta
+    notes: list[str] = []
+    state = {name: tensor.contiguous() for name, tensor in student.module.state_dict().items()}
+    weights = safetensors.torch.save(state, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(weights)
+    (folder / RECORD).write_bytes(student.record_json)
+    for name, text in (model.code or {}).items():
+        _write_code(folder, name, text)
+    input_size = (meta.channels, *image_size(model, spec.dataset))
+    given = model.normalize
+    mean, std = (given.mean, given.std) if given is not None else (meta.mean, meta.std)
+    std = tuple(max(value, 1e-6) for value in std)  # as kd.data.pixels does
+    # What was resized last; bilinear too for pictures of other sizes, where training resized none.
+    resized = model.image_size is not None or spec.dataset.image_size is None
+    interpolation = "bilinear" if resized else "bicubic"
+    labels = label_names(spec.dataset)
+    from_timm = model.factory is None and is_timm(model.name)
+    if from_timm:
+        config = timm_config(
+            model.name,
+            student.module,
+            args=model.args,
+            classes=meta.classes,
+            input_size=input_size,
+            mean=mean,
+            std=std,
+            interpolation=interpolation,
+            label_names=labels,
+        )
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        try:
+            check_timm_folder(folder, state)
+        except TimmFolderError as error:
+            (folder / CONFIG).unlink()
+            from_timm = False
+            notes.append(f"no {CONFIG}: {error}")
+    facts = Facts(
+        choice=student.choice,
+        record=student.record,
+        spec=spec,
+        model=model,
+        base_model=hub_weights(model.name) if model.pretrained else None,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        labels=labels,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+        timm=from_timm,
+        build=_build(model, meta),
+        files=sorted(model.code or {}),
+        onnx=_onnx(student.module, folder, input_size, notes),
+    )
+    (folder / CARD).write_text(model_card(facts), encoding="utf-8")
+    return Published(facts.title, tuple(sorted(path.name for path in folder.iterdir())), tuple(notes))
+
+
+def _onnx(module: nn.Module, folder: Path, input_size: tuple[int, int, int], notes: list[str]) -> OnnxFacts | None:
+    missing = missing_packages()
+    if missing:
+        notes.append(f"no {ONNX}: {' and '.join(missing)} not installed: pip install 'kd-grid[export]'")
+        return None
+    try:
+        return write_onnx(module, folder / ONNX, input_size=input_size)
+    except OnnxError as error:
+        notes.append(f"no {ONNX}: {error}")
+        return None
+
+
+def _write_code(folder: Path, name: str, text: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.suffix != ".py":
+        raise ExportError(f"the plan's code has a file {name!r}: outside of the folder, or not Python")
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_text(text, encoding="utf-8")
+
+
+def _build(model: ModelSpec, meta: DatasetMeta) -> str:
+    """Python that gives `model` with its weights, without timm's config."""
+    load = 'model.load_state_dict(load_file("model.safetensors"))\nmodel.eval()'
+    imports = "import torch\nfrom safetensors.torch import load_file\n"
+    if model.factory is None:
+        how = f'build("{model.name}", args={model.args!r}, classes={meta.classes}, channels={meta.channels})'
+        return f"{imports}from kd.models.build import build\n\nmodel = {how}\n{load}"
+    place = model.factory.rpartition(":")[0]
+    module = Path(place.replace("\\", "/")).stem if place.endswith(".py") else place
+    options = constructor_options(
+        args=model.args, classes=meta.classes, channels=meta.channels, factory=factory_of(model)
+    )
+    called = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return f"{imports}from {module} import {model.name}\n\nmodel = {model.name}({called})\n{load}"
