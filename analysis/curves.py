@@ -1,0 +1,60 @@
+"""The training curves of a grid as one frame. They are files of their own, read only when they are asked for."""
+
+from __future__ import annotations
+
+import io
+
+import polars as pl
+
+from analysis.gains import AXES
+from analysis.load import FOLDERS, Grid
+from analysis.schema import METRICS
+
+CURVE_FILE = "curve.parquet"
+KEYS = ("stage_id", "kind", "teacher", "student", "mode", "seed", *AXES)
+
+CURVE = pl.Schema(
+    {
+        "epoch": pl.Int64,
+        "learning_rate": pl.Float64,
+        "train_loss": pl.Float64,
+        "train_top1": pl.Float64,
+        "seconds_train": pl.Float64,
+        "seconds_evaluate": pl.Float64,
+        **{f"{split}_{metric}": pl.Float64 for split in ("val", "test") for metric in METRICS},
+    }
+)
+
+
+def curves(grid: Grid) -> pl.DataFrame:
+    """One row a done teacher or cell and epoch: the grid's axes and the columns of CURVE, fractions as in the records,
+    null where an epoch was not evaluated. A curve that is missing or cannot be read is named in grid.problems."""
+    done = grid.cells.filter(pl.col("status") == "done").select(KEYS)
+    parts = [pl.DataFrame(schema={"stage_id": pl.String, **CURVE})]
+    for stage_id, kind in done.unique("stage_id", maintain_order=True).select("stage_id", "kind").iter_rows():
+        path = f"{FOLDERS[kind]}/{stage_id}/{CURVE_FILE}"
+        try:
+            curve = parse_curve(grid.reader.read(path))
+        except FileNotFoundError:
+            problem = f"{path}: missing"
+        except ValueError as error:
+            problem = f"{path}: {error}"
+        else:
+            parts.append(curve.select(pl.lit(stage_id).alias("stage_id"), *CURVE))
+            continue
+        if problem not in grid.problems:
+            grid.problems.append(problem)
+    return done.join(pl.concat(parts), on="stage_id", how="inner", maintain_order="left_right")
+
+
+def parse_curve(data: bytes) -> pl.DataFrame:
+    """A curve with the columns of CURVE, null where it has none. Raises ValueError with the reason it is none, on one
+    line."""
+    try:
+        read = pl.read_parquet(io.BytesIO(data))
+        if "epoch" not in read.columns or read["epoch"].has_nulls():
+            raise ValueError("not a curve: it has no epochs")
+        columns = [pl.col(name) if name in read.columns else pl.lit(None).alias(name) for name in CURVE]
+        return read.select(columns).cast(CURVE)
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"not a curve: {' '.join(str(error).split())}") from None

@@ -1,0 +1,74 @@
+"""Pictures of a grid, for light and dark pages. Nothing else here loads matplotlib."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from analysis.document import Document, Heading, Note
+from analysis.errors import AnalysisError
+from analysis.load import Grid
+from analysis.plots.cost import cost
+from analysis.plots.dots import accuracy, calibration
+from analysis.plots.forest import forest
+from analysis.plots.picture import Picture
+from analysis.plots.settings_map import settings_maps
+from analysis.plots.style import DARK, LIGHT, THEMES, Theme
+from analysis.plots.training import training
+from analysis.render import markdown
+
+__all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "write"]
+
+FORMATS = ("png", "svg")
+
+log = logging.getLogger("kd_grid")
+
+_KINDS: dict[str, Callable[[Grid], Picture | list[Picture] | str]] = {
+    "accuracy": accuracy,
+    "gains": forest,
+    "temperature-alpha": settings_maps,
+    "cost": cost,
+    "curves": training,
+    "calibration": calibration,
+}
+
+
+def pictures(grid: Grid) -> list[Picture]:
+    """All that there is something to show in. Why there is no other is logged."""
+    found = []
+    for name, make in _KINDS.items():
+        made = make(grid)
+        if isinstance(made, str):
+            log.info("no picture %s of grid %s: %s", name, grid.name, made)
+        else:
+            found += made if isinstance(made, list) else [made]
+    return found
+
+
+def write(grid: Grid, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Every picture for light and for dark pages (NAME.png, NAME-dark.png) in each format, and their captions in
+    captions.md; the paths of all. The files' own metadata have title and caption too.
+
+    Raises AnalysisError for an unknown format.
+    """
+    unknown = set(formats) - set(FORMATS)
+    if unknown:
+        raise AnalysisError(f"unknown format {', '.join(sorted(unknown))}: there are {', '.join(FORMATS)}")
+    there = Path(folder)
+    there.mkdir(parents=True, exist_ok=True)
+    written = []
+    found = pictures(grid)
+    for picture in found:
+        for theme in THEMES:
+            figure = picture.figure(theme)
+            for suffix in dict.fromkeys(formats):
+                path = there / picture.file_name(theme, suffix)
+                path.write_bytes(picture.to_bytes(figure, theme, suffix))
+                written.append(path)
+    if found:
+        captions = there / "captions.md"
+        parts = [part for picture in found for part in (Heading(picture.title, 1), Note(picture.caption, picture.name))]
+        captions.write_text(markdown(Document(grid.name, parts)), encoding="utf-8")
+        written.append(captions)
+    return written

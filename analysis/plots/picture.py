@@ -1,0 +1,103 @@
+"""A picture: what it is called, what it says, and how it is drawn on a light or a dark page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import polars as pl
+from matplotlib.figure import Figure
+
+from analysis.curves import CURVE_FILE
+from analysis.load import Grid
+from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
+from analysis.shown import Row
+from analysis.stats import CONFIDENCE
+
+MOST_NAMED = 3  # problems; the tables name all
+INTERVAL = f"{100 * CONFIDENCE:g} % t interval"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """name: of its files. caption: plain text that says what is shown, on how many seeds and with which interval."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Theme], Figure] = field(repr=False)
+
+    def figure(self, theme: Theme = LIGHT) -> Figure:
+        with settings(theme):
+            figure = self.draw(theme)
+            if figure.get_layout_engine() is not None:
+                settle(figure)
+            return figure
+
+    def file_name(self, theme: Theme, suffix: str) -> str:
+        """NAME.png, NAME-dark.png."""
+        return f"{self.name}{'' if theme == LIGHT else f'-{theme.name}'}.{suffix}"
+
+    def to_bytes(self, figure: Figure, theme: Theme, suffix: str) -> bytes:
+        """Of its figure on that theme, as png or svg."""
+        return to_bytes(figure, theme, suffix, title=self.title, caption=self.caption)
+
+
+def caption(grid: Grid, *sentences: str, of_curves: bool = False) -> str:
+    """The sentences that say something, and what the picture does not stand on: records, and curves where it is made of
+    them."""
+    problems = [problem for problem in grid.problems if of_curves or f"/{CURVE_FILE}:" not in problem]
+    return " ".join(sentence for sentence in (*sentences, *_missing(grid, problems)) if sentence)
+
+
+def _missing(grid: Grid, problems: list[str]) -> list[str]:
+    total = grid.cells.height
+    done = grid.cells.filter(pl.col("status") == "done").height
+    failed = grid.cells.filter(pl.col("status") == "failed").height
+    said = []
+    if done < total:
+        said.append(
+            f"Unfinished: this picture stands on {done} of {total} teachers and cells ({failed} failed, "
+            f"{total - done - failed} missing)."
+        )
+    if problems:
+        more = f" and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
+        said.append(f"Unreadable: {'; '.join(one_line(problem) for problem in problems[:MOST_NAMED])}{more}.")
+    return said
+
+
+def said_n(counts: Iterable[int]) -> str:
+    """'n = 3 seeds', 'n = 1 to 3 seeds'."""
+    found = sorted(set(counts))
+    if found == [1]:
+        return "n = 1 seed"
+    return f"n = {found[0]} seeds" if len(found) == 1 else f"n = {found[0]} to {found[-1]} seeds"
+
+
+def said_interval(counts: Iterable[int], what: str, *, cut: bool) -> str:
+    """What a line through a point is, or that one seed has none."""
+    found = list(counts)
+    if max(found) == 1:
+        return f"One seed gives no interval ({said_n(found)})."
+    but = " (none where there is one seed)" if min(found) == 1 else ""
+    beyond = "; arrows where it goes on beyond the axis" if cut else ""
+    return f"Lines: {INTERVAL} of {what}{but}, {said_n(found)}{beyond}."
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def pair(row: Row) -> str:
+    return f"{one_line(row['teacher'])} → {one_line(row['student'])}"
+
+
+def setting(row: Row, axes: Iterable[str]) -> str:
+    """'temperature 4, alpha 0.5'."""
+    return ", ".join(
+        f"{axis} {row[axis]:g}" if isinstance(row[axis], float) else f"{axis} {row[axis]}" for axis in axes
+    )
+
+
+def dataset(grid: Grid) -> str:
+    return one_line(str(grid.spec["dataset"]["name"]))

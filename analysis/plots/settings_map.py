@@ -1,0 +1,152 @@
+"""The gain by temperature and alpha: a panel a teacher, student and method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.gains import AXES, crossed, gains
+from analysis.load import Grid
+from analysis.plots.picture import INTERVAL, Picture, caption, dataset, one_line, pair, said_n
+from analysis.plots.style import CHARACTER, WIDTH, Theme, new_figure, wrap
+from analysis.plots.ways import may_change
+from analysis.selection import has_validation, select
+from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, shown_gain
+
+PANELS = 12  # of one picture
+CELL = (0.54, 0.36)  # inches: the number and its mark fit
+SELECTED = "★"
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    cells: dict[tuple[float, float], dict[str, Any]]
+    selected: tuple[float, float] | None
+
+
+def settings_maps(grid: Grid) -> list[Picture] | str:
+    """As many pictures as the pairs need; all of one scale."""
+    frame = gains(grid)
+    axes = crossed(frame)
+    if not {"temperature", "alpha"} <= set(axes):
+        return "temperature and alpha are not both crossed"
+    if frame["gain_mean"].count() == 0:
+        return "no gain is known"
+    chosen = select(frame) if has_validation(grid) else frame.clear()
+    panels = _panels(frame.filter(pl.col("temperature").is_not_null(), pl.col("alpha").is_not_null()), chosen, axes)
+    known = frame.filter(pl.col("gain_mean").is_not_null())
+    widest = max(abs(gain) for gain in known["gain_mean"]) or 1.0
+    text = caption(
+        grid,
+        f"Gain of distillation in points of top-1 on the test split of {dataset(grid)} at the last epoch, by "
+        f"temperature and alpha: distilled minus the same student alone, which is the 0 of the scale; paired by seed, "
+        f"{said_n(known['gain_n'])}.",
+        f"Outlined: the {INTERVAL} of the mean gain excludes 0 ({GAIN_CLEAR} above, {NEGATIVE_CLEAR} below); "
+        f"{NEGATIVE}: negative, but it includes 0 or there is none. No correction for the number of cells.",
+        f"{SELECTED}: what validation selects; test had no say{may_change(frame)}."
+        if chosen.height
+        else "Nothing is selected: there is no validation accuracy.",
+        "Hatched: not known." if known.height < frame.height else "",
+    )
+    pictures = []
+    for i in range(0, len(panels), PANELS):
+        page = i // PANELS + 1
+        several = f" ({page} of {-(-len(panels) // PANELS)})" if len(panels) > PANELS else ""
+        title = f"{one_line(grid.name)}: gain by temperature and alpha{several}"
+        name = "temperature-alpha" + (f"-{page}" if page > 1 else "")
+        shown = panels[i : i + PANELS]
+
+        def draw(theme: Theme, title: str = title, shown: list[Panel] = shown) -> Figure:
+            return _draw(theme, title, shown, widest)
+
+        pictures.append(Picture(name, title, text, draw))
+    return pictures
+
+
+def _panels(frame: pl.DataFrame, chosen: pl.DataFrame, axes: list[str]) -> list[Panel]:
+    best = {(row["teacher"], row["student"]): row for row in chosen.iter_rows(named=True)}
+    panels = []
+    for _, rows in frame.group_by("teacher", "student", "method", maintain_order=True):
+        first = rows.row(0, named=True)
+        row = best.get((first["teacher"], first["student"]))
+        selected = (row["temperature"], row["alpha"]) if row and row["method"] == first["method"] else None
+        method = f", method {first['method']}" if "method" in axes else ""
+        alone = "" if first["baseline_mean"] is None else f"\n0: the student alone, {first['baseline_mean']:.2f} %"
+        cells = {(cell["temperature"], cell["alpha"]): cell for cell in rows.iter_rows(named=True)}
+        panels.append(Panel(f"{pair(first)}{method}{alone}", cells, selected))
+    return panels
+
+
+def _draw(theme: Theme, title: str, panels: list[Panel], widest: float) -> Figure:
+    most_alphas = max(len({alpha for _, alpha in panel.cells}) for panel in panels)
+    most_temperatures = max(len({t for t, _ in panel.cells}) for panel in panels)
+    panel_width = CELL[0] * most_alphas + 0.55
+    width = max(WIDTH, panel_width + 0.9)
+    columns = max(1, min(len(panels), int((width - 0.9) / panel_width)))
+    rows = -(-len(panels) // columns)
+    letters = int((width - 0.9) / columns / CHARACTER / 1.2)
+    titles = [_wrapped(panel.title, letters) for panel in panels]
+    lines = max(text.count("\n") for text in titles) + 1
+    figure = new_figure(rows * (CELL[1] * most_temperatures + 0.6 + 0.16 * lines) + 0.35, title, width=width)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    shades = LinearSegmentedColormap.from_list("gain", list(theme.diverging))
+    scale = Normalize(-widest, widest)
+    for ax, panel, text in zip(axes.flat, panels, titles, strict=False):
+        _panel(ax, theme, panel, shades, scale)
+        ax.set_title(text, loc="left", fontsize=8.5)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    mappable = axes.flat[0].collections[0]
+    bar = figure.colorbar(mappable, ax=axes, aspect=30, pad=0.02, shrink=min(1.0, 0.5 + 0.5 / rows))
+    bar.set_label("Gain (points); 0 = the student alone")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(wrap(line, width) for line in text.split("\n"))
+
+
+def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normalize) -> None:
+    temperatures, alphas = (sorted({key[i] for key in panel.cells}) for i in range(2))
+    known = {key: cell for key, cell in panel.cells.items() if cell["gain_mean"] is not None}
+    values = [[known.get((t, a), {}).get("gain_mean", float("nan")) for a in alphas] for t in temperatures]
+    ax.pcolormesh(values, cmap=shades, norm=scale, edgecolors=theme.page, linewidth=1)
+    for row, temperature in enumerate(temperatures):
+        for column, alpha in enumerate(alphas):
+            cell = known.get((temperature, alpha))
+            if cell is None:
+                ax.add_patch(Rectangle((column, row), 1, 1, fill=False, hatch="///", edgecolor=theme.hairline, lw=0))
+                continue
+            shade = shades(scale(cell["gain_mean"]))
+            ink = "#000000" if _luminance(shade) > 0.18 else "#ffffff"
+            text = shown_gain(cell, interval=False).replace("-", "−")
+            if (temperature, alpha) == panel.selected:
+                text = f"{SELECTED}\n{text}"
+            ax.text(column + 0.5, row + 0.5, text, color=ink, ha="center", va="center", linespacing=1.0)
+            if cell["effect"] in ("gain", "negative transfer"):
+                ax.add_patch(
+                    Rectangle(
+                        (column + 0.04, row + 0.06), 0.92, 0.88, fill=False, edgecolor=theme.ink, lw=1.4, zorder=3
+                    )
+                )
+    ax.set_xticks([i + 0.5 for i in range(len(alphas))], [f"{alpha:g}" for alpha in alphas])
+    ax.set_yticks([i + 0.5 for i in range(len(temperatures))], [f"{t:g}" for t in temperatures])
+    ax.invert_yaxis()
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel(AXES[2])
+    ax.set_ylabel(AXES[1])
+
+
+def _luminance(shade: Any) -> float:
+    """Relative, of an sRGB colour: black on it reads better than white above 0.18."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(shade)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
