@@ -1,0 +1,149 @@
+"""One self-contained page: the conclusion, the tables, the pictures, the plan, provenance, and every record."""
+
+from __future__ import annotations
+
+import base64
+import json
+from importlib import resources
+from typing import Any
+
+import polars as pl
+
+from analysis.compare import comparison
+from analysis.conclusion import conclude
+from analysis.document import Document, Heading
+from analysis.load import Grid
+from analysis.plots import DARK, LIGHT, Picture, pictures
+from analysis.render import escape_html, html_fragment
+from analysis.schema import ROW
+from analysis.shown import title
+from analysis.tables import tables
+
+PROVENANCE = {
+    "code_version": "Code",
+    "versions": "Versions",
+    "device": "Device",
+    "threads": "Threads",
+    "workers": "Workers",
+    "precision": "Precision",
+    "deterministic": "Deterministic",
+    "dataset_fingerprint": "Data set",
+    "launch": "Launch",
+}
+
+
+def report(grid: Grid) -> str:
+    """The page as HTML; it needs no network and no other file."""
+    sections = [_conclusion(grid), _tables(tables(grid)), _pictures(pictures(grid))]
+    if (grid.spec.get("published") or {}).get("models") is not None:
+        sections.insert(2, _section("published", "Beside the study", html_fragment(comparison(grid).parts)))
+    sections += [_plan(grid), _provenance(grid), _records(grid)]
+    files = resources.files("analysis") / "page"
+    style, script = ((files / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    name = escape_html(grid.name)
+    description = escape_html(str(grid.spec.get("description") or ""))
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n<header><h1>{name}</h1><p>{description}</p></header>\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + f"\n</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def _section(name: str, heading: str, body: str) -> str:
+    return f'<section id="{name}">\n<h2>{escape_html(heading)}</h2>\n{body}\n</section>'
+
+
+def _conclusion(grid: Grid) -> str:
+    said = conclude(grid)
+    questions = (
+        ("Which student to deploy", said.deploy),
+        ("What distillation gave", said.distillation),
+        ("How sure that is", said.certainty),
+    )
+    body = "\n".join(f"<dt>{escape_html(what)}</dt><dd>{escape_html(text)}</dd>" for what, text in questions)
+    return f'<section id="conclusion">\n<dl>\n{body}\n</dl>\n</section>'
+
+
+def _tables(document: Document) -> str:
+    return _section("tables", "Results", html_fragment([_deeper(part) for part in document.parts]))
+
+
+def _deeper(part: Any) -> Any:
+    return Heading(part.text, part.level + 1) if isinstance(part, Heading) else part
+
+
+def _pictures(found: list[Picture]) -> str:
+    figures = []
+    for picture in found:
+        light, dark = (_data_url(picture.to_bytes(picture.figure(theme), theme, "svg")) for theme in (LIGHT, DARK))
+        caption = escape_html(picture.caption)
+        figures.append(
+            f'<figure id="picture-{escape_html(picture.name)}">\n<picture><source media="(prefers-color-scheme: dark)" '
+            f'srcset="{dark}"><img src="{light}" alt="{escape_html(picture.title)}"></picture>\n'
+            f"<figcaption><strong>{escape_html(picture.title)}.</strong> {caption}</figcaption>\n</figure>"
+        )
+    return _section("pictures", "Pictures", "\n".join(figures)) if figures else ""
+
+
+def _data_url(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _plan(grid: Grid) -> str:
+    spec = json.dumps(grid.spec, indent=2, ensure_ascii=False)
+    counts = grid.stages.group_by("kind", "status", maintain_order=True).len()
+    lines = "".join(f"<li>{escape_html(f'{n} {kind}: {status}')}</li>" for kind, status, n in counts.iter_rows())
+    how = (
+        "<p>To compute it again, save the plan below as grid.yaml (JSON is YAML) and run:</p>\n"
+        "<pre>python launch.py --grid grid.yaml</pre>\n"
+        "<p>What is stored already is not computed twice; on the CPU, at the same number of threads, the results are "
+        "the same to the bit.</p>"
+    )
+    return _section(
+        "plan",
+        "Plan and how to reproduce it",
+        f"<ul>{lines}</ul>\n{how}\n<details><summary>The plan</summary><pre>{_literal(spec)}</pre></details>",
+    )
+
+
+def _literal(text: str) -> str:
+    """Text in which line breaks stay."""
+    return "\n".join(escape_html_line(line) for line in text.split("\n"))
+
+
+def escape_html_line(line: str) -> str:
+    indent = len(line) - len(line.lstrip(" "))
+    return " " * indent + escape_html(line)
+
+
+def _provenance(grid: Grid) -> str:
+    """What the stages ran on: each fact with how many of them state it."""
+    rows = []
+    done = grid.cells.filter(pl.col("status") == "done")
+    for name, words in PROVENANCE.items():
+        counts = done[name].drop_nulls().value_counts(sort=True)
+        stated = [f"{value} ({count})" if counts.height > 1 else f"{value}" for value, count in counts.iter_rows()]
+        if stated:
+            rows.append(f'<tr><th scope="row">{escape_html(words)}</th><td>{escape_html("; ".join(stated))}</td></tr>')
+    body = "\n".join(rows)
+    return _section("provenance", "Provenance", f'<div class="table"><table class="plain">\n{body}\n</table></div>')
+
+
+def _records(grid: Grid) -> str:
+    """Every teacher and cell with its whole record, which the list of them links to."""
+    links, records = [], []
+    for row in grid.cells.unique("stage_id", keep="first", maintain_order=True).iter_rows(named=True):
+        anchor = f"record-{escape_html(row['stage_id'])}"
+        name = escape_html(title(row))
+        top1 = row["test_top1_last"]
+        shown = escape_html(row["status"] if top1 is None else f"{100 * top1:.2f} %")
+        links.append(f'<li><a href="#{anchor}">{name}</a> <span>{shown}</span></li>')
+        facts = {
+            key: value for key, value in row.items() if value is not None and (key not in ROW or key == "stage_id")
+        }
+        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        records.append(f'<details id="{anchor}"><summary>{name}</summary><pre>{_literal(text)}</pre></details>')
+    body = f'<ol class="links">{"".join(links)}</ol>\n' + "\n".join(records)
+    return _section("records", "Records", body)

@@ -1,0 +1,106 @@
+"""A grid's summary in Weights & Biases: one run with the tables, the pictures and the report; and, asked for, a W&B
+Report over all of its runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from analysis.errors import AnalysisError
+from analysis.gains import POINT
+from analysis.load import Grid
+from analysis.plots import LIGHT, pictures
+from analysis.render import markdown
+from analysis.report import report
+from analysis.tables import tables
+from analysis.wandb_export import PROJECT, TAG_LENGTH, Mode
+
+JOB = "summary"
+CURVES = (("Test top-1", "test_top1"), ("Training loss", "train_loss"))
+
+
+def summary_id(grid: str) -> str:
+    """The run's id: the same for every upload of a grid, so that the next one continues it."""
+    return f"summary-{grid}"[:64]
+
+
+def write_summary(grid: Grid, *, mode: Mode, folder: Path) -> None:
+    """Tables as wandb.Table, pictures as images, and the report as an artifact, in the grid's group."""
+    import wandb
+
+    document = tables(grid)
+    run = wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        id=summary_id(grid.name),
+        name=f"{grid.name}: summary",
+        group=grid.name,
+        job_type=JOB,
+        tags=[str(grid.spec["dataset"]["name"])[:TAG_LENGTH]],
+        config=grid.spec,
+        mode=mode,
+        dir=str(folder),
+        resume="allow" if mode == "online" else None,
+        reinit="finish_previous",
+        settings=wandb.Settings(
+            console="off", silent=True, x_disable_stats=True, x_disable_meta=True, init_timeout=60, save_code=False
+        ),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        logged: dict[str, Any] = {
+            f"tables/{name}": wandb.Table(columns=table.frame.columns, data=[*map(list, table.frame.rows())])
+            for name, table in document.tables.items()
+        }
+        for picture in pictures(grid):
+            path = Path(scratch) / picture.file_name(LIGHT, "png")
+            path.write_bytes(picture.to_bytes(picture.figure(LIGHT), LIGHT, "png"))
+            logged[f"pictures/{picture.name}"] = wandb.Image(str(path), caption=picture.caption)
+        run.log(logged)
+        page = Path(scratch) / "report.html"
+        page.write_text(report(grid), encoding="utf-8")
+        artifact = wandb.Artifact(summary_id(grid.name), type="report")
+        artifact.add_file(str(page))
+        run.log_artifact(artifact)
+        done = grid.cells.filter(pl.col("status") == "done")
+        run.summary.update({"done": done.height, "planned": grid.cells.height, "best_test_last": done[POINT].max()})
+        run.finish()
+
+
+def write_report(grid: Grid) -> str:
+    """A W&B Report with the tables, and the curves of the grid's runs; its address. Raises AnalysisError where the
+    package is missing or W&B refuses."""
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    try:
+        made = _reports().Report(
+            project=project,
+            title=grid.name,
+            description=str(grid.spec.get("description") or ""),
+            blocks=report_blocks(grid, project=project),
+        )
+        made.save()
+    except AnalysisError:
+        raise
+    except Exception as error:  # whatever W&B raises, the user can do the same about it
+        detail = " ".join(str(error).split())
+        raise AnalysisError(f"--report: W&B did not take it: {detail}; log in (wandb login) and try again") from None
+    return str(made.url)
+
+
+def report_blocks(grid: Grid, *, project: str) -> list[Any]:
+    """The tables as markdown, then the curves of the runs in the grid's group."""
+    wr = _reports()
+    runs = wr.Runset(project=project, name=grid.name, filters=f"Group == '{grid.name}'")
+    panels = [wr.LinePlot(title=title, x="epoch", y=[column]) for title, column in CURVES]
+    grids = wr.PanelGrid(runsets=[runs], panels=panels)
+    return [wr.TableOfContents(), wr.MarkdownBlock(text=markdown(tables(grid))), grids]
+
+
+def _reports() -> Any:
+    try:
+        return importlib.import_module("wandb_workspaces.reports.v2")
+    except ImportError:
+        raise AnalysisError("--report needs wandb-workspaces: pip install 'kd-grid[reports]'") from None

@@ -1,0 +1,67 @@
+"""The three paragraphs that a person reads first: literal grids, literal sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from analysis.conclusion import conclude
+from analysis.load import load_grid
+from tests.analysis.conftest import SyntheticGrid
+
+Maker = Callable[..., SyntheticGrid]
+
+
+def two_students(make_grid: Maker) -> SyntheticGrid:
+    grid = make_grid(teachers=["Big-T"], students=["Small-S", "Large-S"], seeds=[0, 1, 2])
+    grid.parameters |= {"Small-S": 1_000, "Large-S": 4_000, "Big-T": 20_000}
+    grid.fill({"Big-T": 90.0, ("Small-S", None): [80.0, 81.0, 82.0], ("Small-S", "Big-T"): [84.0, 85.2, 86.0]})
+    return grid.fill({("Large-S", None): [85.0, 86.0, 87.0], ("Large-S", "Big-T"): [84.9, 85.8, 86.9]})
+
+
+def test_the_most_accurate_and_a_smaller_one_close_to_it_are_named(make_grid: Maker) -> None:
+    said = conclude(load_grid(two_students(make_grid).storage))
+    assert said.deploy == (
+        "Large-S, alone, is the most accurate: 86.00 % (n=3), 4.0K parameters. Small-S, from Big-T, is 4.0x smaller "
+        "and within 1 point of it: 85.07 % (n=3), 1.0K parameters, 94.5 % of its teacher's accuracy. Chosen by test "
+        "accuracy among 4 ways of training, so the figure of the best is a little optimistic."
+    )
+    assert said.distillation == (
+        "2 pairs of teacher and student; clear gains: 1, clear losses: 0, unclear: 1. The largest gain is "
+        "+4.07 [+3.78, +4.35] ▲ points, Big-T → Small-S; the smallest -0.13 [-0.28, +0.01] ▽ points, Big-T → Large-S."
+    )
+    assert said.certainty == (
+        "Each gain is the mean over 3 seeds, paired with the same seed alone, with its 95 % t interval. With 2 "
+        "intervals, about one in twenty would exclude 0 by chance alone."
+    )
+
+
+def test_what_is_not_known_yet_is_said_so(make_grid: Maker) -> None:
+    said = conclude(load_grid(make_grid().storage))
+    assert said.deploy == "No student has been trained yet."
+    assert said.distillation == "No student has been trained both alone and with a teacher yet."
+    assert said.certainty == "Nothing can be said of chance yet."
+
+
+def test_one_seed_tells_nothing_from_chance(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[0]).fill({("ResNet-S", None): [80.0], ("ResNet-S", "ViT-T"): [90.0]})
+    said = conclude(load_grid(grid.storage))
+    assert said.certainty.startswith("One seed each: nothing tells a gain from chance.")
+    assert "clear gains: 0" in said.distillation
+
+
+def test_of_crossed_settings_validation_chooses(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[0, 1], temperature=[1.0, 4.0], val_size=100)
+    for row in grid.find(mode="baseline"):
+        grid.done(row, 80.0 + row["seed"], val_top1_last=0.8)
+    for row in grid.find(mode="distilled"):
+        by_val = row["temperature"] == 1.0
+        grid.done(row, 85.0 if by_val else 95.0, val_top1_last=0.9 if by_val else 0.8)
+    said = conclude(load_grid(grid.storage))
+    assert said.deploy.startswith("ResNet-S, from ViT-T, temperature 1, is the most accurate: 85.00 % (n=2)")
+    assert "2 settings and pairs of teacher and student" in said.distillation
+
+
+def test_an_unfinished_grid_says_on_how_much_it_stands(make_grid: Maker) -> None:
+    grid = two_students(make_grid)
+    (grid.root / grid.folder(grid.rows[-1]) / "record.json").unlink()
+    assert conclude(load_grid(grid.storage)).certainty.endswith("The grid is unfinished: 12 of 13 teachers and cells.")

@@ -1,0 +1,69 @@
+"""A grid's summary run, written offline and read back from its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis.cli import main
+from analysis.load import load_grid
+from analysis.render import markdown
+from analysis.tables import tables
+from analysis.wandb_summary import report_blocks
+from tests.analysis.conftest import SyntheticGrid
+from tests.analysis.test_wandb_export import folders, read_records, read_run
+
+Maker = Callable[..., SyntheticGrid]
+
+
+def filled(make_grid: Maker) -> SyntheticGrid:
+    grid = make_grid(seeds=[0, 1])
+    for row in grid.rows:
+        grid.curve(row, [{"epoch": 1, "train_loss": 2.0, "test_top1": 0.5}])
+        grid.done(row, 80.0 + (row.get("seed") or 0), device_seconds=9.0)
+    return grid
+
+
+def artifacts(folder: Path) -> list[tuple[str, str, list[str]]]:
+    """Name, type and files of what a run uploads beside its own files."""
+    (file,) = folder.glob("*.wandb")
+    requests = [r.request.log_artifact.artifact for r in read_records(file) if r.HasField("request")]
+    found = [r.artifact for r in read_records(file) if r.WhichOneof("record_type") == "artifact"]
+    return [(a.name, a.type, [entry.path for entry in a.manifest.contents]) for a in [*found, *requests] if a.name]
+
+
+def test_a_finished_grid_is_written_with_its_tables_pictures_and_report(
+    make_grid: Maker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = filled(make_grid)
+    assert main(["wandb", grid.name, "--storage", grid.storage, "--mode", "offline"]) == 0
+    assert capsys.readouterr().out == f"tiny: offline, in {grid.root}/grids/tiny/wandb\n"
+    assert len(folders(grid)) == len(grid.rows) + 1
+    (summary,) = [folder for folder in folders(grid) if "summary-tiny" in folder.name]
+    run = read_run(summary)
+    assert (run.about.run_group, run.about.job_type, run.about.display_name) == ("tiny", "summary", "tiny: summary")
+    assert run.config["dataset"]["name"] == "digits"
+    (logged,) = run.history
+    kinds = {name.removesuffix("._type"): kind for name, kind in logged.items() if name.endswith("._type")}
+    assert kinds["tables/gains"] == kinds["tables/models"] == "table-file"
+    assert kinds["pictures/gains"] == kinds["pictures/accuracy"] == "image-file"
+    assert (run.summary["done"], run.summary["planned"]) == (5, 5)
+    assert ("summary-tiny", "report", ["report.html"]) in artifacts(summary)
+
+
+def test_a_report_needs_to_be_online(make_grid: Maker, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = filled(make_grid)
+    assert main(["wandb", grid.name, "--storage", grid.storage, "--mode", "offline", "--report"]) == 2
+    assert "error: --report is written at W&B itself: log in" in capsys.readouterr().err
+
+
+def test_a_reports_blocks_are_the_tables_and_the_curves(make_grid: Maker) -> None:
+    pytest.importorskip("wandb_workspaces")
+    grid = load_grid(filled(make_grid).storage)
+    contents, text, panels = report_blocks(grid, project="p")
+    assert type(contents).__name__ == "TableOfContents"
+    assert text.text == markdown(tables(grid))
+    assert [panel.y for panel in panels.panels] == [["test_top1"], ["train_loss"]]
+    assert panels.runsets[0].filters == "Group == 'tiny'"
