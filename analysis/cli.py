@@ -1,4 +1,4 @@
-"""`python -m analysis` and `kd-analysis`: tables from a storage, without running anything."""
+"""`python -m analysis` and `kd-analysis`: what a grid gave, from its storage alone, without running anything."""
 
 from __future__ import annotations
 
@@ -6,64 +6,270 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from analysis.document import Document
+    from analysis.load import Grid
+
 DONE, BAD_INPUT = 0, 2
+
+# By the ending of --output.
+FORMATS = {"md": "md", "html": "html", "tex": "latex", "csv": "csv", "json": "json", "parquet": "parquet"}
 
 
 def parser() -> argparse.ArgumentParser:
-    parse = argparse.ArgumentParser(prog="kd-analysis", description="Tables of a distillation grid, from its records.")
+    parse = argparse.ArgumentParser(
+        prog="kd-analysis", description="What a distillation grid gave, from its records alone."
+    )
     commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, what in (
-        ("table", "gains, compression, what validation selects and what each model costs, as markdown"),
-        ("compare", "our results beside the published ones that the grid's file states, as markdown"),
+    for name, run, fallback, what in (
+        ("table", run_table, "md", "gains, compression, what validation selects, models, costs and failures"),
+        ("compare", run_compare, "md", "our results beside the published ones that the grid's file states"),
+        ("records", run_records, "csv", "a row a teacher and cell, with all that is recorded of it"),
+        ("curves", run_curves, "csv", "a row an epoch of every teacher and cell"),
     ):
-        command = commands.add_parser(name, help=what)
-        command.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
-        command.add_argument(
-            "--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)"
-        )
+        command = commands.add_parser(name, help=what, description=what)
+        command.set_defaults(run=run, fallback=fallback)
+        _add_grid(command)
+        _add_where(command)
+        shown = f"default: as --output ends, or else {fallback}"
+        command.add_argument("--format", choices=[*FORMATS.values()], help=shown)
         command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+        if name in ("table", "compare"):
+            command.add_argument("--only", metavar="TABLE", help="one of the tables (a wrong name lists them)")
+    what = "the pictures, as PNG and SVG for light and dark pages"
+    command = commands.add_parser("plots", help=what, description=f"Draw {what}.")
+    command.set_defaults(run=run_plots)
+    _add_grid(command)
+    _add_where(command)
+    command.add_argument("--output", type=Path, metavar="DIR", help="default: plots in the grid's folder")
+    what = "one self-contained page: the conclusion, the tables, the pictures, and every record"
+    command = commands.add_parser("report", help=what, description=f"Write {what}.")
+    command.set_defaults(run=run_report)
+    _add_grid(command)
+    _add_where(command)
+    command.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the grid's folder")
+    _add_wandb(commands)
+    _add_export(commands)
     return parse
+
+
+def _add_wandb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "upload a grid to Weights & Biases: its runs, its tables and pictures, its report"
+    command = commands.add_parser("wandb", help=what, description=what)
+    command.set_defaults(run=run_wandb)
+    _add_grid(command)
+    command.add_argument("--mode", choices=("offline", "online"), help="default: online where wandb finds a key")
+    command.add_argument("--report", action="store_true", help="a W&B Report too (online; needs wandb-workspaces)")
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "one trained student as a folder to publish: weights, ONNX, timm's config and a model card"
+    command = commands.add_parser("export", help=what, description=f"Write {what}.")
+    command.set_defaults(run=run_export)
+    _add_grid(command)
+    command.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write: new, or empty")
+    command.add_argument("--student", metavar="LABEL", help="which student (default: the only one)")
+    command.add_argument("--teacher", metavar="LABEL", help="distilled from which (default: validation selects)")
+    command.add_argument("--mode", choices=("distilled", "baseline"), help="default: distilled, where there is one")
+    command.add_argument("--seed", type=int, metavar="N", help="which seed (default: the grid's first, never the best)")
+    command.add_argument("--temperature", type=float, metavar="T", help="default: validation selects")
+    command.add_argument("--alpha", type=float, metavar="A", help="default: validation selects")
+
+
+def _add_grid(command: argparse.ArgumentParser) -> None:
+    command.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
+    command.add_argument("--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)")
+
+
+def _add_where(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only these, such as student=ResNet-S (may be repeated; the values of one name add up)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        text = {"table": table, "compare": compare}[args.command](args.storage, args.grid)
+        args.run(args)
     except AnalysisError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
         print(f"error: --storage {args.storage}: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
-    if args.output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # a terminal without the arrows still shows the table
-        print(text, end="")
-        return DONE
-    try:
-        args.output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        print(f"error: --output {args.output}: {error.strerror or error}", file=sys.stderr)
-        return BAD_INPUT
     return DONE
 
 
+def run_table(args: argparse.Namespace) -> None:
+    from analysis.tables import tables
+
+    _write_document(tables(_grid(args)), args)
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    from analysis.compare import comparison
+
+    _write_document(comparison(_grid(args)), args)
+
+
+def run_records(args: argparse.Namespace) -> None:
+    grid = _grid(args)
+    _write_frame(grid.cells, grid.problems, args)
+
+
+def run_curves(args: argparse.Namespace) -> None:
+    from analysis.curves import curves
+
+    grid = _grid(args)
+    frame = curves(grid)
+    _write_frame(frame, grid.problems, args)
+
+
+def run_plots(args: argparse.Namespace) -> None:
+    from analysis.plots import write
+
+    grid = _grid(args)
+    folder = args.output or _grid_folder(args, grid) / "plots"
+    try:
+        paths = write(grid, folder)
+    except OSError as error:
+        raise AnalysisError(f"--output {folder}: {error.strerror or error}") from None
+    for path in paths:
+        print(path)
+    if not paths:
+        print("nothing to draw yet", file=sys.stderr)
+
+
+def run_report(args: argparse.Namespace) -> None:
+    from analysis.report import report
+
+    grid = _grid(args)
+    file = args.output or _grid_folder(args, grid) / "report.html"
+    page = report(grid)
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise AnalysisError(f"--output {file}: {error.strerror or error}") from None
+    print(file)
+
+
+def run_wandb(args: argparse.Namespace) -> None:
+    from analysis.load import load_grid
+    from analysis.wandb_export import Exporter, default_mode
+    from analysis.wandb_summary import write_report, write_summary
+
+    grid = load_grid(args.storage, args.grid)
+    mode = args.mode or default_mode()
+    if args.report and mode != "online":
+        raise AnalysisError("--report is written at W&B itself: log in (wandb login), or leave it out")
+    failures: list[str] = []
+    with Exporter(args.storage, grid.name, mode=mode, warn=failures.append) as exporter:
+        exporter.add_all()
+    if failures:
+        raise AnalysisError(failures[0].removeprefix("warning: "))
+    write_summary(grid, mode=mode, folder=exporter.folder)
+    print(f"{grid.name}: {mode}, in {exporter.folder / 'wandb'}")
+    if args.report:
+        print(write_report(grid))
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """Publish one trained student as a folder; what had to be left out is told on stderr."""
+    from analysis.load import load_grid
+    from analysis.publish import choose
+
+    asked = {name: getattr(args, name) for name in ("student", "teacher", "mode", "seed", "temperature", "alpha")}
+    chosen = choose(load_grid(args.storage, args.grid), **asked)
+    # The one thing here that builds models, and so the one that needs the code which trained them.
+    from grid.export import ExportError, export_student
+
+    try:
+        published = export_student(args.storage, asdict(chosen), args.to)
+    except ExportError as error:
+        raise AnalysisError(str(error)) from None
+    for note in published.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    print(f"{published.title}, seed {chosen.seed}: {args.to} has {', '.join(published.files)}")
+
+
 def table(storage: str, grid: str | None = None) -> str:
-    """The gains of a grid, what validation selects and what each model costs, as markdown."""
-    # polars and scipy come with them: --help does not wait.
+    """The first table of a grid, with what belongs to it, as markdown: what a launch ends with."""
     from analysis.load import load_grid
-    from analysis.tables import markdown_table
+    from analysis.render import markdown
+    from analysis.tables import tables
 
-    return markdown_table(load_grid(storage, grid))
+    return markdown(tables(load_grid(storage, grid)).opening())
 
 
-def compare(storage: str, grid: str | None = None) -> str:
-    """A grid's results beside the published ones, as markdown."""
-    from analysis.compare import markdown_comparison
+def _grid(args: argparse.Namespace) -> Grid:
+    # polars comes with it: --help does not wait.
     from analysis.load import load_grid
+    from analysis.where import filtered
 
-    return markdown_comparison(load_grid(storage, grid))
+    return filtered(load_grid(args.storage, args.grid), args.where)
+
+
+def _grid_folder(args: argparse.Namespace, grid: Grid) -> Path:
+    """Where what belongs to a grid is written; raises AnalysisError for a storage by URL."""
+    if "://" in args.storage:
+        raise AnalysisError("give --output: what is drawn from a storage by URL is written to this machine")
+    return Path(args.storage).expanduser() / "grids" / grid.name
+
+
+def _format(args: argparse.Namespace) -> str:
+    ending = args.output.suffix.removeprefix(".") if args.output else ""
+    return str(args.format or FORMATS.get(ending, args.fallback))
+
+
+def _write_document(document: Document, args: argparse.Namespace) -> None:
+    from analysis import render
+
+    how = _format(args)
+    if args.only is not None and args.only not in document.tables:
+        raise AnalysisError(f"--only {args.only}: no such table here; there are {', '.join(document.tables)}")
+    if how in render.DOCUMENTS:
+        _write(render.DOCUMENTS[how](document if args.only is None else document.only(args.only)).encode(), args)
+        return
+    # Data has no place for several tables: the first is the main one.
+    name = args.only or next(iter(document.tables))
+    _write(render.data(document.tables[name].frame, how), args)
+
+
+def _write_frame(frame: pl.DataFrame, problems: Sequence[str], args: argparse.Namespace) -> None:
+    from analysis import render
+
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    how = _format(args)
+    if how in render.DOCUMENTS:
+        _write(render.DOCUMENTS[how](render.as_document(frame, args.command)).encode(), args)
+    else:
+        _write(render.data(frame, how), args)
+
+
+def _write(content: bytes, args: argparse.Namespace) -> None:
+    if args.output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper) and _format(args) != "parquet":
+            sys.stdout.reconfigure(errors="replace")  # a terminal without the arrows still shows the table
+            print(content.decode(), end="")
+        elif hasattr(sys.stdout, "buffer"):
+            sys.stdout.buffer.write(content)
+        else:
+            sys.stdout.write(content.decode())
+        return
+    try:
+        args.output.write_bytes(content)
+    except OSError as error:
+        raise AnalysisError(f"--output {args.output}: {error.strerror or error}") from None

@@ -6,14 +6,13 @@ from typing import Any
 
 import polars as pl
 
+from analysis.document import Document, Heading, Items, Note, Part, Table
 from analysis.efficiency import count, digits, efficiency, shown_latency, shown_training, timing_notes
 from analysis.errors import AnalysisError
 from analysis.gains import AXES, BEST_TEST, POINT, crossed, gains, ratio
 from analysis.load import Grid
-from analysis.markdown import (
+from analysis.shown import (
     Row,
-    align,
-    escape,
     number,
     pair,
     percent,
@@ -25,6 +24,7 @@ from analysis.markdown import (
 )
 from analysis.tables import unfinished
 
+RATIOS = ("parameters", "size", "time")
 INSIDE, OUTSIDE, NO_INTERVAL = "inside", "outside", "no interval"
 
 
@@ -66,7 +66,7 @@ def compare(grid: Grid) -> pl.DataFrame:
     )
 
 
-def markdown_comparison(grid: Grid) -> str:
+def comparison(grid: Grid) -> Document:
     """The study's line and our two for each pair, then the teachers, the models and the ratios between them."""
     published, frame = _published(grid), compare(grid)
     varying = crossed(frame)
@@ -75,7 +75,7 @@ def markdown_comparison(grid: Grid) -> str:
     header.insert(2 + len(varying), "Whose")
     lines = []
     for row in frame.iter_rows(named=True):
-        labels = [escape(row["teacher"]), escape(row["student"]), *(value(row[axis]) for axis in varying)]
+        labels = [row["teacher"], row["student"], *(value(row[axis]) for axis in varying)]
         said = [
             f"{row['published_baseline']:.2f}",
             f"{row['published_distilled']:.2f}",
@@ -86,18 +86,18 @@ def markdown_comparison(grid: Grid) -> str:
         for whose, at in (("ours, best test", row), ("ours, last epoch", at_last)):
             ours = [shown_accuracy(at, "baseline"), shown_accuracy(at, "distilled"), shown_gain(at)]
             lines.append([*("" for _ in labels), whose, *ours, percent(at["retention"])])
-    parts = [f"### {escape(grid.name)} beside {escape(published['study'])}"]
-    parts.append(align(header, lines, right=[name in figures for name in header]))
-    parts.append(
-        f"Published: {escape(published['protocol'])}. Ours: top-1 on the test split of "
-        f"{escape(str(grid.spec['dataset']['name']))} in percent, mean ± standard deviation over seeds; gains paired "
+    table = Table("pairs", frame, header, lines, [name in figures for name in header])
+    how = (
+        f"Published: {published['protocol']}. Ours: top-1 on the test split of "
+        f"{grid.spec['dataset']['name']} in percent, mean ± standard deviation over seeds; gains paired "
         "by seed, with their 95 % t interval. The best test epoch is selected on the test split itself, as published "
         "tables do, and is optimistic; the last epoch selects nothing. A single run, as a study's, falls "
         "outside of an interval of means more often than one time in twenty. Retention: the distilled student's "
         "accuracy in percent of its teacher's."
     )
-    parts += [*_verdicts(frame, varying), *_teachers(grid, published), *_models(grid, published, varying)]
-    return "\n\n".join([*parts, *_ratios(grid, published), *unfinished(grid)]) + "\n"
+    parts: list[Part] = [table, Note(how), *_verdicts(frame, varying), *_teachers(grid, published)]
+    parts += [*_models(grid, published, varying), *_ratios(grid, published), *unfinished(grid)]
+    return Document(f"{grid.name} beside {published['study']}", parts)
 
 
 def _published(grid: Grid) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _published(grid: Grid) -> dict[str, Any]:
     return published
 
 
-def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[str]:
+def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[Part]:
     """For each pair, whether the published gain lies in our interval at the same protocol."""
     lines = []
     for row in frame.iter_rows(named=True):
@@ -120,23 +120,28 @@ def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[str]:
             OUTSIDE: "lies outside of our interval",
             NO_INTERVAL: "cannot be judged: ours has no interval yet",
         }[is_]
-        lines.append(f"- {what}: the published gain of {row['published_gain']:+.2f} {text} (best test).")
-    return ["\n".join(lines)] if lines else []
+        lines.append(f"{what}: the published gain of {row['published_gain']:+.2f} {text} (best test).")
+    return [Items(lines)] if lines else []
 
 
-def _teachers(grid: Grid, published: dict[str, Any]) -> list[str]:
+def _teachers(grid: Grid, published: dict[str, Any]) -> list[Part]:
     rows = {row["teacher"]: row for row in grid.cells.filter(pl.col("kind") == "teacher").iter_rows(named=True)}
-    lines = []
+    figures: list[list[Any]] = []
     for said in published["models"]:
         if said["mode"] is None and said["accuracy"] is not None:
             row = rows.get(said["model"], {})
             ours = [None if row.get(point) is None else 100 * row[point] for point in (BEST_TEST, POINT)]
-            lines.append([escape(said["model"]), *(number(figure) for figure in (said["accuracy"], *ours))])
+            figures.append([said["model"], said["accuracy"], *ours])
     header = ["Teacher", "Published", "Ours, best test", "Ours, last epoch"]
-    return [align(header, lines, right=[False, True, True, True])] if lines else []
+    if not figures:
+        return []
+    names = {"teacher": pl.String, "published": pl.Float64, BEST_TEST: pl.Float64, POINT: pl.Float64}
+    frame = pl.DataFrame(figures, schema=names, orient="row")
+    lines = [[line[0], *(number(figure) for figure in line[1:])] for line in figures]
+    return [Table("teachers", frame, header, lines, [False, True, True, True])]
 
 
-def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[str]:
+def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[Part]:
     """What each published model costs and gives for that, and ours below it."""
     ours = efficiency(grid)
     lines = []
@@ -145,7 +150,7 @@ def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[s
         trained = {None: "as a teacher", "baseline": "alone", "distilled": "distilled"}[said["mode"]]
         scores = [digits(said["efficiency"]), digits(ratio(said["accuracy"], size_ms))]
         costs = [count(said["parameters"]), digits(said["size_mb"]), digits(said["inference_ms"])]
-        lines.append([escape(said["model"]), trained, "published", number(said["accuracy"]), *costs, *scores])
+        lines.append([said["model"], trained, "published", number(said["accuracy"]), *costs, *scores])
         same = ours.filter(pl.col("model") == said["model"], pl.col("mode").eq_missing(pl.lit(said["mode"])))
         for row in same.iter_rows(named=True):
             scores = [digits(row["accuracy_per_ms"]), digits(row["accuracy_per_mib_ms"])]
@@ -155,20 +160,22 @@ def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[s
     if not lines:
         return []
     names = ["Accuracy", "Parameters", "Size (MiB)", "ms per batch", "Accuracy / ms", "Accuracy / (MiB x ms)"]
-    table = align(["Model", "Trained", "Whose", *names], lines, right=[False] * 3 + [True] * len(names))
+    right = [False] * 3 + [True] * len(names)
+    table = Table("models", ours, ["Model", "Trained", "Whose", *names], lines, right)
     what = (
         "Ours: the last epoch, mean over seeds. Published: figures and accuracy / ms as printed there; "
-        "accuracy / (MiB x ms) is computed here from the printed ones. **Times of different machines and batches do "
-        "not compare, and neither do scores made of them; at most their ratios do.**"
+        "accuracy / (MiB x ms) is computed here from the printed ones."
     )
-    return ["#### Models", table, what, *timing_notes(grid)]
+    warning = "of different machines and batches do not compare; at most their ratios do."
+    notes = [Note(what), Note(warning, lead="Times and scores"), *timing_notes(grid)]
+    return [Heading("Models"), table, *notes]
 
 
-def _ratios(grid: Grid, published: dict[str, Any]) -> list[str]:
+def _ratios(grid: Grid, published: dict[str, Any]) -> list[Part]:
     """Teacher over student, in parameters, bytes and time: the study's and ours."""
     rows = efficiency(grid).unique(["model", "mode"], keep="first", maintain_order=True).to_dicts()
     costs = {(row["model"], row["mode"] is None): row for row in rows}
-    lines = []
+    lines, figures = [], []
     for said in published["pairs"]:
         stated = [said[name] for name in ("compression", "compression_size", "speedup")]
         if stated == [None, None, None]:
@@ -177,12 +184,17 @@ def _ratios(grid: Grid, published: dict[str, Any]) -> list[str]:
         ours = [_over(teacher, student, name) for name in ("parameters", "size_mib")]
         together = [teacher.get(name) == student.get(name) for name in ("latency_device", "latency_batch")]
         ours.append(_over(teacher, student, "latency_ms") if all(together) else None)
-        lines.append([escape(said["teacher"]), escape(said["student"]), "published", *(times(x) for x in stated)])
+        figures.append([said["teacher"], said["student"], *stated, *ours])
+        lines.append([said["teacher"], said["student"], "published", *(times(x) for x in stated)])
         lines.append(["", "", "ours", *(times(x) for x in ours)])
     header = ["Teacher", "Student", "Whose", "Fewer parameters", "Smaller", "Faster"]
     if not lines:
         return []
-    return ["Teacher over student, in parameters, size and time:", align(header, lines, right=[False] * 3 + [True] * 3)]
+    names = ["teacher", "student", *(f"{whose}_{what}" for whose in ("published", "ours") for what in RATIOS)]
+    schema = {name: pl.String if name in names[:2] else pl.Float64 for name in names}
+    frame = pl.DataFrame(figures, schema=schema, orient="row")
+    what = "Teacher over student, in parameters, size and time:"
+    return [Table("ratios", frame, header, lines, [False] * 3 + [True] * 3, title=what)]
 
 
 def _over(teacher: Row, student: Row, name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What each model costs and what it gives for that: a row a model and mode, as a frame and as markdown."""
+"""What each model costs and what it gives for that: a row a model and mode, as a frame and as a table."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 import polars as pl
 
+from analysis.document import Heading, Note, Part, Table
 from analysis.gains import AXES, POINT, baselines, crossed, gains, ratio
 from analysis.load import Grid
-from analysis.markdown import UNKNOWN, Row, align, escape, human, number, percent, setting
 from analysis.selection import select
+from analysis.shown import UNKNOWN, Row, human, number, percent, setting
 
 MIB = 2**20
 DEVICE = ["latency_device", "latency_batch"]
@@ -115,7 +116,7 @@ def _costs(grid: Grid) -> dict[tuple[str, str], dict[str, Any]]:
     return costs
 
 
-def models_section(grid: Grid) -> list[str]:
+def models_section(grid: Grid) -> list[Part]:
     """The table of models with what a reader must know to trust it; nothing where nothing is done yet."""
     if _done(grid).is_empty():
         return []
@@ -133,18 +134,19 @@ def models_section(grid: Grid) -> list[str]:
     lines = []
     for row in shown.iter_rows(named=True):
         n = f" (n={row['accuracy_n']})" if row["mode"] and row["accuracy_n"] else ""
-        line = [escape(row["model"]), shown_training(row, axes), number(row["accuracy"]) + n]
+        line = [row["model"], shown_training(row, axes), number(row["accuracy"]) + n]
         line += [percent(row["retention"]), count(row["parameters"]), digits(row["size_mib"])]
         line.append(count(row["macs"], billion="G"))
         line += [shown_latency(row), UNKNOWN if row["throughput"] is None else f"{row['throughput']:,.0f}"]
         lines.append([*line, digits(row["accuracy_per_ms"]), digits(row["accuracy_per_mib_ms"])])
-    table = align(["Model", "Trained", *names], lines, right=[False, False, *(True for _ in names)])
+    header, right = ["Model", "Trained", *names], [False, False, *(True for _ in names)]
+    table = Table("models", shown, header, lines, right)
     what = "Accuracy as above, mean over seeds. Size: parameters and buffers. MACs: multiply-adds of one image."
     if axes and shown["mode"].is_in(["distilled"]).any():
         what += " A student costs the same in every setting; of those, what validation selects is shown."
     elif axes:
         what += " A student costs the same in every setting, so the distilled ones are left out."
-    return ["#### Models", table, what, *timing_notes(grid)]
+    return [Heading("Models"), table, Note(what), *timing_notes(grid)]
 
 
 def shown_training(row: Row, axes: list[str]) -> str:
@@ -153,7 +155,7 @@ def shown_training(row: Row, axes: list[str]) -> str:
         return "elsewhere" if (row["start"] or "").startswith("given") else "as a teacher"
     if row["mode"] == "baseline":
         return "alone"
-    return ", ".join([f"from {escape(row['teacher'])}", *([setting(row, axes)] if axes else [])])
+    return ", ".join([f"from {row['teacher']}", *([setting(row, axes)] if axes else [])])
 
 
 def shown_latency(row: Row) -> str:
@@ -175,7 +177,7 @@ def digits(figure: float | None) -> str:
     return f"{figure:.2f}" if figure == 0 or figure >= 0.1 else f"{figure:.2g}"
 
 
-def timing_notes(grid: Grid) -> list[str]:
+def timing_notes(grid: Grid) -> list[Part]:
     """How the times were taken, and which of them cannot be compared."""
     measured = timings(grid)
     if measured.is_empty():
@@ -187,24 +189,24 @@ def timing_notes(grid: Grid) -> list[str]:
     )
     timed_on: dict[str, list[str]] = {}
     for row in used.iter_rows(named=True):
-        timed_on.setdefault(_place(row), []).append(escape(row["model"]))
-    notes = [
+        timed_on.setdefault(_place(row), []).append(row["model"])
+    what = (
         f"ms per batch: a forward pass of {next(iter(timed_on))}, in float32; median [quartiles] of {batches}, and of "
         "that the median over the model's records. It was measured in the process of each cell, beside whatever else "
         "the machine ran."
-    ]
+    )
+    notes: list[Part] = [Note(what)]
     if len(timed_on) > 1:
         apart = "; ".join(f"{', '.join(dict.fromkeys(models))} with {place}" for place, models in timed_on.items())
-        notes.append(f"**Not comparable**: {apart}. Times, and the scores made of them, compare on one device alone.")
+        text = f"{apart}. Times, and the scores made of them, compare on one device alone."
+        notes.append(Note(text, lead="Not comparable"))
     for _, rows in measured.group_by("kind", "model", maintain_order=True):
         if rows.height > 1:
             stands, *others = (f"{_place(row)} (records: {row['records']})" for row in rows.to_dicts())
-            notes.append(
-                f"**Several devices**: {escape(rows['model'][0])} stands here with {stands}; left out: "
-                f"{', '.join(others)}."
-            )
+            text = f"{rows['model'][0]} stands here with {stands}; left out: {', '.join(others)}."
+            notes.append(Note(text, lead="Several devices"))
     return notes
 
 
 def _place(row: Row) -> str:
-    return f"{row['latency_batch']} images on {escape(str(row['latency_device']))}"
+    return f"{row['latency_batch']} images on {row['latency_device']}"

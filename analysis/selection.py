@@ -6,9 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from analysis.gains import POINT, VAL, crossed
+from analysis.document import Items, Note, Part, Table
+from analysis.gains import AXES, POINT, VAL, crossed
 from analysis.load import Grid
-from analysis.markdown import align, pair, setting, shown_accuracy, shown_gain, value
+from analysis.shown import pair, setting, shown_accuracy, shown_gain, value
 
 
 def has_validation(grid: Grid) -> bool:
@@ -32,7 +33,7 @@ def _highest(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     return highest.unique(["teacher", "student"], keep="first", maintain_order=True).drop("key")
 
 
-def selection_section(grid: Grid, frame: pl.DataFrame) -> list[str]:
+def selection_section(grid: Grid, frame: pl.DataFrame) -> list[Part]:
     """What validation selects in a frame of `gains`, or that nothing may be; nothing where nothing is crossed."""
     axes = crossed(frame)
     if not axes:
@@ -40,10 +41,10 @@ def selection_section(grid: Grid, frame: pl.DataFrame) -> list[str]:
     if not has_validation(grid):
         done = grid.cells[POINT].count() > 0
         warning = (
-            f"**Nothing is selected**: this grid crosses {' and '.join(axes)} without a validation split, and nothing "
-            "may be chosen by the test column. Give dataset.val_size to choose."
+            f"this grid crosses {' and '.join(axes)} without a validation split, and nothing may be chosen by the test "
+            "column. Give dataset.val_size to choose."
         )
-        return [warning] if done else []
+        return [Note(warning, lead="Nothing is selected")] if done else []
     selected = select(frame)
     if selected.is_empty():
         return []
@@ -57,12 +58,12 @@ def selection_section(grid: Grid, frame: pl.DataFrame) -> list[str]:
     counts = sorted(set(frame["val_n"]))
     if len(counts) > 1:
         what += f" The settings stand on {counts[0]} to {counts[-1]} seeds so far: the selection may change."
-    return [what, "\n".join(lines)]
+    return [Note(what), Items(lines)]
 
 
 def _selected(row: dict[str, Any], best: dict[str, Any], axes: list[str]) -> str:
     chosen = (
-        f"- Selected on validation: {pair(row)} with {setting(row, axes)} (val {row['val_mean']:.2f}, the highest of "
+        f"Selected on validation: {pair(row)} with {setting(row, axes)} (val {row['val_mean']:.2f}, the highest of "
         f"{row['settings']} settings). On test: {shown_accuracy(row, 'distilled')}, gain {shown_gain(row)}. "
     )
     if all(row[axis] == best[axis] for axis in axes):
@@ -73,14 +74,14 @@ def _selected(row: dict[str, Any], best: dict[str, Any], axes: list[str]) -> str
     )
 
 
-def gain_grids(frame: pl.DataFrame) -> list[str]:
+def gain_grids(frame: pl.DataFrame) -> list[Table]:
     """Where temperature and alpha are both crossed, the gains of each pair and method: a row a temperature, a column
     an alpha."""
     axes = crossed(frame)
     if not {"temperature", "alpha"} <= set(axes):
         return []
-    parts = []
-    for _, rows in frame.group_by("teacher", "student", "method", maintain_order=True):
+    parts: list[Table] = []
+    for number, (_, rows) in enumerate(frame.group_by("teacher", "student", "method", maintain_order=True), start=1):
         cells = {(row["temperature"], row["alpha"]): shown_gain(row, interval=False) for row in rows.to_dicts()}
         temperatures, alphas = (rows[axis].unique(maintain_order=True).to_list() for axis in ("temperature", "alpha"))
         first = rows.row(0, named=True)
@@ -88,5 +89,23 @@ def gain_grids(frame: pl.DataFrame) -> list[str]:
         lines = [[value(t), *(cells.get((t, alpha), "") for alpha in alphas)] for t in temperatures]
         header = ["Temperature", *(f"alpha {value(alpha)}" for alpha in alphas)]
         title = f"Gain of {pair(first)}{method} by temperature and alpha, in points:"
-        parts += [title, align(header, lines, right=[True for _ in header])]
+        figures = rows.select("teacher", "student", *AXES, "gain_mean", "gain_low", "gain_high", "gain_n", "effect")
+        parts.append(Table(f"settings-{number}", figures, header, lines, [True for _ in header], title=title))
     return parts
+
+
+def method_tables(frame: pl.DataFrame) -> list[Table]:
+    """Where methods are crossed, their gains side by side: a row a pair (and setting), a column a method."""
+    if "method" not in crossed(frame):
+        return []
+    others = [axis for axis in crossed(frame) if axis != "method"]
+    methods = frame["method"].unique(maintain_order=True).to_list()
+    lines = []
+    for _, rows in frame.group_by("teacher", "student", *others, maintain_order=True):
+        by_method = {row["method"]: shown_gain(row) for row in rows.to_dicts()}
+        first = rows.row(0, named=True)
+        named = [pair(first), *(value(first[axis]) for axis in others)]
+        lines.append([*named, *(by_method.get(method, "") for method in methods)])
+    header = ["Pair", *(axis.capitalize() for axis in others), *methods]
+    right = [i > 0 for i, _ in enumerate(header)]
+    return [Table("methods", frame, header, lines, right, title="Gain by method, in points:")]

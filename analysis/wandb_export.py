@@ -20,6 +20,7 @@ import polars as pl
 
 from analysis.load import FOLDERS, Reader, parse_record
 from analysis.schema import METRICS, POINTS, RECORD
+from analysis.shown import title
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -174,12 +175,3 @@ def write_run(
     ]
     run.summary.update({name: record[name] for name in summary if record[name] is not None})
     run.finish()
-
-
-def title(row: dict[str, Any]) -> str:
-    """'ResNet from ViT, seed 0, T 4, alpha 0.5', 'ResNet alone, seed 0', 'teacher ViT'."""
-    if row["kind"] == "teacher":
-        return f"teacher {row['teacher']}"
-    how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
-    varying = "" if row["mode"] == "baseline" else f", T {row['temperature']:g}, alpha {row['alpha']:g}"
-    return f"{row['student']} {how}, seed {row['seed']}{varying}"

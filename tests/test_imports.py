@@ -14,11 +14,17 @@ STANDARD = set(sys.stdlib_module_names)
 
 # What each part may import beside the standard library and itself.
 ALLOWED = {
-    "kd": {"numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "PIL", "pyarrow", "huggingface_hub"},
-    "analysis": {"fsspec", "polars", "scipy", "wandb"},
+    "kd": {
+        *("numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "PIL", "pyarrow", "huggingface_hub"),
+        *("onnx", "onnxruntime"),
+    },
+    "analysis": {"fsspec", "matplotlib", "numpy", "polars", "scipy", "wandb", "wandb_workspaces"},
     "grid": {"kd", "fsspec", "numpy", "polars", "pydantic", "rich", "safetensors", "torch", "yaml"},
     "grid/cluster": {"grid", "kd", "ray", "torch"},
 }
+
+# Publishing a student builds its model. Nothing else in analysis may need the code that ran the grid.
+EXPORT = (ROOT / "analysis" / "cli.py", "grid.export")
 
 
 def imported(path: Path) -> set[str]:
@@ -49,12 +55,24 @@ def test_there_are_files_to_check() -> None:
 def test_imports_run_one_way(path: Path) -> None:
     part = part_of(path)
     wrong = imported(path) - STANDARD - ALLOWED[part] - {part.split("/")[0]}
+    if path == EXPORT[0]:
+        wrong -= {"grid"}
     assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+def test_analysis_reaches_the_grid_for_an_export_alone_and_only_then() -> None:
+    path, module = EXPORT
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    from_grid = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and str(n.module).startswith("grid")]
+    assert {node.module for node in from_grid} == {module}
+    assert not any(node in tree.body for node in from_grid)
+    plain = [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
+    assert not any(name.startswith("grid") for name in plain)
 
 
 def loaded_by(code: str) -> set[str]:
     """Which of the heavy packages a fresh interpreter has loaded after running `code`."""
-    heavy = ("torch", "timm", "ray", "polars", "wandb", "sklearn", "rich")
+    heavy = ("torch", "timm", "ray", "polars", "wandb", "sklearn", "rich", "matplotlib")
     script = f"import sys\n{code}\nprint(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()
@@ -68,3 +86,9 @@ def test_planning_needs_neither_torch_nor_ray() -> None:
 def test_help_needs_nothing_heavy() -> None:
     assert loaded_by("import launch; launch.parser().format_help()") == set()
     assert loaded_by("import analysis.cli; analysis.cli.parser().format_help()") <= {"polars"}
+
+
+def test_only_plots_load_matplotlib_and_never_its_global_state() -> None:
+    tables = "import analysis.compare, analysis.curves, analysis.tables, analysis.wandb_export"
+    assert "matplotlib" not in loaded_by(tables)
+    assert loaded_by("import analysis.plots; assert 'matplotlib.pyplot' not in sys.modules") >= {"matplotlib"}

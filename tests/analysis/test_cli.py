@@ -11,8 +11,8 @@ import pytest
 
 from analysis.cli import main
 from analysis.load import load_grid
-from analysis.tables import markdown_table
 from tests.analysis.conftest import ROOT, SyntheticGrid
+from tests.analysis.reading import markdown_table
 
 Maker = Callable[..., SyntheticGrid]
 Capture = pytest.CaptureFixture[str]

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from analysis.cli import main
-from analysis.compare import compare, markdown_comparison
+from analysis.compare import compare
 from analysis.errors import AnalysisError
 from analysis.load import Grid, load_grid
 from grid.records import Value
 from grid.spec.published import Published, PublishedModel, PublishedPair
 from tests.analysis.conftest import SyntheticGrid
+from tests.analysis.reading import markdown_comparison
 
 Maker = Callable[..., SyntheticGrid]
 
@@ -124,7 +125,7 @@ def test_published_models_stand_beside_ours_with_both_scores(make_grid: Maker) -
         ["", "from ViT-T", "ours", "72.00", "1.0K", "0.50", "5.00 [4.50, 6.00]", "14.40", "28.80"],
     ]
     assert "accuracy / (MiB x ms) is computed here from the printed ones" in text
-    assert "Times of different machines and batches do not compare" in text
+    assert "**Times and scores**: of different machines and batches do not compare" in text
     assert ratios[0] == ["Teacher", "Student", "Whose", "Fewer parameters", "Smaller", "Faster"]
     assert ratios[2:] == [
         ["ViT-T", "ResNet-S", "published", "43.7x", "43.4x", "4.3x"],

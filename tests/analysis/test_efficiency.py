@@ -10,6 +10,7 @@ from analysis.efficiency import digits, efficiency, models_section
 from analysis.load import load_grid
 from grid.records import Value
 from tests.analysis.conftest import SyntheticGrid
+from tests.analysis.reading import section
 
 Maker = Callable[..., SyntheticGrid]
 
@@ -30,7 +31,7 @@ def costed(grid: SyntheticGrid) -> SyntheticGrid:
 
 
 def section_of(grid: SyntheticGrid) -> str:
-    return "\n\n".join(models_section(load_grid(grid.storage, grid.name)))
+    return section(models_section(load_grid(grid.storage, grid.name)))
 
 
 def lines_of(text: str) -> list[list[str]]:
@@ -98,7 +99,7 @@ def test_records_of_several_devices_are_not_mixed(make_grid: Maker) -> None:
     text = section_of(grid)
     assert (
         "**Several devices**: ResNet-S stands here with 32 images on CPU (records: 4); left out: "
-        "32 images on GPU a\\_b (records: 2)." in text
+        "32 images on GPU a_b (records: 2)." in text
     )
     assert "Not comparable" not in text
 
@@ -170,11 +171,11 @@ def test_of_crossed_settings_what_validation_selects_has_a_row_named_by_what_var
     grid.costs = {"ResNet-S": SMALL}
     for row in grid.rows:
         grid.done(row, 80.0)
-    untaught = [[r"| a\|b\_T", "as a teacher"], ["| ResNet-S", "alone"]]
+    untaught = [[r"| a\|b_T", "as a teacher"], ["| ResNet-S", "alone"]]
     assert [line[:2] for line in lines_of(section_of(grid))] == untaught
     for row, val in zip(grid.find(mode="distilled"), (0.6, 0.7), strict=True):
         grid.done(row, 80.0, val_top1_last=val)
-    taught = ["| ResNet-S", r"from a\|b\_T, temperature 4"]
+    taught = ["| ResNet-S", r"from a\|b_T, temperature 4"]
     assert [line[:2] for line in lines_of(section_of(grid))] == [*untaught, taught]
     assert "what validation selects is shown" in section_of(grid)
 

@@ -9,8 +9,8 @@ import pytest
 from analysis.gains import gains
 from analysis.load import load_grid
 from analysis.selection import gain_grids, select, selection_section
-from analysis.tables import markdown_table
 from tests.analysis.conftest import SyntheticGrid
+from tests.analysis.reading import markdown_table, section
 
 Maker = Callable[..., SyntheticGrid]
 
@@ -38,7 +38,7 @@ def swept(make_grid: Maker, settings: Settings = SETTINGS, *, val_size: int = 10
 
 def section_of(grid: SyntheticGrid) -> str:
     loaded = load_grid(grid.storage, grid.name)
-    return "\n\n".join(selection_section(loaded, gains(loaded)))
+    return section(selection_section(loaded, gains(loaded)))
 
 
 def test_validation_selects_the_first_of_the_highest_means(make_grid: Maker) -> None:
@@ -130,28 +130,28 @@ def test_where_nothing_is_crossed_there_is_nothing_to_select(make_grid: Maker, m
 
 def test_names_are_escaped(make_grid: Maker) -> None:
     grid = swept(make_grid, teachers=["a|b"], students=["c_d"])
-    assert r"- Selected on validation: a\|b → c\_d with" in section_of(grid)
-    assert gain_grids(gains(load_grid(grid.storage)))[0].startswith(r"Gain of a\|b → c\_d by temperature")
+    assert r"- Selected on validation: a\|b → c_d with" in section_of(grid)
+    assert section(gain_grids(gains(load_grid(grid.storage)))).startswith(r"Gain of a\|b → c_d by temperature")
 
 
 def test_gains_by_temperature_and_alpha(make_grid: Maker) -> None:
     grid = swept(make_grid, {**SETTINGS, (4.0, 0.25): ((48, 58), (0, 0)), (1.0, 0.25): ((50, 59), (0, 0))})
     for row in grid.find(mode="distilled", temperature=1.0, alpha=1.0):
         (grid.root / grid.folder(row) / "record.json").unlink()
-    assert gain_grids(gains(load_grid(grid.storage))) == [
-        "Gain of ViT-T → ResNet-S by temperature and alpha, in points:",
+    assert section(gain_grids(gains(load_grid(grid.storage)))) == (
+        "Gain of ViT-T → ResNet-S by temperature and alpha, in points:\n\n"
         "| Temperature | alpha 0.25 | alpha 1 |\n"
         "| ----------: | ---------: | ------: |\n"
         "|           1 |    -0.50 ▽ |       — |\n"
-        "|           4 |    -2.00 ▼ |   +7.00 |",
-    ]
+        "|           4 |    -2.00 ▼ |   +7.00 |"
+    )
 
 
 def test_each_pair_and_method_has_gains_of_its_own(make_grid: Maker) -> None:
     grid = make_grid(students=["A", "B"], method=["kd", "x_y"], temperature=[1.0, 2.0], alpha=[0.0, 1.0], seeds=[0])
-    titles = gain_grids(gains(load_grid(grid.storage)))[::2]
+    titles = [table.title for table in gain_grids(gains(load_grid(grid.storage)))]
     assert titles == [
         f"Gain of ViT-T → {student}, method {method} by temperature and alpha, in points:"
-        for student, method in (("A", "kd"), ("A", r"x\_y"), ("B", "kd"), ("B", r"x\_y"))
+        for student, method in (("A", "kd"), ("A", r"x_y"), ("B", "kd"), ("B", r"x_y"))
     ]
     assert gain_grids(gains(load_grid(make_grid("one", alpha=[0.0, 1.0]).storage, "one"))) == []

@@ -18,13 +18,15 @@ from scipy import stats
 
 from analysis.gains import GAINS_SCHEMA, baselines, gains
 from analysis.load import load_grid
-from analysis.markdown import align, human
-from analysis.tables import markdown_table
+from analysis.render import align
+from analysis.shown import human
 from tests.analysis.conftest import SyntheticGrid
+from tests.analysis.reading import markdown_table
 
 Maker = Callable[..., SyntheticGrid]
 
 TEACHERS, STUDENTS = ("ViT-T", "ResNet-T"), ("ViT-S", "ResNet-S")
+TESTED = ("gain_p", "gain_p_exact", "gain_p_holm", "gain_boot_low", "gain_boot_high")
 T2 = 0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3)  # half the interval of three values whose std is 1
 
 # 2 teachers x 2 students x 2 modes x 3 seeds, in percent.
@@ -38,6 +40,12 @@ WHOLE = {
     ("ViT-S", "ResNet-T"): [84.0, 85.0, 86.0],  # +4 +4 +4
     ("ResNet-S", "ResNet-T"): [75.0, 77.0, 76.0],  # +5 +5 +2
 }
+
+
+def p_of_three(mean: float, std: float) -> float:
+    """Student's t with two degrees of freedom in closed form, two-sided."""
+    t = abs(mean) / std * math.sqrt(3)
+    return 1 - t / math.sqrt(2 + t * t)
 
 
 def whole(make_grid: Maker) -> SyntheticGrid:
@@ -81,7 +89,7 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
     vit_t = {"teacher": "ViT-T", "teacher_parameters": 8_000, "teacher_top1": 90.0}
     resnet_t = {"teacher": "ResNet-T", "teacher_parameters": 12_000, "teacher_top1": 95.0}
     common = {"method": "kd", "temperature": 4.0, "alpha": 0.5, "baseline_n": 3, "distilled_n": 3, "gain_n": 3}
-    common |= {"val_mean": None, "val_n": 0}
+    common |= {"val_mean": None, "val_n": 0, "gain_p_exact": 0.25}
     expected = [
         {
             **(vit_t | vit_s),
@@ -91,6 +99,10 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_mean": 2.0,
             "gain_low": 2.0 - T2,
             "gain_high": 2.0 + T2,
+            "gain_p": p_of_three(2.0, 1.0),
+            "gain_p_holm": 2 * p_of_three(4.0, math.sqrt(3)),  # raised to that of a smaller p
+            "gain_boot_low": 1.0,
+            "gain_boot_high": 3.0,
             "effect": "unclear",
             "retention": 100 * 83 / 90,
             "compression": 8.0,
@@ -103,6 +115,10 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_mean": -3.0,
             "gain_low": -3.0 - T2,
             "gain_high": -3.0 + T2,
+            "gain_p": p_of_three(-3.0, 1.0),
+            "gain_p_holm": 3 * p_of_three(-3.0, 1.0),
+            "gain_boot_low": -4.0,
+            "gain_boot_high": -2.0,
             "effect": "negative transfer",
             "retention": 100 * 69 / 90,
             "compression": 1.6,
@@ -115,6 +131,10 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_mean": 4.0,
             "gain_low": 4.0,
             "gain_high": 4.0,
+            "gain_p": 0.0,
+            "gain_p_holm": 0.0,
+            "gain_boot_low": 4.0,
+            "gain_boot_high": 4.0,
             "effect": "gain",
             "retention": 100 * 85 / 95,
             "compression": 12.0,
@@ -127,6 +147,10 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
             "gain_mean": 4.0,
             "gain_low": 4.0 - math.sqrt(3) * T2,
             "gain_high": 4.0 + math.sqrt(3) * T2,
+            "gain_p": p_of_three(4.0, math.sqrt(3)),
+            "gain_p_holm": 2 * p_of_three(4.0, math.sqrt(3)),
+            "gain_boot_low": 2.0,
+            "gain_boot_high": 5.0,
             "effect": "unclear",
             "retention": 80.0,
             "compression": 2.4,
@@ -189,6 +213,8 @@ def test_a_seed_that_one_mode_lacks_pairs_with_nothing(make_grid: Maker) -> None
     row = rows["ViT-T", "ResNet-S"]
     assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (2, 3, 2)
     assert (row["baseline_mean"], row["gain_mean"]) == pytest.approx((73.0, -3.5))
+    # Gains of -3 and -4: t = -7 with one degree of freedom, Cauchy's; the same two-sided p of 4 ways to sign them.
+    assert (row["gain_p"], row["gain_p_exact"]) == pytest.approx((1 - 2 / math.pi * math.atan(7), 0.5))
 
 
 def test_a_failed_cell_counts_for_nothing(make_grid: Maker) -> None:
@@ -215,6 +241,7 @@ def test_no_shared_seed_gives_no_gain(make_grid: Maker) -> None:
     row = gains_of(grid).row(0, named=True)
     assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (1, 2, 0)
     assert {row[name] for name in ("gain_mean", "gain_low", "gain_high", "effect")} == {None}
+    assert {row[name] for name in TESTED} == {None}
 
 
 def test_a_missing_teacher_leaves_its_columns_empty(make_grid: Maker) -> None:
@@ -242,6 +269,26 @@ def test_one_seed_has_no_spread(make_grid: Maker) -> None:
     row = gains_of(grid).row(0, named=True)
     assert (row["baseline_std"], row["distilled_std"], row["gain_low"], row["gain_high"]) == (None, None, None, None)
     assert (row["gain_mean"], row["gain_n"], row["effect"]) == (pytest.approx(3.0), 1, "unclear")
+    assert {row[name] for name in TESTED} == {None}
+
+
+def test_holm_counts_the_rows_that_have_a_p(make_grid: Maker) -> None:
+    values = WHOLE | {("ViT-S", "ViT-T"): [81.0, None, None], ("ViT-S", "ResNet-T"): [None, None, None]}
+    found = gains_of(whole(make_grid).fill(values))["gain_p_holm"].to_list()
+    # Of -2 -3 -4 and +5 +5 +2 alone.
+    expected = [2 * p_of_three(-3.0, 1.0), max(2 * p_of_three(-3.0, 1.0), p_of_three(4.0, math.sqrt(3)))]
+    assert [found[0], found[2]] == [None, None]
+    assert [found[1], found[3]] == pytest.approx(expected)
+
+
+def test_simultaneous_intervals_are_wider(make_grid: Maker) -> None:
+    loaded = load_grid(whole(make_grid).fill(WHOLE | {("ViT-S", "ViT-T"): [81.0, None, None]}).storage)
+    rows = gains(loaded, simultaneous=True).to_dicts()
+    # Three rows have an interval, each of 1 - 0.05 / 3.
+    low, high = stats.t.interval(1 - 0.05 / 3, 2, loc=-3.0, scale=1 / math.sqrt(3))
+    assert (rows[1]["gain_low"], rows[1]["gain_high"]) == pytest.approx((low, high))
+    assert [row["effect"] for row in rows] == ["unclear", "unclear", "gain", "unclear"]
+    assert gains(loaded)["effect"].to_list() == ["unclear", "negative transfer", "gain", "unclear"]
 
 
 def swept(make_grid: Maker) -> SyntheticGrid:
@@ -310,6 +357,10 @@ Retention: the distilled student's accuracy in percent of its teacher's.
 ▲ gain: the interval is above 0; ▼ negative transfer: the interval is below 0; \
 ▽ below the baseline, but the interval includes 0 or there is none.
 
+Over all 4 pairs (6 runs alone, 12 distilled): interquartile mean 76.83 [...] alone, 76.83 [...] distilled; \
+probability of improvement 0.56 [...], with 95 % stratified bootstrap intervals. \
+Correction for 4 pairs (Holm, of paired t-tests): the smallest corrected p is below 0.001; 1 of 4 stays below 0.05.
+
 Teachers: ViT-T 90.00, ResNet-T 95.00.
 """  # noqa: E501
 
@@ -317,7 +368,8 @@ Teachers: ViT-T 90.00, ResNet-T 95.00.
 def test_the_table_of_a_whole_grid(make_grid: Maker) -> None:
     values = WHOLE | {("ResNet-S", "ResNet-T"): [70.0, 72.0, 71.0]}  # 0 0 -3
     text, heading, models = markdown_of(whole(make_grid).fill(values)).partition("\n#### Models\n")
-    assert text == WHOLE_TEXT
+    # The bounds of the bootstrap intervals, which alone have no sign, are checked where they are drawn.
+    assert re.sub(r"\[\d[\d., ]*\]", "[...]", text) == WHOLE_TEXT
     assert heading
     assert len(table_lines(models)) == 2 + 2 + 2 + 4  # header, teachers, baselines, distilled
 
@@ -376,6 +428,20 @@ def test_only_axes_that_vary_are_columns(make_grid: Maker) -> None:
     # Numbers stand to the right, between the names and the accuracies.
     assert cells_of(table_lines(text)[0])[3:5] == ["Temperature", "Alpha"]
     assert [rule.endswith(":") for rule in cells_of(table_lines(text)[1])] == [False] * 3 + [True] * 7
+
+
+def test_one_pair_is_neither_pooled_nor_corrected(make_grid: Maker) -> None:
+    text = markdown_of(make_grid().fill({("ResNet-S", None): [80.0] * 3, ("ResNet-S", "ViT-T"): [81.0, 82.0, 83.0]}))
+    assert "Over all" not in text
+    assert "Correction" not in text
+
+
+def test_gains_of_crossed_settings_are_corrected_but_not_pooled(make_grid: Maker) -> None:
+    text = markdown_of(swept(make_grid))
+    assert "Over all" not in text
+    assert (
+        "Correction for 4 gains (Holm, of paired t-tests): the smallest corrected p is below 0.001; 4 of 4 stay" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -437,6 +503,8 @@ def test_one_seed_gives_no_interval_and_says_so(make_grid: Maker) -> None:
     assert column(text, "Gain") == ["+19.00 (n=1)", "-0.50 (n=1) ▽"]
     assert "paired by seed (n = 1), in points; one seed gives no interval." in text
     assert "t interval" not in text
+    assert "Over all" not in text
+    assert "Correction" not in text
     assert LEGENDS["▽"] in text
 
 
@@ -446,6 +514,8 @@ def test_rows_of_different_n_say_which(make_grid: Maker) -> None:
     assert column(text, "Gain")[0] == "+1.00 (n=1)"
     assert column(text, "Distilled")[2] == "85.50 ± 0.71 (n=2)"
     assert "paired by seed (n = 1 to 3), in points, with its 95 % t interval." in text
+    assert "Over all" not in text  # a pair of one seed shows no spread
+    assert "Correction for 3 pairs" in text
 
 
 def test_a_whole_grid_says_nothing_of_being_unfinished(make_grid: Maker) -> None:
@@ -457,10 +527,18 @@ def test_a_whole_grid_says_nothing_of_being_unfinished(make_grid: Maker) -> None
 def test_an_unfinished_grid_says_what_it_stands_on(make_grid: Maker) -> None:
     grid = whole(make_grid).fill(WHOLE | {("ViT-S", "ViT-T"): [81.0, None, None], ("ResNet-S", None): [None, 1.0, 2.0]})
     grid.fail(grid.one(student="ViT-S", teacher="ViT-T", seed=1))
-    assert markdown_of(grid).split("\n\n")[-1] == (
+    parts = markdown_of(grid).split("\n\n")
+    assert parts[parts.index("#### Models") - 1] == (
         "**Unfinished**: this table stands on 17 of 20 teachers and cells (1 failed, 2 missing). "
-        "Launch the grid again to finish it.\n"
+        "Launch the grid again to finish it."
     )
+    failed = grid.one(student="ViT-S", teacher="ViT-T", seed=1)["stage_id"]
+    assert parts[-2:] == [
+        "#### Failures",
+        "| What                                     | Stage            | Why            |\n"
+        "| ---------------------------------------- | ---------------- | -------------- |\n"
+        f"| ViT-S from ViT-T, seed 1, T 4, alpha 0.5 | {failed} | ValueError: no |\n",
+    ]
 
 
 @pytest.mark.parametrize("modes", [["baseline"], ["baseline", "distilled"]])
@@ -472,7 +550,7 @@ def test_an_unreadable_record_is_named_under_the_table(make_grid: Maker, modes: 
     grid.write(damaged, b"[]")
     text = markdown_of(grid)
     assert f"stands on {len(grid.rows) - 1} of {len(grid.rows)} teachers and cells (0 failed, 1 missing)" in text
-    assert text.endswith(f"\n\n**Unreadable**: {damaged}: not a record: it has no schema\\_version\n")
+    assert f"\n\n**Unreadable**: {damaged}: not a record: it has no schema_version\n\n#### Models" in text
 
 
 # Names that mean something in markdown
@@ -480,14 +558,16 @@ def test_an_unreadable_record_is_named_under_the_table(make_grid: Maker, modes: 
 NASTY = [
     ("a|b", r"a\|b"),
     ("<script>alert('x')</script>", r"\<script\>alert('x')\</script\>"),
-    ("snake_case_name", r"snake\_case\_name"),
+    ("snake_case_name", "snake_case_name"),
     ("2*3*4", r"2\*3\*4"),
     ("R&D &amp; co", r"R\&D \&amp; co"),
     ('"quoted" `code`', r'"quoted" \`code\`'),
     ("two\nlines\r\nor\tmore\u2028here\x0cand\x85there", "two lines or more here and there"),
-    ("[text](link) ![image](x)", r"\[text\](link) !\[image\](x)"),
+    ("[text](link) ![image](x)", r"[text\](link) ![image\](x)"),
     ("back\\slash\\", r"back\\slash\\"),
-    ("\\| # 1", r"\\\| \# 1"),
+    ("\\| # 1", r"\\\| # 1"),
+    ("_lead trail_ #1", r"\_lead trail\_ #1"),
+    ("~~gone~~ ~5", r"\~\~gone\~\~ ~5"),
     ("Zürich 学生 😀", "Zürich 学生 😀"),
 ]
 
@@ -498,7 +578,7 @@ def test_names_are_escaped_wherever_they_stand(make_grid: Maker, name: str, esca
     for row in grid.rows:
         grid.done(row, 50.0)
     text = markdown_of(grid)
-    assert text.startswith("### t\\_1\n\n|")
+    assert text.startswith("### t_1\n\n|")
     line = table_lines(text)[2]
     assert f"| {escaped} (10.0K) " in line
     assert f"| S {escaped} (1.0K) " in line

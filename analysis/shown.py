@@ -1,8 +1,7 @@
-"""Markdown that reads well raw, and how figures are shown in it."""
+"""How figures are shown to people, as plain text."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,22 +9,6 @@ NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"
 UNKNOWN = "—"
 
 Row = Mapping[str, Any]
-
-
-def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
-    """A markdown table padded so that it reads well raw. Cells are markdown already: names in them are escaped."""
-    rows = [header, *lines]
-    widths = [max(3, *(len(line[i]) for line in rows)) for i in range(len(header))]
-    rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
-    padded = [
-        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)] for line in rows
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
-
-
-def escape(text: str) -> str:
-    """Text that markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_\[\]<>|&#~])", r"\\\1", " ".join(text.split()))
 
 
 def human(count: float, *, billion: str = "B") -> str:
@@ -38,7 +21,7 @@ def human(count: float, *, billion: str = "B") -> str:
 
 def value(of: object) -> str:
     """An axis' value: 4.0 -> '4'."""
-    return f"{of:g}" if isinstance(of, float) else escape(str(of))
+    return f"{of:g}" if isinstance(of, float) else str(of)
 
 
 def number(figure: float | None, digits: int = 2) -> str:
@@ -61,7 +44,7 @@ def setting(row: Row, axes: Sequence[str]) -> str:
 
 
 def pair(row: Row) -> str:
-    return f"{escape(row['teacher'])} → {escape(row['student'])}"
+    return f"{row['teacher']} → {row['student']}"
 
 
 def shown_accuracy(row: Row, prefix: str) -> str:
@@ -83,3 +66,12 @@ def shown_gain(row: Row, *, interval: bool = True) -> str:
     mark = {"gain": GAIN_CLEAR, "negative transfer": NEGATIVE_CLEAR}.get(str(row["effect"]))
     mark = mark or (NEGATIVE if mean < 0 else "")
     return f"{mean:+.2f}{between if interval else ''} {mark}".rstrip()
+
+
+def title(row: Row) -> str:
+    """'ResNet from ViT, seed 0, T 4, alpha 0.5', 'ResNet alone, seed 0', 'teacher ViT'."""
+    if row["kind"] == "teacher":
+        return f"teacher {row['teacher']}"
+    how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
+    varying = "" if row["mode"] == "baseline" else f", T {row['temperature']:g}, alpha {row['alpha']:g}"
+    return f"{row['student']} {how}, seed {row['seed']}{varying}"

@@ -1,0 +1,180 @@
+"""Documents as markdown, HTML or LaTeX; frames as CSV, JSON or parquet."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+
+import polars as pl
+
+from analysis.document import Document, Heading, Items, Note, Part, Table
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+    "▽": r"$\triangledown$",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "—": "---",
+}
+
+
+MEANINGFUL = re.compile(r"[\\`*<>|]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=[#\w])|^#|~(?=~)|(?<=~)~")
+
+
+def escape_markdown(text: str) -> str:
+    """Text that markdown shows as it is, on one line. What means nothing where it stands is left as it is, for those
+    who read it raw: an underscore within a word, brackets that make no link."""
+    return MEANINGFUL.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def escape_html(text: str) -> str:
+    return html.escape(" ".join(text.split()))
+
+
+def escape_latex(text: str) -> str:
+    """For pdfLaTeX with T1 fonts and amssymb; other letters than Latin ones need XeLaTeX or LuaLaTeX."""
+    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def markdown(document: Document) -> str:
+    return "\n\n".join([f"### {escape_markdown(document.title)}", *map(_markdown_part, document.parts)]) + "\n"
+
+
+def _markdown_part(part: Part) -> str:
+    if isinstance(part, Heading):
+        return f"{'#' * (part.level + 2)} {escape_markdown(part.text)}"
+    if isinstance(part, Note):
+        lead = f"**{escape_markdown(part.lead)}**: " if part.lead else ""
+        return lead + escape_markdown(part.text)
+    if isinstance(part, Items):
+        return "\n".join(f"- {escape_markdown(line)}" for line in part.lines)
+    table = align(
+        [escape_markdown(name) for name in part.header],
+        [[escape_markdown(cell) for cell in line] for line in part.lines],
+        right=part.right,
+    )
+    return f"{escape_markdown(part.title)}\n\n{table}" if part.title else table
+
+
+def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
+    """A markdown table padded so that it reads well raw. Cells are markdown already."""
+    rows = [header, *lines]
+    widths = [max(3, *(len(line[i]) for line in rows)) for i in range(len(header))]
+    rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
+    padded = [
+        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)] for line in rows
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
+
+
+def html_fragment(parts: Sequence[Part]) -> str:
+    """The parts as HTML, without the page around them. Numbers of a table stand in data-value, to be sorted by."""
+    return "\n".join(map(_html_part, parts))
+
+
+def html_page(document: Document, *, style: str = "") -> str:
+    title = escape_html(document.title)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{style or PLAIN_STYLE}</style>\n'
+        f"</head>\n<body>\n<h1>{title}</h1>\n{html_fragment(document.parts)}\n</body>\n</html>\n"
+    )
+
+
+PLAIN_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
+div.table { overflow-x: auto; } table { border-collapse: collapse; } caption { text-align: left; padding: .4rem 0; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ccc; text-align: left; white-space: nowrap; }
+th.right, td.right { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+
+def _html_part(part: Part) -> str:
+    if isinstance(part, Heading):
+        level = min(part.level, 6)
+        return f"<h{level}>{escape_html(part.text)}</h{level}>"
+    if isinstance(part, Note):
+        lead = f"<strong>{escape_html(part.lead)}</strong>: " if part.lead else ""
+        return f"<p>{lead}{escape_html(part.text)}</p>"
+    if isinstance(part, Items):
+        return "<ul>" + "".join(f"<li>{escape_html(line)}</li>" for line in part.lines) + "</ul>"
+    classes = [' class="right"' if right else "" for right in part.right]
+    head = "".join(f'<th scope="col"{c}>{escape_html(name)}</th>' for name, c in zip(part.header, classes, strict=True))
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{c}>{escape_html(cell)}</td>" for cell, c in zip(line, classes, strict=True)) + "</tr>"
+        for line in part.lines
+    )
+    caption = f"<caption>{escape_html(part.title)}</caption>" if part.title else ""
+    return (
+        f'<div class="table"><table id="{escape_html(part.name)}">{caption}\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def latex(document: Document) -> str:
+    """Each table as a table float in booktabs' style, its notes below it; to be \\input into a paper."""
+    needs = r"% Needs \usepackage{booktabs,amssymb,textcomp}"
+    return "\n\n".join([f"% {' '.join(document.title.split())}\n{needs}", *map(_latex_part, document.parts)]) + "\n"
+
+
+def _latex_part(part: Part) -> str:
+    if isinstance(part, Heading):
+        return rf"\paragraph{{{escape_latex(part.text)}}}"
+    if isinstance(part, Note):
+        lead = rf"\textbf{{{escape_latex(part.lead)}}}: " if part.lead else ""
+        return lead + escape_latex(part.text)
+    if isinstance(part, Items):
+        lines = "\n".join(rf"  \item {escape_latex(line)}" for line in part.lines)
+        return f"\\begin{{itemize}}\n{lines}\n\\end{{itemize}}"
+    columns = "".join("r" if right else "l" for right in part.right)
+    rows = [" & ".join(map(escape_latex, line)) + r" \\" for line in (part.header, *part.lines)]
+    caption = f"\\caption{{{escape_latex(part.title)}}}\n" if part.title else ""
+    body = "\n".join(rows[1:])
+    return (
+        f"\\begin{{table}}\n\\centering\n{caption}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{rows[0]}\n\\midrule\n"
+        f"{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
+    )
+
+
+DOCUMENTS: dict[str, Callable[[Document], str]] = {"md": markdown, "html": html_page, "latex": latex}
+
+
+def as_document(frame: pl.DataFrame, name: str) -> Document:
+    """A frame as a document of one table, every value as it is."""
+    lines = [["" if value is None else f"{value}" for value in row] for row in frame.iter_rows()]
+    right = [kind.is_numeric() for kind in frame.schema.values()]
+    return Document(name, [Table(name, frame, frame.columns, lines, right)])
+
+
+def data(frame: pl.DataFrame, how: str) -> bytes:
+    """A frame as csv, json (a list of rows) or parquet."""
+    buffer = io.BytesIO()
+    if how == "csv":
+        frame.write_csv(buffer)
+    elif how == "json":
+        frame.write_json(buffer)
+        buffer.write(b"\n")
+    else:
+        frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+FRAMES = ("csv", "json", "parquet")
+FORMATS = (*DOCUMENTS, *FRAMES)

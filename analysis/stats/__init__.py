@@ -1,0 +1,38 @@
+"""Statistics of replicates, apart from any table: of one pair, of many pairs tested at once, and over all pairs."""
+
+from analysis.stats.multiple import bonferroni, holm
+from analysis.stats.paired import (
+    CONFIDENCE,
+    Summary,
+    effect,
+    p_paired_t,
+    p_sign,
+    p_sign_flip,
+    paired_gains,
+    summarize,
+)
+from analysis.stats.resampling import (
+    RESAMPLES,
+    Estimate,
+    bootstrap_interval,
+    interquartile_mean,
+    probability_of_improvement,
+)
+
+__all__ = [
+    "CONFIDENCE",
+    "RESAMPLES",
+    "Estimate",
+    "Summary",
+    "bonferroni",
+    "bootstrap_interval",
+    "effect",
+    "holm",
+    "interquartile_mean",
+    "p_paired_t",
+    "p_sign",
+    "p_sign_flip",
+    "paired_gains",
+    "probability_of_improvement",
+    "summarize",
+]

@@ -1,0 +1,29 @@
+"""What testing many pairs at once costs: corrected p values and simultaneous intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.stats.paired import CONFIDENCE
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction, in the order given; None passes through and does not count as a test.
+
+    Of m p values in ascending order, the i-th becomes max over j <= i of min(1, (m - j + 1) p_j). Those at most 0.05
+    hold together: the chance that any of them is a false one is at most 5 %, however the tests depend on each other
+    (pairs of one student share its baselines). S. Holm, Scandinavian Journal of Statistics 6 (1979).
+    """
+    ascending = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(ascending):
+        highest = max(highest, min(1.0, (len(ascending) - rank) * p))
+        corrected[i] = highest
+    return corrected
+
+
+def bonferroni(tests: int, *, confidence: float = CONFIDENCE) -> float:
+    """The confidence of each of so many intervals that gives all of them together at least `confidence`:
+    1 - (1 - confidence) / tests."""
+    return 1 - (1 - confidence) / max(tests, 1)

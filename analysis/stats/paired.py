@@ -1,0 +1,103 @@
+"""The gain of one pair over its seeds: t interval and tests of whether it is 0."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import bdtr, stdtr, stdtrit
+
+CONFIDENCE = 0.95
+MOST_FLIPPED = 20  # 2^19 sums: some milliseconds
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean of n values with its two-sided t interval; std and interval are None where n is 1."""
+
+    n: int
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+
+
+def summarize(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Summary:
+    """Mean, sample standard deviation (n - 1) and Student's t interval of the mean: mean -+ t * std / sqrt(n).
+
+    Raises ValueError for no values at all.
+    """
+    n = len(values)
+    if n == 0:
+        raise ValueError("no values to summarize")
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Summary(1, mean, None, None, None)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * std / math.sqrt(n)
+    return Summary(n, mean, std, mean - half, mean + half)
+
+
+def paired_gains(distilled: dict[int, float], baseline: dict[int, float]) -> dict[int, float]:
+    """distilled - baseline by seed, for the seeds that have both."""
+    return {seed: distilled[seed] - baseline[seed] for seed in sorted(distilled.keys() & baseline.keys())}
+
+
+def effect(gain: Summary) -> str:
+    """'gain' or 'negative transfer' where the interval excludes 0; else 'unclear', for want of an interval too."""
+    if gain.low is None or gain.high is None:
+        return "unclear"
+    if gain.low > 0:
+        return "gain"
+    return "negative transfer" if gain.high < 0 else "unclear"
+
+
+def p_paired_t(gains: Sequence[float]) -> float | None:
+    """Two-sided p of the paired t-test that the mean gain is 0; None for fewer than two gains.
+
+    t = mean / (std / sqrt(n)) with n - 1 degrees of freedom: p < 0.05 exactly where the 95 % t interval excludes 0.
+    Equal gains have p = 0, the limit of a vanishing std, and p = 1 where all of them are 0.
+    """
+    if len(gains) < 2:
+        return None
+    summary = summarize(gains)
+    assert summary.std is not None
+    if summary.std == 0:
+        return 1.0 if summary.mean == 0 else 0.0
+    t = summary.mean / (summary.std / math.sqrt(summary.n))
+    return 2 * float(stdtr(summary.n - 1, -abs(t)))
+
+
+def p_sign(gains: Sequence[float]) -> float | None:
+    """Two-sided p of the exact sign test that the median gain is 0; None for fewer than two gains.
+
+    Gains of 0 are left out; of the m others, the k of the rarer sign give p = min(1, 2 P(Binomial(m, 1/2) <= k)).
+    """
+    if len(gains) < 2:
+        return None
+    above, below = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
+    if above == below:
+        return 1.0
+    return min(1.0, 2 * float(bdtr(min(above, below), above + below, 0.5)))
+
+
+def p_sign_flip(gains: Sequence[float]) -> float | None:
+    """Two-sided p of the exact permutation test for pairs: the share of the 2^n ways to sign the gains whose |sum| is
+    at least the observed one. None for fewer than two gains, or more than MOST_FLIPPED.
+
+    It supposes nothing but that a gain and its negative are equally likely where distilling does nothing. The least p
+    is 2 / 2^n: 0.5 for n = 2, 0.25 for 3, 0.125 for 4, 0.0625 for 5. So with fewer than six seeds it cannot fall below
+    0.05 however large the gain: p = 0.25 of three seeds is all they can say without the t-test's assumption of normal
+    gains, and no sign that there is no gain.
+    """
+    n = len(gains)
+    if not 2 <= n <= MOST_FLIPPED:
+        return None
+    # The first sign stays: flipping all of them changes no |sum|.
+    sums = np.array([gains[0]])
+    for gain in gains[1:]:
+        sums = np.concatenate([sums + gain, sums - gain])
+    slack = 1e-9 * math.fsum(abs(gain) for gain in gains)  # equal sums differ in their last bits
+    return float(np.mean(np.abs(sums) >= abs(math.fsum(gains)) - slack))

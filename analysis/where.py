@@ -1,0 +1,64 @@
+"""`--where NAME=VALUE`: a grid cut down to some of its cells."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from analysis.errors import AnalysisError
+from analysis.load import Grid
+
+
+def filtered(grid: Grid, wanted: Sequence[str]) -> Grid:
+    """The cells and stages that agree with every name; the values of one name add up. What a name does not apply to
+    stays: baselines have no teacher, and teachers no student.
+
+    Raises AnalysisError for an unknown name, a value of another type, and where no cell is left.
+    """
+    values: dict[str, list[object]] = defaultdict(list)
+    for text in wanted:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise AnalysisError(f"--where {text}: expected NAME=VALUE, such as student=ResNet-S")
+        values[name.strip()].append(_typed(grid.cells, name.strip(), value.strip(), text))
+    if not values:
+        return grid
+    keep = pl.all_horizontal(pl.col(name).is_in(of) | pl.col(name).is_null() for name, of in values.items())
+    cells = grid.cells.filter(keep)
+    if cells.filter(pl.col("kind") == "cell").is_empty():
+        raise AnalysisError(f"--where {' '.join(wanted)}: no cell of grid {grid.name} is so{_known(grid, values)}")
+    return replace(grid, cells=cells, stages=grid.stages.filter(keep))
+
+
+def _typed(cells: pl.DataFrame, name: str, value: str, text: str) -> object:
+    if name not in cells.columns:
+        near = difflib.get_close_matches(name, cells.columns, n=1)
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else "known: student, teacher, mode, seed, temperature, alpha, status, ..."
+        )
+        raise AnalysisError(f"--where {text}: records have no {name!r}; {hint}")
+    kind = cells.schema[name]
+    try:
+        if kind == pl.Boolean:
+            return {"true": True, "false": False}[value.lower()]
+        if kind == pl.Int64:
+            return int(value)
+        return float(value) if kind == pl.Float64 else value
+    except (ValueError, KeyError):
+        raise AnalysisError(f"--where {text}: {name} is {str(kind).lower()}, not {value!r}") from None
+
+
+def _known(grid: Grid, values: dict[str, list[object]]) -> str:
+    """What there is of names with few values."""
+    shown = []
+    for name in values:
+        there = grid.cells[name].drop_nulls().unique(maintain_order=True).to_list()
+        if len(there) <= 12:
+            shown.append(f"{name} is one of {', '.join(map(str, there))}")
+    return f"; {'; '.join(shown)}" if shown else ""

@@ -1,0 +1,128 @@
+"""Documents in every format: names come out as they are, and nothing of theirs is markup."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from analysis.document import Document, Heading, Items, Note, Table
+from analysis.render import LATEX, as_document, data, html_page, latex, markdown
+
+FRAME = pl.DataFrame({"name": ["a|b", "<i>"], "gain": [1.5, None]})
+
+
+def document(name: str = "a|b") -> Document:
+    table = Table("gains", FRAME, ["Name", "Gain"], [[name, "+1.50"], ["<i>", "—"]], [False, True], title=f"Of {name}:")
+    return Document(name, [table, Note(f"of {name}", lead="Unfinished"), Items([name, "two"]), Heading(f"On {name}")])
+
+
+def test_markdown() -> None:
+    assert markdown(document("a_b")) == (
+        "### a_b\n\nOf a_b:\n\n"
+        "| Name  |  Gain |\n| ----- | ----: |\n| a_b   | +1.50 |\n| \\<i\\> |     — |\n\n"
+        "**Unfinished**: of a_b\n\n- a_b\n- two\n\n#### On a_b\n"
+    )
+
+
+def test_latex() -> None:
+    text = latex(document("a_b & 5 %"))
+    assert text.startswith("% a_b & 5 %\n% Needs \\usepackage{booktabs,amssymb,textcomp}\n\n\\begin{table}")
+    assert "\\caption{Of a\\_b \\& 5 \\%:}\n\\begin{tabular}{lr}\n\\toprule\nName & Gain \\\\\n\\midrule\n" in text
+    assert "a\\_b \\& 5 \\% & +1.50 \\\\\n\\textless{}i\\textgreater{} & --- \\\\\n\\bottomrule" in text
+    assert "\\textbf{Unfinished}: of a\\_b \\& 5 \\%" in text
+    assert "  \\item two\n\\end{itemize}" in text
+
+
+def test_data_has_types_and_no_escapes() -> None:
+    assert data(FRAME, "csv") == b"name,gain\na|b,1.5\n<i>,\n"
+    assert json.loads(data(FRAME, "json")) == [{"name": "a|b", "gain": 1.5}, {"name": "<i>", "gain": None}]
+    assert pl.read_parquet(io.BytesIO(data(FRAME, "parquet"))).equals(FRAME)
+
+
+def test_a_frame_is_a_document_of_one_table() -> None:
+    assert markdown(as_document(FRAME, "records")) == (
+        "### records\n\n| name  | gain |\n| ----- | ---: |\n| a\\|b  |  1.5 |\n| \\<i\\> |      |\n"
+    )
+
+
+def test_one_table_can_be_had_alone_and_the_opening_ends_at_a_heading() -> None:
+    whole = Document("t", [Note("first"), Heading("Models"), *document().parts])
+    assert [type(part) for part in whole.only("gains").parts] == [Table]
+    assert whole.opening() == Document("t", [Note("first")])
+
+
+class Seen(HTMLParser):
+    """The text and the tags of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+NASTY = "<script>alert(1)</script> & \"quotes\" 'single' a_b |pipe| $x$ {brace} \\back # ~ ^ %"
+
+
+def test_nothing_in_a_name_is_html() -> None:
+    page = html_page(document(NASTY))
+    seen = Seen(page)
+    assert "script" not in seen.tags
+    assert seen.texts.count(NASTY) == 4  # title, heading, cell and list
+    assert seen.tags.count("td") == 4
+    assert page.count('class="right"') == 3
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(name=NAMES)
+@example(name=NASTY)
+@example(name="[a](b) ![c](d) **e** `f` <http://g.h> | \\| \\")
+@example(name="_a_ __b__ c_d ~~e~~ &amp; &#35; # x")
+def test_every_format_shows_a_name_as_it_is(name: str) -> None:
+    shown = " ".join(name.split())
+    whole = document(name)
+    tokens = MarkdownIt("commonmark").enable("table").parse(markdown(whole))
+    inline = [token for token in tokens if token.type == "inline"]
+    texts = ["".join(child.content for child in token.children or []) for token in inline]
+    kinds = {child.type for token in inline for child in token.children or []}
+    assert kinds <= {"text", "strong_open", "strong_close"}
+    assert texts.count(shown) == 3 if shown else True  # title, cell and list
+    assert "".join(Seen(html_page(whole)).texts).count(shown) >= 6
+    line = next(line for line in latex(whole).splitlines() if line.endswith(r"& +1.50 \\"))
+    assert _plain(line.removesuffix(r" & +1.50 \\")) == shown
+    assert (
+        data(pl.DataFrame({"name": [name]}), "json")
+        == (json.dumps([{"name": name}], ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    )
+
+
+def _plain(line: str) -> str:
+    """What LaTeX would print."""
+    back = {written: plain for plain, written in LATEX.items()}
+    pattern = "|".join(re.escape(written) for written in sorted(back, key=len, reverse=True))
+    return re.sub(pattern, lambda match: back[match[0]], line)
+
+
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [("snake_case", "snake_case"), ("+1.0 [-2, +3] ▲", "+1.0 [-2, +3] ▲"), ("a # b", "a # b"), ("R & D", "R & D")],
+)
+def test_what_means_nothing_is_not_escaped(text: str, raw: str) -> None:
+    assert markdown(Document("t", [Note(text)])) == f"### t\n\n{raw}\n"
