@@ -68,7 +68,7 @@ def write(grid: Grid, folder: Path | str, formats: Sequence[str] = FORMATS) -> l
                 written.append(path)
     if found:
         captions = there / "captions.md"
-        parts = [part for picture in found for part in (Heading(picture.title, 1), Note(picture.caption, picture.name))]
+        parts = [part for picture in found for part in (Heading(picture.title), Note(picture.caption, picture.name))]
         captions.write_text(markdown(Document(grid.name, parts)), encoding="utf-8")
         written.append(captions)
     return written

@@ -190,7 +190,7 @@ def test_files_and_their_names(make_grid: Maker, tmp_path: Path) -> None:
     assert sorted(path.name for path in written) == sorted(path.name for path in (tmp_path / "a/b").iterdir())
     accuracy = {"accuracy.png", "accuracy.svg", "accuracy-dark.png", "accuracy-dark.svg"}
     assert {path.name for path in written if path.name.startswith("acc")} == accuracy
-    assert (tmp_path / "a/b/captions.md").read_text(encoding="utf-8").startswith("## tiny: accuracy\n\n")
+    assert (tmp_path / "a/b/captions.md").read_text(encoding="utf-8").startswith("### tiny\n\n#### tiny: accuracy\n\n")
     png = (tmp_path / "a/b/accuracy.png").read_bytes()
     assert int.from_bytes(png[16:20], "big") == 1400  # 7 inches at 200 dpi
 
