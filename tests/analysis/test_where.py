@@ -1,4 +1,4 @@
-"""A grid cut down by --where, and its costs and curves."""
+"""A grid cut down by --where, and what it cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from analysis.costs import costs, costs_section, saved_hours, shown_hours
-from analysis.curves import curves
 from analysis.errors import AnalysisError
 from analysis.gains import gains
 from analysis.load import load_grid
@@ -67,21 +66,3 @@ def test_costs_by_kind_of_stage(make_grid: Maker) -> None:
 
 def test_hours_for_people() -> None:
     assert [shown_hours(hours) for hours in (0.0001, 0.5, 1.0, 1234.56)] == ["0.4 s", "30.0 min", "1.0 h", "1,234.6 h"]
-
-
-def test_curves_have_a_row_an_epoch_and_name_what_cannot_be_read(make_grid: Maker) -> None:
-    grid = make_grid(seeds=[0])
-    teacher, baseline, distilled = grid.rows
-    for row in grid.rows:
-        grid.done(row, 80.0)
-    grid.curve(teacher, [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0}])
-    grid.curve(baseline, [{"epoch": 1, "train_loss": 3.0, "test_top1": 0.5}])
-    grid.write(f"{grid.folder(distilled)}/curve.parquet", b"PAR1 is not enough")
-    frame, problems = curves(load_grid(grid.storage))
-    assert frame.select("teacher", "student", "seed", "epoch", "train_loss", "test_top1").rows() == [
-        ("ViT-T", None, None, 1, 2.0, None),
-        ("ViT-T", None, None, 2, 1.0, None),
-        (None, "ResNet-S", 0, 1, 3.0, 0.5),
-    ]
-    (problem,) = problems
-    assert problem.startswith(f"{grid.folder(distilled)}/curve.parquet: its curve cannot be read: ")
