@@ -165,6 +165,11 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
     elif not outcome.errors:
         tell(f"Done: {outcome.done} stages computed, {outcome.reused} reused.")
     tell(f"\n{table}")
+    name, storage = (
+        outcome.plan.spec.name,
+        "" if args.storage == "./runs" else f" --storage {shlex.quote(args.storage)}",
+    )
+    tell(f"Models, costs, pictures and every record on one page: python -m analysis report {name}{storage}")
     if not outcome.errors:
         return DONE
     failed, blocked = outcome.failed, outcome.blocked
