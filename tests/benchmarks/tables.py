@@ -99,10 +99,11 @@ def _curve() -> bytes:
 def _table(storage: str, *command: str) -> tuple[float, float]:
     """Wall seconds and peak MB of a command of the analysis."""
     script = (
-        "import resource, sys, time; started = time.perf_counter(); from analysis.cli import main\n"
-        "status = main(sys.argv[1:])\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "print(time.perf_counter() - started, peak / 1e3, file=sys.stderr); sys.exit(status)"
+        "import sys, time; started = time.perf_counter(); from analysis.cli import main\n"
+        "status = main(sys.argv[1:]); seconds = time.perf_counter() - started\n"
+        # Of this program alone: ru_maxrss would count the process that started it.
+        "peak = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print(seconds, int(peak) / 1e3, file=sys.stderr); sys.exit(status)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, *command, "--storage", storage], capture_output=True, text=True, check=True
