@@ -8,55 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kd.data.catalog import DatasetInfo
-from kd.data.decode import decode, decode_all
-from kd.data.sources import DatasetError, Images, sha256_of
+from kd.data.encoded import EncodedImages
+from kd.data.sources import DatasetError, sha256_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 
 
-class ImageFolder:
+class ImageFolder(EncodedImages):
     def __init__(self, name: str, folder: Path, *, channels: int, size: int | None) -> None:
-        self.name, self.folder, self.channels, self.size = name, folder, channels, size
-
-    @cached_property
-    def info(self) -> DatasetInfo:
-        if not self._files["train"]:
-            raise DatasetError(
-                f"data set {self.name}: {self.folder} has no images in train/<class>/ (of {', '.join(SUFFIXES)})"
-            )
-        first = self._files["train"][0][0]
-        height, width, _ = decode(first.read_bytes(), channels=self.channels, size=self.size, what=str(first)).shape
-        counts = {split: len(files) for split, files in self._files.items()}
-        hashed = {path.relative_to(self.folder).as_posix(): path for files in self._files.values() for path, _ in files}
-        return DatasetInfo(
-            name=self.name,
-            classes=len(self.classes),
-            channels=self.channels,
-            height=height,
-            width=width,
-            pool_images=counts["train"],
-            val_images=counts.get("val"),
-            test_images=counts.get("test"),
-            source=f"{sha256_of(hashed)} [{self.channels}, {self.size}]",
-        )
-
-    def read(self) -> dict[str, Images]:
-        info = self.info
-        return {
-            split: Images(
-                decode_all(
-                    _contents(files),
-                    count=len(files),
-                    height=info.height,
-                    width=info.width,
-                    channels=info.channels,
-                    size=self.size,
-                ),
-                np.array([label for _, label in files], dtype=np.int64),
-            )
-            for split, files in self._files.items()
-        }
+        super().__init__(name, channels=channels, size=size)
+        self.folder = folder
 
     @cached_property
     def classes(self) -> list[str]:
@@ -83,7 +44,19 @@ class ImageFolder:
                 found[split].append((path, numbers[name]))
         return found
 
+    def _counts(self) -> dict[str, int]:
+        return {split: len(files) for split, files in self._files.items()}
 
-def _contents(files: list[tuple[Path, int]]) -> Iterator[tuple[str, bytes]]:
-    for path, _ in files:
-        yield str(path), path.read_bytes()
+    def _pictures(self, split: str) -> Iterator[tuple[str, bytes]]:
+        for path, _ in self._files[split]:
+            yield str(path), path.read_bytes()
+
+    def _labels(self, split: str) -> np.ndarray:
+        return np.array([label for _, label in self._files[split]], dtype=np.int64)
+
+    def _source(self) -> str:
+        hashed = {path.relative_to(self.folder).as_posix(): path for files in self._files.values() for path, _ in files}
+        return f"{sha256_of(hashed)} [{self.channels}, {self.size}]"
+
+    def _empty(self) -> str:
+        return f"{self.folder} has no images in train/<class>/ (of {', '.join(SUFFIXES)})"

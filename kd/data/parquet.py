@@ -12,15 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kd.data.catalog import DatasetInfo
-from kd.data.decode import decode, decode_all
-from kd.data.sources import DatasetError, Images, sha256_of
+from kd.data.encoded import EncodedImages
+from kd.data.sources import DatasetError, sha256_of
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
 
 
-class Parquet:
+class Parquet(EncodedImages):
     """files: by split; "train" is needed. image, label: columns (None: the hub's usual names)."""
 
     def __init__(
@@ -33,49 +32,19 @@ class Parquet:
         image: str | None = None,
         label: str | None = None,
     ) -> None:
-        self.name, self.files, self.channels, self.size = name, files, channels, size
-        self._image, self._label = image, label
+        super().__init__(name, channels=channels, size=size)
+        self.files, self._image, self._label = files, image, label
 
-    @cached_property
-    def info(self) -> DatasetInfo:
-        counts = {split: sum(self._open(path).metadata.num_rows for path in paths) for split, paths in self._all()}
-        first = next(self._pictures("train"), None)
-        if first is None:
-            raise DatasetError(f"data set {self.name}: its training files have no rows")
-        height, width, _ = decode(first[1], channels=self.channels, size=self.size, what=first[0]).shape
-        hashed = {f"{split}/{i}": path for split, paths in self._all() for i, path in enumerate(paths)}
+    def _counts(self) -> dict[str, int]:
+        return {split: sum(self._open(p).metadata.num_rows for p in paths) for split, paths in self.files.items()}
+
+    def _source(self) -> str:
+        hashed = {f"{split}/{i}": path for split, paths in self.files.items() for i, path in enumerate(paths)}
         how = json.dumps([self._image, self._label, self.channels, self.size])
-        return DatasetInfo(
-            name=self.name,
-            classes=len(self.classes),
-            channels=self.channels,
-            height=height,
-            width=width,
-            pool_images=counts["train"],
-            val_images=counts.get("val"),
-            test_images=counts.get("test"),
-            source=f"{sha256_of(hashed)} {how}",
-        )
+        return f"{sha256_of(hashed)} {how}"
 
-    def read(self) -> dict[str, Images]:
-        info = self.info
-        return {
-            split: Images(
-                decode_all(
-                    self._pictures(split),
-                    count=sum(self._open(path).metadata.num_rows for path in paths),
-                    height=info.height,
-                    width=info.width,
-                    channels=info.channels,
-                    size=self.size,
-                ),
-                self._labels(split),
-            )
-            for split, paths in self._all()
-        }
-
-    def _all(self) -> list[tuple[str, Sequence[Path]]]:
-        return list(self.files.items())
+    def _empty(self) -> str:
+        return "its training files have no rows"
 
     def _open(self, path: Path) -> pq.ParquetFile:
         try:
