@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,11 +25,12 @@ STAGE_VERSIONS = {"dataset": 2, "teacher": 2, "logits": 2, "cell": 2}
 FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
 
 
-class _Stage(Strict):
+class _Stage(Strict, ABC):
     kind: str
 
+    @abstractmethod
     def spec_payload(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """What is computed, apart from what it is computed from."""
 
     def inputs(self) -> dict[str, str]:
         """Ids of the stages this one is computed from, by role."""
