@@ -44,18 +44,16 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
         if name in ("table", "compare"):
             command.add_argument("--only", metavar="TABLE", help="one of the tables (a wrong name lists them)")
-    what = "the pictures, as PNG and SVG for light and dark pages"
-    command = commands.add_parser("plots", help=what, description=f"Draw {what}.")
-    command.set_defaults(run=run_plots)
-    _add_grid(command)
-    _add_where(command)
-    command.add_argument("--output", type=Path, metavar="DIR", help="default: plots in the grid's folder")
-    what = "one self-contained page: the conclusion, the tables, the pictures, and every record"
-    command = commands.add_parser("report", help=what, description=f"Write {what}.")
-    command.set_defaults(run=run_report)
-    _add_grid(command)
-    _add_where(command)
-    command.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in the grid's folder")
+    for name, draw, metavar, default, what in (
+        ("plots", run_plots, "DIR", "plots", "the pictures, as PNG and SVG for light and dark pages"),
+        ("report", run_report, "FILE", "report.html", "one page: the conclusion, tables, pictures and every record"),
+    ):
+        command = commands.add_parser(name, help=what, description=f"Write {what}.")
+        command.set_defaults(run=draw)
+        _add_grid(command)
+        _add_where(command)
+        shown = f"default: {default} in the grid's folder"
+        command.add_argument("--output", type=Path, metavar=metavar, help=shown)
     _add_wandb(commands)
     _add_export(commands)
     return parse

@@ -119,9 +119,7 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
         wanted = wanted.filter(pl.col(name) == asked)
         if wanted.is_empty():
             there = frame[name].unique(maintain_order=True).to_list()
-            raise AnalysisError(
-                f"--{name} {_plain(asked)}: the student's settings have {', '.join(map(_plain, there))}"
-            )
+            raise AnalysisError(f"--{name} {value(asked)}: the student's settings have {', '.join(map(value, there))}")
     if len(wanted) == 1:
         by_name = f"the setting asked for: {_named(wanted.row(0, named=True))}"
         return wanted.row(0, named=True), "the only distilled setting trained" if len(frame) == 1 else by_name
@@ -145,13 +143,9 @@ def _named(row: dict[str, Any]) -> str:
     return f"teacher {value(row['teacher'])}, temperature {value(row['temperature'])}, alpha {value(row['alpha'])}"
 
 
-def _plain(of: object) -> str:
-    return f"{of:g}" if isinstance(of, float) else str(of)
-
-
 def _flags(row: dict[str, Any]) -> str:
     teacher = shlex.quote(row["teacher"])
-    return f"--teacher {teacher} --temperature {_plain(row['temperature'])} --alpha {_plain(row['alpha'])}"
+    return f"--teacher {teacher} --temperature {value(row['temperature'])} --alpha {value(row['alpha'])}"
 
 
 def _of(cells: pl.DataFrame, mode: str, row: dict[str, Any]) -> pl.DataFrame:

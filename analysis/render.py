@@ -174,7 +174,3 @@ def data(frame: pl.DataFrame, how: str) -> bytes:
     else:
         frame.write_parquet(buffer)
     return buffer.getvalue()
-
-
-FRAMES = ("csv", "json", "parquet")
-FORMATS = (*DOCUMENTS, *FRAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from importlib import resources
 from typing import Any
@@ -104,18 +105,8 @@ def _plan(grid: Grid) -> str:
     return _section(
         "plan",
         "Plan and how to reproduce it",
-        f"<ul>{lines}</ul>\n{how}\n<details><summary>The plan</summary><pre>{_literal(spec)}</pre></details>",
+        f"<ul>{lines}</ul>\n{how}\n<details><summary>The plan</summary><pre>{html.escape(spec)}</pre></details>",
     )
-
-
-def _literal(text: str) -> str:
-    """Text in which line breaks stay."""
-    return "\n".join(escape_html_line(line) for line in text.split("\n"))
-
-
-def escape_html_line(line: str) -> str:
-    indent = len(line) - len(line.lstrip(" "))
-    return " " * indent + escape_html(line)
 
 
 def _provenance(grid: Grid) -> str:
@@ -144,6 +135,6 @@ def _records(grid: Grid) -> str:
             key: value for key, value in row.items() if value is not None and (key not in ROW or key == "stage_id")
         }
         text = json.dumps(facts, indent=1, ensure_ascii=False)
-        records.append(f'<details id="{anchor}"><summary>{name}</summary><pre>{_literal(text)}</pre></details>')
+        records.append(f'<details id="{anchor}"><summary>{name}</summary><pre>{html.escape(text)}</pre></details>')
     body = f'<ol class="links">{"".join(links)}</ol>\n' + "\n".join(records)
     return _section("records", "Records", body)

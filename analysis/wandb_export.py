@@ -146,14 +146,11 @@ def write_run(
     record: dict[str, Any], row: dict[str, Any], curve: pl.DataFrame, *, grid: str, mode: Mode, folder: Path
 ) -> None:
     """One finished stage as a run: config, a point an epoch, and the record's metrics as its summary."""
-    import wandb
-
     config = {name: record[name] for name in _CONFIG_FIELDS if record[name] is not None}
     config |= {name: json.loads(record[name]) for name in _JSON_FIELDS if record[name] is not None}
     config |= {"grid": grid, "stage_id": record["stage_id"]}
     config |= {f"{role}_label": row[role] for role in ("teacher", "student") if row[role] is not None}
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
+    run = start_run(
         id=record["stage_id"],
         name=title(row),
         group=grid,
@@ -161,12 +158,7 @@ def write_run(
         tags=[label[:TAG_LENGTH] for label in (record["dataset"], row["teacher"], row["student"]) if label],
         config=config,
         mode=mode,
-        dir=str(folder),
-        resume="allow" if mode == "online" else None,
-        reinit="finish_previous",
-        settings=wandb.Settings(
-            console="off", silent=True, x_disable_stats=True, x_disable_meta=True, init_timeout=60, save_code=False
-        ),
+        folder=folder,
     )
     for point in curve.iter_rows(named=True):
         run.log({name: value for name, value in point.items() if value is not None}, step=point["epoch"])
@@ -175,3 +167,21 @@ def write_run(
     ]
     run.summary.update({name: record[name] for name in summary if record[name] is not None})
     run.finish()
+
+
+def start_run(*, mode: Mode, folder: Path, **about: Any) -> Any:
+    """A run of the project, which continues the one of the same id where there is one online; it logs nothing of its
+    own."""
+    import wandb
+
+    return wandb.init(
+        project=os.environ.get("WANDB_PROJECT", PROJECT),
+        mode=mode,
+        dir=str(folder),
+        resume="allow" if mode == "online" else None,
+        reinit="finish_previous",
+        settings=wandb.Settings(
+            console="off", silent=True, x_disable_stats=True, x_disable_meta=True, init_timeout=60, save_code=False
+        ),
+        **about,
+    )

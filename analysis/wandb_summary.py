@@ -18,7 +18,7 @@ from analysis.plots import LIGHT, pictures
 from analysis.render import markdown
 from analysis.report import report
 from analysis.tables import tables
-from analysis.wandb_export import PROJECT, TAG_LENGTH, Mode
+from analysis.wandb_export import PROJECT, TAG_LENGTH, Mode, start_run
 
 JOB = "summary"
 CURVES = (("Test top-1", "test_top1"), ("Training loss", "train_loss"))
@@ -34,8 +34,7 @@ def write_summary(grid: Grid, *, mode: Mode, folder: Path) -> None:
     import wandb
 
     document = tables(grid)
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
+    run = start_run(
         id=summary_id(grid.name),
         name=f"{grid.name}: summary",
         group=grid.name,
@@ -43,12 +42,7 @@ def write_summary(grid: Grid, *, mode: Mode, folder: Path) -> None:
         tags=[str(grid.spec["dataset"]["name"])[:TAG_LENGTH]],
         config=grid.spec,
         mode=mode,
-        dir=str(folder),
-        resume="allow" if mode == "online" else None,
-        reinit="finish_previous",
-        settings=wandb.Settings(
-            console="off", silent=True, x_disable_stats=True, x_disable_meta=True, init_timeout=60, save_code=False
-        ),
+        folder=folder,
     )
     with tempfile.TemporaryDirectory() as scratch:
         logged: dict[str, Any] = {

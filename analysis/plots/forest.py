@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from analysis.gains import crossed, gains
 from analysis.load import Grid
 from analysis.plots.dots import interval
-from analysis.plots.picture import Picture, caption, dataset, one_line, pair, said_interval, setting
+from analysis.plots.picture import Picture, caption, dataset, one_line, pages, pair, said_interval
 from analysis.plots.style import LINE, Theme, legend, legend_height, new_figure, wrap
 from analysis.plots.ways import is_cut
-from analysis.shown import shown_gain
+from analysis.shown import setting, shown_gain
 
 ROWS = 60  # of one picture
 PAD = 0.07  # inches between rows
@@ -62,12 +62,8 @@ def forest(grid: Grid) -> list[Picture] | str:
         else "",
     )
     pictures = []
-    for i in range(0, len(rows), ROWS):
-        page = i // ROWS + 1
-        several = f" ({page} of {-(-len(rows) // ROWS)})" if len(rows) > ROWS else ""
-        title = f"{one_line(grid.name)}: gain of distillation{several}"
-        name = "gains" + (f"-{page}" if page > 1 else "")
-        shown = rows[i : i + ROWS]
+    whole = f"{one_line(grid.name)}: gain of distillation"
+    for name, title, shown in pages(rows, ROWS, name="gains", title=whole):
 
         def draw(theme: Theme, title: str = title, shown: list[Row] = shown) -> Figure:
             return _draw(theme, title, shown, low, high)

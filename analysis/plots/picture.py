@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import polars as pl
 from matplotlib.figure import Figure
@@ -13,6 +14,8 @@ from analysis.load import Grid
 from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
 from analysis.shown import Row
 from analysis.stats import CONFIDENCE
+
+T = TypeVar("T")
 
 MOST_NAMED = 3  # problems; the tables name all
 INTERVAL = f"{100 * CONFIDENCE:g} % t interval"
@@ -92,11 +95,11 @@ def pair(row: Row) -> str:
     return f"{one_line(row['teacher'])} → {one_line(row['student'])}"
 
 
-def setting(row: Row, axes: Iterable[str]) -> str:
-    """'temperature 4, alpha 0.5'."""
-    return ", ".join(
-        f"{axis} {row[axis]:g}" if isinstance(row[axis], float) else f"{axis} {row[axis]}" for axis in axes
-    )
+def pages(items: Sequence[T], size: int, *, name: str, title: str) -> Iterator[tuple[str, str, list[T]]]:
+    """Name, title and items of each picture, where more than `size` take several."""
+    for page, start in enumerate(range(0, len(items), size), start=1):
+        several = f" ({page} of {-(-len(items) // size)})" if len(items) > size else ""
+        yield name + (f"-{page}" if page > 1 else ""), title + several, list(items[start : start + size])
 
 
 def dataset(grid: Grid) -> str:

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.gains import AXES, crossed, gains
 from analysis.load import Grid
-from analysis.plots.picture import INTERVAL, Picture, caption, dataset, one_line, pair, said_n
+from analysis.plots.picture import INTERVAL, Picture, caption, dataset, one_line, pages, pair, said_n
 from analysis.plots.style import CHARACTER, WIDTH, Theme, new_figure, wrap
 from analysis.plots.ways import may_change
 from analysis.selection import has_validation, select
@@ -56,12 +56,8 @@ def settings_maps(grid: Grid) -> list[Picture] | str:
         "Hatched: not known." if known.height < frame.height else "",
     )
     pictures = []
-    for i in range(0, len(panels), PANELS):
-        page = i // PANELS + 1
-        several = f" ({page} of {-(-len(panels) // PANELS)})" if len(panels) > PANELS else ""
-        title = f"{one_line(grid.name)}: gain by temperature and alpha{several}"
-        name = "temperature-alpha" + (f"-{page}" if page > 1 else "")
-        shown = panels[i : i + PANELS]
+    whole = f"{one_line(grid.name)}: gain by temperature and alpha"
+    for name, title, shown in pages(panels, PANELS, name="temperature-alpha", title=whole):
 
         def draw(theme: Theme, title: str = title, shown: list[Panel] = shown) -> Figure:
             return _draw(theme, title, shown, widest)

@@ -8,8 +8,9 @@ import polars as pl
 
 from analysis.gains import AXES, crossed, gains
 from analysis.load import Grid
-from analysis.plots.picture import one_line, pair, setting
+from analysis.plots.picture import one_line, pair
 from analysis.selection import has_validation, select
+from analysis.shown import setting
 from analysis.stats import Summary, summarize
 
 ALONE = "alone"
