@@ -15,7 +15,7 @@ from grid.code import load_factory
 from grid.identity import canonical_json
 from grid.plan import Plan, Trainable, image_size, model_payload
 from grid.spec.dataset import DatasetSpec
-from grid.spec.model import ModelSpec, TeacherSpec
+from grid.spec.model import ModelSpec
 from grid.store import Store
 from kd.data.dataset import DatasetMeta
 from kd.data.pixels import Pixels
@@ -45,7 +45,8 @@ def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) ->
     )
     if spec.checkpoint is not None:
         what, state = f"checkpoint {spec.checkpoint}", start_weights(spec, store)
-        head = put_weights(module, state, classes=meta.classes, new_head=_may_have_new_head(spec), what=what)
+        # What is trained may learn a new classifier; a given teacher must have its own.
+        head = put_weights(module, state, classes=meta.classes, new_head=not spec.is_given, what=what)
         if head:
             log.info("stage %s: %s is for other classes than these: starts anew", stage.id, " and ".join(head))
     return module
@@ -79,8 +80,7 @@ def _facts(model: str, classes: int, channels: int, size: tuple[int, int]) -> Mo
 def start_of(model: ModelSpec) -> str:
     """Which weights it begins with, for the record."""
     if model.checkpoint is not None:
-        given = isinstance(model, TeacherSpec) and model.is_given
-        return f"{'given' if given else 'checkpoint'}:{model.checkpoint_sha256}"
+        return f"{'given' if model.is_given else 'checkpoint'}:{model.checkpoint_sha256}"
     return f"pretrained:{pretrained_name(model.name)}" if model.pretrained else "scratch"
 
 
@@ -89,7 +89,7 @@ def check_checkpoint(model: ModelSpec, dataset: DatasetSpec) -> None:
     assert model.checkpoint is not None
     info, what, state = dataset.info, f"checkpoint {model.checkpoint}", read_checkpoint(model.checkpoint)
     module = build(model.name, args=model.args, classes=info.classes, channels=info.channels, factory=factory_of(model))
-    compare_weights(module, state, classes=info.classes, new_head=_may_have_new_head(model), what=what)
+    compare_weights(module, state, classes=info.classes, new_head=not model.is_given, what=what)
 
 
 def provide_weights(plan: Plan, done: set[str], store: Store) -> None:
@@ -111,8 +111,3 @@ def provide_weights(plan: Plan, done: set[str], store: Store) -> None:
 def factory_of(model: ModelSpec) -> Callable[..., Any] | None:
     """Raises UserError where its code fails."""
     return load_factory(model) if model.factory is not None else None
-
-
-def _may_have_new_head(model: ModelSpec) -> bool:
-    """What is trained may learn a new classifier; a given teacher must have its own."""
-    return not (isinstance(model, TeacherSpec) and model.is_given)

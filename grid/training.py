@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from grid.models import at_start, pixels_of
-from grid.plan import CellStage, TeacherStage, Trainable
+from grid.plan import CellStage, Trainable
 from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
 from grid.stages import Progress, Runtime, now, publish
 from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
@@ -47,7 +47,7 @@ def run_trainable(
     model = on_device(at_start(stage, store, dataset.meta, seed=seed), device)
     pixels = pixels_of(stage.model, dataset.meta, device)
     supervision = Supervision(stage, store, dataset, device)
-    is_given = isinstance(stage, TeacherStage) and stage.model.is_given
+    is_given = stage.model.is_given
     # What a checkpoint has to agree with: the id knows neither.
     how = {"teacher_sha256": supervision.teacher_sha256, "precision": resolve(recipe.precision, device)}
     resume = None if is_given else _load_checkpoint(stage, store, how, shard, device)

@@ -93,6 +93,11 @@ class ModelSpec(Strict):
         return self
 
     @property
+    def is_given(self) -> bool:
+        """Whether it is used as its checkpoint has it, and not trained: a teacher may be."""
+        return False
+
+    @property
     def shown(self) -> str:
         return self.label or self.name
 
@@ -125,5 +130,4 @@ class TeacherSpec(ModelSpec):
 
     @property
     def is_given(self) -> bool:
-        """Whether it is used as its checkpoint has it."""
         return self.checkpoint is not None and not self.train
