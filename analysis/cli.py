@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import polars as pl
 
     from analysis.document import Document
-    from analysis.load import Grid
+    from analysis.load import Grid, Grids
 
 DONE, BAD_INPUT = 0, 2
+STORAGE = "./runs"
 
 # By the ending of --output.
 FORMATS = {"md": "md", "html": "html", "tex": "latex", "csv": "csv", "json": "json", "parquet": "parquet"}
@@ -29,15 +30,16 @@ def parser() -> argparse.ArgumentParser:
         prog="kd-analysis", description="What a distillation grid gave, from its records alone."
     )
     commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, run, fallback, what in (
-        ("table", run_table, "md", "gains, compression, what validation selects, models, costs and failures"),
-        ("compare", run_compare, "md", "our results beside the published ones that the grid's file states"),
-        ("records", run_records, "csv", "a row a teacher and cell, with all that is recorded of it"),
-        ("curves", run_curves, "csv", "a row an epoch of every teacher and cell"),
+    for name, run, fallback, several, what in (
+        ("table", run_table, "md", True, "gains, compression, what validation selects, models, costs and failures"),
+        ("compare", run_compare, "md", False, "our results beside the published ones that the grid's file states"),
+        ("records", run_records, "csv", True, "a row a teacher and cell, with all that is recorded of it"),
+        ("curves", run_curves, "csv", True, "a row an epoch of every teacher and cell"),
     ):
         command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(run=run, fallback=fallback)
-        _add_grid(command)
+        _add_grid(command, several=several)
+        _add_storages(command)
         _add_where(command)
         shown = f"default: as --output ends, or else {fallback}"
         command.add_argument("--format", choices=[*FORMATS.values()], help=shown)
@@ -51,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=f"Write {what}.")
         command.set_defaults(run=draw)
         _add_grid(command)
+        _add_storages(command)
         _add_where(command)
         shown = f"default: {default} in the grid's folder"
         command.add_argument("--output", type=Path, metavar=metavar, help=shown)
@@ -64,6 +67,9 @@ def _add_wandb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     command = commands.add_parser("wandb", help=what, description=what)
     command.set_defaults(run=run_wandb)
     _add_grid(command)
+    command.add_argument(
+        "--storage", default=STORAGE, metavar="PATH|URL", help=f"where results live (default: {STORAGE})"
+    )
     command.add_argument("--mode", choices=("offline", "online"), help="default: online where wandb finds a key")
     command.add_argument("--report", action="store_true", help="a W&B Report too (online; needs wandb-workspaces)")
 
@@ -73,6 +79,9 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command = commands.add_parser("export", help=what, description=f"Write {what}.")
     command.set_defaults(run=run_export)
     _add_grid(command)
+    command.add_argument(
+        "--storage", default=STORAGE, metavar="PATH|URL", help=f"where results live (default: {STORAGE})"
+    )
     command.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write: new, or empty")
     command.add_argument("--student", metavar="LABEL", help="which student (default: the only one)")
     command.add_argument("--teacher", metavar="LABEL", help="distilled from which (default: validation selects)")
@@ -82,9 +91,17 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("--alpha", type=float, metavar="A", help="default: validation selects")
 
 
-def _add_grid(command: argparse.ArgumentParser) -> None:
-    command.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
-    command.add_argument("--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)")
+def _add_grid(command: argparse.ArgumentParser, *, several: bool = False) -> None:
+    if not several:
+        command.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
+        return
+    command.add_argument("grid", nargs="*", help="grids' names (default: the one launched last)")
+    command.add_argument("--all", action="store_true", help="every grid that is there, in one table")
+
+
+def _add_storages(command: argparse.ArgumentParser) -> None:
+    what = f"where results live (default: {STORAGE}; may be repeated: they are read together)"
+    command.add_argument("--storage", action="append", metavar="PATH|URL", help=what)
 
 
 def _add_where(command: argparse.ArgumentParser) -> None:
@@ -105,15 +122,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except OSError as error:
-        print(f"error: --storage {args.storage}: {error.strerror or error}", file=sys.stderr)
+        print(f"error: --storage {', '.join(_storages(args))}: {error.strerror or error}", file=sys.stderr)
         return BAD_INPUT
     return DONE
 
 
 def run_table(args: argparse.Namespace) -> None:
+    from analysis.load import Grids
+    from analysis.many import many_tables
     from analysis.tables import tables
 
-    _write_document(tables(_grid(args)), args)
+    found = _grids(args)
+    _write_document(many_tables(found) if isinstance(found, Grids) else tables(found), args)
 
 
 def run_compare(args: argparse.Namespace) -> None:
@@ -123,23 +143,23 @@ def run_compare(args: argparse.Namespace) -> None:
 
 
 def run_records(args: argparse.Namespace) -> None:
-    grid = _grid(args)
-    _write_frame(grid.cells, grid.problems, args)
+    found = _grids(args)
+    _write_frame(found.cells, found.problems, args)
 
 
 def run_curves(args: argparse.Namespace) -> None:
     from analysis.curves import curves
 
-    grid = _grid(args)
-    frame = curves(grid)
-    _write_frame(frame, grid.problems, args)
+    found = _grids(args)
+    frame = curves(found)
+    _write_frame(frame, found.problems, args)
 
 
 def run_plots(args: argparse.Namespace) -> None:
     from analysis.plots import write
 
     grid = _grid(args)
-    folder = args.output or _grid_folder(args, grid) / "plots"
+    folder = args.output or _grid_folder(grid) / "plots"
     try:
         paths = write(grid, folder)
     except OSError as error:
@@ -154,7 +174,7 @@ def run_report(args: argparse.Namespace) -> None:
     from analysis.report import report
 
     grid = _grid(args)
-    file = args.output or _grid_folder(args, grid) / "report.html"
+    file = args.output or _grid_folder(grid) / "report.html"
     page = report(grid)
     try:
         file.write_text(page, encoding="utf-8")
@@ -211,19 +231,35 @@ def table(storage: str, grid: str | None = None) -> str:
     return markdown(tables(load_grid(storage, grid)).opening())
 
 
+def _storages(args: argparse.Namespace) -> list[str]:
+    return [args.storage] if isinstance(args.storage, str) else args.storage or [STORAGE]
+
+
 def _grid(args: argparse.Namespace) -> Grid:
     # polars comes with it: --help does not wait.
     from analysis.load import load_grid
     from analysis.where import filtered
 
-    return filtered(load_grid(args.storage, args.grid), args.where)
+    return filtered(load_grid(_storages(args), args.grid), args.where)
 
 
-def _grid_folder(args: argparse.Namespace, grid: Grid) -> Path:
+def _grids(args: argparse.Namespace) -> Grid | Grids:
+    """One grid where one is named, or none; several where several are, or all are asked for."""
+    from analysis.load import load_grid, load_grids
+    from analysis.where import filtered
+
+    if args.all and args.grid:
+        raise AnalysisError("give grids' names or --all, not both")
+    if args.all or len(args.grid) > 1:
+        return filtered(load_grids(_storages(args), args.grid or None), args.where)
+    return filtered(load_grid(_storages(args), *args.grid), args.where)
+
+
+def _grid_folder(grid: Grid) -> Path:
     """Where what belongs to a grid is written; raises AnalysisError for a storage by URL."""
-    if "://" in args.storage:
+    if "://" in grid.storage:
         raise AnalysisError("give --output: what is drawn from a storage by URL is written to this machine")
-    return Path(args.storage).expanduser() / "grids" / grid.name
+    return Path(grid.storage).expanduser() / "grids" / grid.name
 
 
 def _format(args: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ from analysis.shown import (
     times,
     value,
 )
-from analysis.tables import unfinished
+from analysis.standing import unfinished
 
 RATIOS = ("parameters", "size", "time")
 INSIDE, OUTSIDE, NO_INTERVAL = "inside", "outside", "no interval"

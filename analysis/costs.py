@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
-from analysis.load import Grid
+from analysis.load import Records
 from analysis.shown import UNKNOWN
 
 HOUR = 3600.0
@@ -20,12 +20,12 @@ COSTS_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def costs(grid: Grid) -> pl.DataFrame:
+def costs(records: Records) -> pl.DataFrame:
     """One row a kind of stage, and a total: how many are done of those planned, and the device-hours of training,
     evaluation and inference they took, wherever and whenever they were computed; share: of the total, a fraction."""
     kinds = {"teacher": "teachers", "logits": "teacher logits", "baseline": "baselines", "distilled": "distilled"}
     kind = pl.when(pl.col("kind") == "cell").then(pl.col("mode")).otherwise(pl.col("kind"))
-    stages = grid.stages.with_columns(stage=kind).filter(pl.col("stage").is_in([*kinds]))
+    stages = _stages(records).with_columns(stage=kind).filter(pl.col("stage").is_in([*kinds]))
     total = _sum(stages["device_seconds"])
     rows = []
     for name, group in [*((key, stages.filter(pl.col("stage") == key)) for key in kinds), ("total", stages)]:
@@ -46,22 +46,31 @@ def costs(grid: Grid) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=COSTS_SCHEMA)
 
 
+def _stages(records: Records) -> pl.DataFrame:
+    """Each stage once, however many grids share it."""
+    return records.stages.unique("stage_id", keep="first", maintain_order=True)
+
+
+def device_hours() -> pl.Expr:
+    return pl.col("device_seconds").filter(pl.col("status") == "done").sum() / HOUR
+
+
 def _sum(seconds: pl.Series) -> float:
     return float(seconds.sum())
 
 
-def saved_hours(grid: Grid) -> float:
+def saved_hours(records: Records) -> float:
     """Device-hours that the cached logits saved at the least: what each was computed with, once more for every further
     cell that reads it."""
-    done = grid.stages.filter(pl.col("status") == "done")
+    done = _stages(records).filter(pl.col("status") == "done")
     readers = done.filter(pl.col("logits_id").is_not_null()).group_by("logits_id").agg(readers=pl.len())
     logits = done.filter(pl.col("kind") == "logits").join(readers, left_on="stage_id", right_on="logits_id")
     return float((logits["device_seconds"] * (logits["readers"] - 1)).sum()) / HOUR
 
 
-def costs_section(grid: Grid) -> list[Part]:
+def costs_section(records: Records) -> list[Part]:
     """The table of costs; nothing where nothing is known of them."""
-    frame = costs(grid)
+    frame = costs(records)
     if not _sum(frame["device_hours"]):
         return []
     lines = [
@@ -76,7 +85,7 @@ def costs_section(grid: Grid) -> list[Part]:
     ]
     header = ["Stages", "Done", "Device time", "Share", "Device"]
     parts: list[Part] = [Heading("Costs"), Table("costs", frame, header, lines, [False, True, True, True, False])]
-    saved = saved_hours(grid)
+    saved = saved_hours(records)
     note = (
         "Device time: of training, evaluation and inference, a worker's seconds each; starting processes is not in it."
     )

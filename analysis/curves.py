@@ -7,11 +7,11 @@ import io
 import polars as pl
 
 from analysis.gains import AXES
-from analysis.load import FOLDERS, Grid
+from analysis.load import FOLDERS, Records
 from analysis.schema import METRICS
 
 CURVE_FILE = "curve.parquet"
-KEYS = ("stage_id", "kind", "teacher", "student", "mode", "seed", *AXES)
+KEYS = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", *AXES)
 
 CURVE = pl.Schema(
     {
@@ -26,7 +26,7 @@ CURVE = pl.Schema(
 )
 
 
-def curves(grid: Grid) -> pl.DataFrame:
+def curves(grid: Records) -> pl.DataFrame:
     """One row a done teacher or cell and epoch: the grid's axes and the columns of CURVE, fractions as in the records,
     null where an epoch was not evaluated. A curve that is missing or cannot be read is named in grid.problems."""
     done = grid.cells.filter(pl.col("status") == "done").select(KEYS)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from analysis.load import Grid
+from analysis.load import Records
+from analysis.shown import Row, pair
 from analysis.stats import (
     CONFIDENCE,
     bonferroni,
@@ -22,11 +25,13 @@ from analysis.stats import (
 )
 
 AXES = ("method", "temperature", "alpha")
+KEYS = ("grid", "teacher", "student", *AXES)
 POINT = "test_top1_last"
 BEST_TEST = "best_test_top1"
 VAL = "val_top1_last"
 
 GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
+    "grid": pl.String,
     "experiment": pl.String,
     "teacher": pl.String,
     "teacher_parameters": pl.Int64,
@@ -73,29 +78,32 @@ class Pair:
         return paired_gains(self.distilled, self.baseline)
 
 
-def pairs(grid: Grid, *, point: str = POINT) -> list[Pair]:
-    """Each teacher, student, method, temperature and alpha, in the grid's order."""
-    cells = grid.cells.filter(pl.col("kind") == "cell")
+def pairs(records: Records, *, point: str = POINT) -> list[Pair]:
+    """Each grid's teachers, students, methods, temperatures and alphas, in its order."""
+    cells = records.cells.filter(pl.col("kind") == "cell")
     done = cells.filter(pl.col("status") == "done", pl.col(point).is_not_null())
-    baselines = {
-        str(key[0]): _by_seed(group, point)
-        for key, group in done.filter(pl.col("mode") == "baseline").group_by("student")
-    }
-    keys = ["teacher", "student", *AXES]
-    planned = cells.filter(pl.col("mode") == "distilled").unique(keys, maintain_order=True, keep="first")
-    teachers = grid.cells.filter(pl.col("kind") == "teacher")["teacher"]
-    order = {label: i for i, label in enumerate(teachers)}
+    alone = _by_seed(done.filter(pl.col("mode") == "baseline"), ["grid", "student"], point)
+    taught = done.filter(pl.col("mode") == "distilled")
+    distilled = _by_seed(taught, KEYS, point)
+    val = _by_seed(taught.filter(pl.col(VAL).is_not_null()), KEYS, VAL)
+    planned = cells.filter(pl.col("mode") == "distilled").unique(KEYS, maintain_order=True, keep="first").select(KEYS)
+    teachers = records.cells.filter(pl.col("kind") == "teacher").select("grid", "teacher")
+    grids = {grid: i for i, grid in enumerate(records.cells["grid"].unique(maintain_order=True))}
+    order = {key: i for i, key in enumerate(teachers.iter_rows())}
+
+    def place(row: Row) -> tuple[int, int]:
+        return grids[row["grid"]], order.get((row["grid"], row["teacher"]), len(order))
+
     found = []
-    for row in sorted(planned.select(keys).iter_rows(named=True), key=lambda row: order[row["teacher"]]):
-        same = pl.all_horizontal(pl.col(key).eq_missing(pl.lit(row[key], dtype=cells.schema[key])) for key in keys)
-        taught = done.filter(same)
-        val = _by_seed(taught.filter(pl.col(VAL).is_not_null()), VAL)
-        found.append(Pair(row, baselines.get(row["student"], {}), _by_seed(taught, point), val))
+    for row in sorted(planned.iter_rows(named=True), key=place):
+        key = tuple(row.values())
+        baseline = alone.get((row["grid"], row["student"]), {})
+        found.append(Pair(row, baseline, distilled.get(key, {}), val.get(key, {})))
     return found
 
 
-def gains(grid: Grid, *, point: str = POINT, simultaneous: bool = False) -> pl.DataFrame:
-    """One row a teacher, student, method, temperature and alpha, in the grid's order. Accuracies in percent.
+def gains(records: Records, *, point: str = POINT, simultaneous: bool = False) -> pl.DataFrame:
+    """One row a grid, teacher, student, method, temperature and alpha, in the grids' order. Accuracies in percent.
 
     gain_low and gain_high: Student's t interval of 95 %, on which `effect` stands; gain_boot_low and gain_boot_high:
     the percentile bootstrap's. simultaneous: intervals (both) that hold together with 95 %, by Bonferroni. gain_p:
@@ -104,38 +112,40 @@ def gains(grid: Grid, *, point: str = POINT, simultaneous: bool = False) -> pl.D
     retention: distilled mean of the teacher's top1, in percent. compression: in parameters. point: the record's column
     that is compared; BEST_TEST is selected on the test split, as published tables do.
     """
-    teachers = {row["teacher"]: row for row in grid.cells.filter(pl.col("kind") == "teacher").iter_rows(named=True)}
-    done = grid.cells.filter(pl.col("kind") == "cell", pl.col("status") == "done", pl.col(point).is_not_null())
-    students = dict(
-        done.group_by("student").agg(pl.col("parameters").first()).select("student", "parameters").iter_rows()
-    )
-    found = pairs(grid, point=point)
-    titles = _titles([(pair.planned["teacher"], pair.planned["student"]) for pair in found])
-    tested = sum(len(pair.gains) > 1 for pair in found)
+    cells = records.cells
+    facts = cells.filter(pl.col("kind") == "teacher").select("grid", "teacher", point, "parameters")
+    teachers = {(grid, teacher): (top1, size) for grid, teacher, top1, size in facts.iter_rows()}
+    done = cells.filter(pl.col("kind") == "cell", pl.col("status") == "done", pl.col(point).is_not_null())
+    sizes = done.group_by("grid", "student").agg(pl.col("parameters").first())
+    students = {(grid, student): size for grid, student, size in sizes.iter_rows()}
+    found = pairs(records, point=point)
+    titles = _titles([one.planned for one in found])
+    tested = sum(len(one.gains) > 1 for one in found)
     confidence = bonferroni(tested) if simultaneous else CONFIDENCE
-    corrected = holm([p_paired_t(list(pair.gains.values())) for pair in found])
+    corrected = holm([p_paired_t(list(one.gains.values())) for one in found])
     rows = []
-    for pair, p_holm in zip(found, corrected, strict=True):
-        row = pair.planned
-        teacher = teachers[row["teacher"]]
-        teacher_top1 = None if teacher[point] is None else 100 * teacher[point]
-        parameters = (teacher["parameters"], students.get(row["student"]))
-        taught = _columns("distilled", pair.distilled)
+    for one, experiment, p_holm in zip(found, titles, corrected, strict=True):
+        row = one.planned
+        top1, size = teachers.get((row["grid"], row["teacher"]), (None, None))
+        teacher_top1 = None if top1 is None else 100 * top1
+        parameters = (size, students.get((row["grid"], row["student"])))
+        taught = _columns("distilled", one.distilled)
         rows.append(
             {
-                "experiment": titles[row["teacher"], row["student"]],
+                "grid": row["grid"],
+                "experiment": experiment,
                 "teacher": row["teacher"],
                 "teacher_parameters": parameters[0],
                 "teacher_top1": teacher_top1,
                 "student": row["student"],
                 "student_parameters": parameters[1],
                 **{axis: row[axis] for axis in AXES},
-                **_columns("baseline", pair.baseline),
+                **_columns("baseline", one.baseline),
                 **taught,
-                **_gain(list(pair.gains.values()), confidence),
+                **_gain(list(one.gains.values()), confidence),
                 "gain_p_holm": p_holm,
-                "val_mean": _columns("val", pair.val)["val_mean"],
-                "val_n": len(pair.val),
+                "val_mean": _columns("val", one.val)["val_mean"],
+                "val_n": len(one.val),
                 "retention": percentage(taught["distilled_mean"], teacher_top1),
                 "compression": ratio(*parameters),
             }
@@ -161,21 +171,18 @@ def _gain(gains: list[float], confidence: float) -> dict[str, float | int | str 
     }
 
 
-def baselines(grid: Grid) -> pl.DataFrame:
-    """One row a student trained alone: accuracy in percent, for grids without distilled cells."""
-    done = grid.cells.filter(pl.col("mode") == "baseline")
-    rows = []
-    for key, group in done.group_by("student", maintain_order=True):
-        values = _by_seed(group.filter(pl.col("status") == "done", pl.col(POINT).is_not_null()), POINT)
-        parameters = group["parameters"].drop_nulls()
-        rows.append(
-            {
-                "student": key[0],
-                "student_parameters": parameters[0] if len(parameters) else None,
-                **_columns("baseline", values),
-            }
-        )
-    columns = ("student", "student_parameters", "baseline_mean", "baseline_std", "baseline_n")
+def baselines(records: Records) -> pl.DataFrame:
+    """One row a grid's student trained alone: accuracy in percent."""
+    cells = records.cells.filter(pl.col("mode") == "baseline")
+    done = cells.filter(pl.col("status") == "done", pl.col(POINT).is_not_null())
+    found = _by_seed(done, ["grid", "student"], POINT)
+    planned = cells.group_by("grid", "student", maintain_order=True).agg(pl.col("parameters").drop_nulls().first())
+    rows = [
+        {"grid": grid, "student": student, "student_parameters": size}
+        | _columns("baseline", found.get((grid, student), {}))
+        for grid, student, size in planned.iter_rows()
+    ]
+    columns = ("grid", "student", "student_parameters", "baseline_mean", "baseline_std", "baseline_n")
     return pl.DataFrame(rows, schema={name: GAINS_SCHEMA[name] for name in columns})
 
 
@@ -194,9 +201,13 @@ def crossed(frame: pl.DataFrame) -> list[str]:
     return [axis for axis in AXES if frame[axis].n_unique() > 1]
 
 
-def _by_seed(cells: pl.DataFrame, point: str) -> dict[int, float]:
-    """Percent by seed, without the last bits of 100 * 0.913, which would make equal accuracies differ."""
-    return {int(seed): round(100 * float(value), 9) for seed, value in cells.select("seed", point).iter_rows()}
+def _by_seed(cells: pl.DataFrame, keys: Sequence[str], column: str) -> dict[tuple[Any, ...], dict[int, float]]:
+    """Of each key the percent by seed, without the last bits of 100 * 0.913, which would make equal accuracies
+    differ."""
+    found: dict[tuple[Any, ...], dict[int, float]] = {}
+    for *key, seed, value in cells.select(*keys, "seed", column).iter_rows():
+        found.setdefault(tuple(key), {})[int(seed)] = round(100 * float(value), 9)
+    return found
 
 
 def _columns(prefix: str, values: dict[int, float]) -> dict[str, float | int | None]:
@@ -208,13 +219,16 @@ def _columns(prefix: str, values: dict[int, float]) -> dict[str, float | int | N
     }
 
 
-def _titles(pairs: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """'ViT → ResNet' from the labels' families (up to the first - _ or space), unless two would be alike."""
+def _titles(rows: Sequence[Row]) -> list[str]:
+    """'ViT → ResNet' from the labels' families (up to the first - _ or space), unless two pairs of a grid would be
+    alike: then all pairs of the grid are called by their labels."""
 
     def family(label: str) -> str:
         return re.split(r"[-_ ]", label, maxsplit=1)[0] or label
 
-    short = {pair: f"{family(pair[0])} → {family(pair[1])}" for pair in dict.fromkeys(pairs)}
-    if len(set(short.values())) == len(short):
-        return short
-    return {pair: f"{pair[0]} → {pair[1]}" for pair in short}
+    labels = {(row["grid"], row["teacher"], row["student"]) for row in rows}
+    families = Counter((grid, family(teacher), family(student)) for grid, teacher, student in labels)
+    alike = {grid for (grid, *_), count in families.items() if count > 1}
+    return [
+        pair(row) if row["grid"] in alike else f"{family(row['teacher'])} → {family(row['student'])}" for row in rows
+    ]

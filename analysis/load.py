@@ -1,4 +1,4 @@
-"""Read a grid's plan and records from its storage into polars frames. What cannot be read is named, never dropped."""
+"""Read grids' plans and records from their storages into polars frames. What cannot be read is named, never dropped."""
 
 from __future__ import annotations
 
@@ -6,125 +6,225 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import fsspec
 import polars as pl
 
 from analysis.errors import AnalysisError
 from analysis.schema import PLAN_SCHEMA_VERSION, RECORD, RECORD_SCHEMA_VERSION, ROW
+from analysis.storage import Reader
 
 FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
-STAGE = ("stage_id", "kind")
+LABELS = {"grid": pl.String, **ROW}
+PROGRESS: dict[str, type[pl.DataType] | pl.DataType] = {
+    "stage_id": pl.String,
+    "progress": pl.Float64,
+    "progress_at": pl.Datetime("us", "UTC"),
+}
+# A running stage tells how far it is at each epoch, and within an epoch every ten minutes unless the grid says so.
+SILENT = timedelta(minutes=30)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A grid as it stands. cells: one row a planned teacher or cell, the plan's labels joined with the record's facts;
-    stages: one row a stage of any kind, likewise; status is done, failed or missing. problems: what could not be read
-    so far, a line each. reader: of the storage, for what is read only when it is asked for."""
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """Grids as they stand. cells: one row a planned teacher or cell of a grid, the plan's labels joined with the
+    record's facts; stages: one row a stage of any kind, likewise. status is done, failed, running or missing; progress:
+    of a running one, a fraction. problems: what could not be read so far, a line each. reader: of the storages, for
+    what is read only when it is asked for."""
 
-    name: str
-    spec: dict[str, Any]
     cells: pl.DataFrame
     stages: pl.DataFrame
     problems: list[str]
     reader: Reader
 
 
-class Reader:
-    """Files below a storage root, local or by URL."""
+@dataclass(frozen=True, kw_only=True)
+class Grid(Records):
+    """One grid. storage: the one that its plan lies in."""
 
-    def __init__(self, storage: str) -> None:
-        self.storage = storage
-        try:
-            local = "://" not in storage
-            self._fs, self._root = fsspec.core.url_to_fs(str(Path(storage).expanduser()) if local else storage)
-        except (ValueError, ImportError) as error:
-            raise AnalysisError(f"--storage {storage}: {error}") from None
+    name: str
+    storage: str
+    spec: dict[str, Any]
 
-    def read(self, path: str) -> bytes:
-        """Raises FileNotFoundError."""
-        data: bytes = self._fs.cat_file(f"{self._root.rstrip('/')}/{path}")
-        return data
-
-    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Those that are there, at once where the storage can."""
-        root = self._root.rstrip("/")
-        found = self._fs.cat([f"{root}/{path}" for path in paths], on_error="return") if paths else {}
-        by_place = {place.removeprefix(root).lstrip("/"): data for place, data in found.items()}
-        for path, data in by_place.items():
-            if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
-                raise OSError(f"{self.storage}/{path}: {data}") from data
-        return {path: by_place[path] for path in paths if isinstance(by_place[path], bytes)}
-
-    def grids(self) -> list[str]:
-        """Names of the grids that were run here, the latest last."""
-        try:
-            entries = self._fs.ls(f"{self._root.rstrip('/')}/grids", detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        written = []
-        for entry in entries:
-            name = entry.rstrip("/").rsplit("/", 1)[-1]
-            try:
-                written.append((json.loads(self.read(f"grids/{name}/plan.json"))["written_at"] or "", name))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-        return [name for _, name in sorted(written)]
+    @property
+    def called(self) -> str:
+        return f"grid {self.name}"
 
 
-def load_grid(storage: str, name: str | None = None) -> Grid:
-    """The named grid, or the one launched last. Raises AnalysisError where there is none."""
-    reader = Reader(storage)
+@dataclass(frozen=True, kw_only=True)
+class Grids(Records):
+    """Several grids; specs by the name that the column `grid` has, the grid launched last being last."""
+
+    specs: dict[str, dict[str, Any]]
+
+    @property
+    def called(self) -> str:
+        return "1 grid" if len(self.specs) == 1 else f"{len(self.specs)} grids"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid's plan. rows: columns of ROW; kinds: of every stage, by id."""
+
+    storage: str
+    name: str
+    written_at: str
+    spec: dict[str, Any]
+    rows: pl.DataFrame
+    kinds: dict[str, str]
+
+
+def load_grid(storage: str | Sequence[str], name: str | None = None) -> Grid:
+    """The named grid, or the one launched last. Raises AnalysisError where there is none, and where storages hold
+    different grids of that name."""
+    reader = _reader(storage)
+    plans, problems = read_plans(reader, None if name is None else [name])
+    if not plans:
+        if problems:
+            raise AnalysisError("; ".join(problems))
+        raise _unknown(reader, name)
+    plan = plans[-1]
+    named = [other for other in plans if other.name == plan.name]
+    if len(named) > 1:
+        places = " and ".join(other.storage for other in named)
+        raise AnalysisError(f"different grids called {plan.name!r} were run in {places}: give one --storage")
+    cells, stages, unread = _join({plan.name: plan}, reader)
+    return Grid(
+        name=plan.name, storage=plan.storage, spec=plan.spec, cells=cells, stages=stages, problems=unread, reader=reader
+    )
+
+
+def load_grids(storage: str | Sequence[str], names: Sequence[str] | None = None) -> Grids:
+    """The named grids, or all there are. Different grids of one name are told apart by their storages. Raises
+    AnalysisError for a name that is not there, and where there is no grid at all."""
+    reader = _reader(storage)
+    plans, problems = read_plans(reader, names)
+    known = {plan.name for plan in plans}
+    for name in names or ():
+        if name not in known:
+            raise AnalysisError("; ".join(problems)) if problems else _unknown(reader, name)
+    if not plans:
+        raise AnalysisError("; ".join(problems)) if problems else _unknown(reader, None)
+    called = {}
+    for plan in plans:
+        alone = sum(other.name == plan.name for other in plans) == 1
+        called[plan.name if alone else f"{plan.name} ({plan.storage})"] = plan
+    cells, stages, unread = _join(called, reader)
+    specs = {name: plan.spec for name, plan in called.items()}
+    return Grids(specs=specs, cells=cells, stages=stages, problems=problems + unread, reader=reader)
+
+
+def _reader(storage: str | Sequence[str]) -> Reader:
+    return Reader(storage) if isinstance(storage, str) else Reader(*storage)
+
+
+def _unknown(reader: Reader, name: str | None) -> AnalysisError:
+    plans, _ = read_plans(reader)
+    known = ", ".join(dict.fromkeys(plan.name for plan in plans))
     if name is None:
-        known = reader.grids()
-        if not known:
-            raise AnalysisError(f"no grid was run in {storage}: run python launch.py --grid digits, or give --storage")
-        name = known[-1]
+        return AnalysisError(f"no grid was run in {reader}: run python launch.py --grid digits, or give --storage")
+    return AnalysisError(f"no grid {name!r} was run in {reader}; there {f'are {known}' if known else 'is none'}")
+
+
+def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list[Plan], list[str]]:
+    """The plans of grids of these names, or of all, the one launched last being last, and what could not be read. A
+    grid that lies in several storages with the same stages is there once."""
+    found: dict[tuple[str, frozenset[str]], Plan] = {}
+    problems: list[str] = []
+    for storage in reader.storages:
+        one = Reader(storage)
+        there = names if names is not None else [name for _, name in one.grids()]
+        paths = {f"grids/{name}/plan.json": name for name in there}
+        for path, data in one.read_many([*paths]).items():
+            try:
+                plan = parse_plan(data, storage=storage, name=paths[path])
+            except ValueError as error:
+                problems.append(f"{storage}/{path}: {error}; launch the grid again")
+                continue
+            key = (plan.name, frozenset(plan.kinds))
+            if key not in found or found[key].written_at < plan.written_at:
+                found[key] = plan
+    return sorted(found.values(), key=lambda plan: (plan.written_at, plan.name)), problems
+
+
+def parse_plan(data: bytes, *, storage: str, name: str) -> Plan:
+    """Raises ValueError with the reason it is none, on one line."""
     try:
-        plan = json.loads(reader.read(f"grids/{name}/plan.json"))
-    except FileNotFoundError:
-        known = reader.grids()
-        there = f"there are {', '.join(known)}" if known else "there is none"
-        raise AnalysisError(f"no grid {name!r} was run in {storage}; {there}") from None
+        plan = json.loads(data)
     except ValueError as error:
-        raise AnalysisError(f"{storage}/grids/{name}/plan.json: not a plan: {error}; launch the grid again") from None
+        raise ValueError(f"not a plan: {error}") from None
     complete = isinstance(plan, dict) and {"schema_version", "spec", "rows", "stages"} <= plan.keys()
     if not complete or plan["schema_version"] != PLAN_SCHEMA_VERSION:
-        raise AnalysisError(f"{storage}/grids/{name}/plan.json: of another version of this program; launch it again")
-    rows = pl.DataFrame(plan["rows"], schema=ROW)
-    kinds = {stage["id"]: stage["kind"] for stage in plan["stages"]}
+        raise ValueError("of another version of this program")
+    try:
+        rows = pl.DataFrame(plan["rows"], schema=ROW)
+        kinds = {stage["id"]: stage["kind"] for stage in plan["stages"]}
+    except (pl.exceptions.PolarsError, TypeError, KeyError) as error:
+        raise ValueError(f"not a plan: {_one_line(error)}") from None
+    return Plan(storage, name, plan.get("written_at") or "", plan["spec"], rows, kinds)
+
+
+def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
+    """The cells and the stages of the plans, by what their grids are called, and what could not be read."""
+    kinds = {stage_id: kind for plan in plans.values() for stage_id, kind in plan.kinds.items()}
     records, problems = load_records(reader, kinds)
-    cells = _joined(rows, records)
-    planned = pl.DataFrame({"stage_id": [*kinds], "kind": [*kinds.values()]}, schema={n: ROW[n] for n in STAGE})
-    labels = rows.drop("kind").unique("stage_id", keep="first")
-    stages = _joined(planned.join(labels, on="stage_id", how="left", maintain_order="left").select(*ROW), records)
-    return Grid(name=name, spec=plan["spec"], cells=cells, stages=stages, problems=problems, reader=reader)
+    rows = pl.concat(plan.rows.select(pl.lit(name).alias("grid"), *ROW) for name, plan in plans.items())
+    planned = pl.DataFrame(
+        [(name, stage_id, kind) for name, plan in plans.items() for stage_id, kind in plan.kinds.items()],
+        schema=dict.fromkeys(("grid", "stage_id", "kind"), pl.String),
+        orient="row",
+    )
+    on = ["grid", "stage_id"]
+    labels = rows.drop("kind").unique(on, keep="first")
+    stages = planned.join(labels, on=on, how="left", maintain_order="left").select(*LABELS)
+    facts = _with_progress(reader, records, kinds).drop([name for name in ROW if name != "stage_id"])
+    return _joined(rows, facts), _joined(stages, facts), problems
 
 
-def _joined(rows: pl.DataFrame, records: pl.DataFrame) -> pl.DataFrame:
+def _joined(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     """The plan's labels with the records' facts; what the record says of itself in the same words gives way."""
-    facts = records.drop([column for column in ROW if column != "stage_id"])
     return rows.join(facts, on="stage_id", how="left", maintain_order="left").with_columns(
         pl.col("status").fill_null("missing")
     )
 
 
-def load_records(reader: Reader, kinds: dict[str, str]) -> tuple[pl.DataFrame, list[str]]:
+def _with_progress(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
+    """The records, with a row for each stage that has none and runs; one that runs again after a failure runs."""
+    done = set(records.filter(pl.col("status") == "done")["stage_id"])
+    paths = {f"{FOLDERS[kind]}/{i}/progress.json": i for i, kind in kinds.items() if i not in done}
+    now = datetime.now(UTC)
+    rows = []
+    for path, data in reader.read_many([*paths]).items():
+        with contextlib.suppress(ValueError, KeyError, TypeError, ZeroDivisionError):
+            facts = json.loads(data)
+            told = datetime.fromisoformat(facts["at"])
+            if told > now - SILENT:
+                rows.append((paths[path], float(facts["done"]) / float(facts["total"]), told))
+    running = pl.DataFrame(rows, schema=PROGRESS, orient="row")
+    with_it = records.join(running, on="stage_id", how="full", coalesce=True, maintain_order="left_right")
+    failed_at = pl.col("finished_at").str.to_datetime(time_zone="UTC", strict=False)
+    runs = pl.col("progress").is_not_null() & (failed_at.is_null() | (failed_at < pl.col("progress_at")))
+    return with_it.with_columns(
+        status=pl.when(runs).then(pl.lit("running")).otherwise("status"),
+        progress=pl.when(runs).then("progress"),
+        error=pl.when(~runs).then("error"),
+    ).drop("progress_at")
+
+
+def load_records(reader: Reader, kinds: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
     """Records by stage id (the result, or else the failure), and what could not be read. `kinds`: id -> kind."""
-    frames: list[pl.DataFrame] = []
+    frames: list[pl.DataFrame] = [pl.DataFrame(schema=RECORD)]
     problems: list[str] = []
     wanted = dict(kinds)
     for file in ("record.json", "failure.json"):
         paths = {f"{FOLDERS[kind]}/{stage_id}/{file}": stage_id for stage_id, kind in wanted.items()}
-        found = reader.read_many([*paths])
-        frame, refused = _parsed(found, paths)
-        frames.append(frame)
-        problems += refused
-        for path in found:
-            del wanted[paths[path]]
+        for found in reader.batches([*paths]):
+            frame, refused = _parsed(found, paths)
+            frames.append(frame)
+            problems += refused
+            for path in found:
+                del wanted[paths[path]]
     return pl.concat(frames), problems
 
 
@@ -162,7 +262,11 @@ def parse_record(data: bytes, *, stage_id: str) -> dict[str, Any]:
     try:
         pl.DataFrame([row], schema=RECORD)
     except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
-        raise ValueError(f"not a record: {' '.join(str(error).split())}") from None
+        raise ValueError(f"not a record: {_one_line(error)}") from None
     if row["stage_id"] != stage_id:
         raise ValueError(f"the record of another stage: {row['stage_id']!r}")
     return row
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -69,9 +69,11 @@ def shown_gain(row: Row, *, interval: bool = True) -> str:
 
 
 def title(row: Row) -> str:
-    """'ResNet from ViT, seed 0, T 4, alpha 0.5', 'ResNet alone, seed 0', 'teacher ViT'."""
+    """'ResNet from ViT, seed 0, T 4, alpha 0.5', 'ResNet alone, seed 0', 'teacher ViT', 'teacher logits'."""
     if row["kind"] == "teacher":
         return f"teacher {row['teacher']}"
+    if row["kind"] != "cell":
+        return {"dataset": "data set", "logits": "teacher logits"}[row["kind"]]
     how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
     varying = "" if row["mode"] == "baseline" else f", T {row['temperature']:g}, alpha {row['alpha']:g}"
     return f"{row['student']} {how}, seed {row['seed']}{varying}"

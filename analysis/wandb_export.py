@@ -18,9 +18,10 @@ from typing import Any, Literal, Self, get_args
 
 import polars as pl
 
-from analysis.load import FOLDERS, Reader, parse_record
+from analysis.load import FOLDERS, parse_record
 from analysis.schema import METRICS, POINTS, RECORD
 from analysis.shown import title
+from analysis.storage import Reader
 
 Mode = Literal["offline", "online", "disabled"]
 

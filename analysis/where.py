@@ -6,14 +6,17 @@ import difflib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.load import Grid
+from analysis.load import Grid, Grids
+
+Some = TypeVar("Some", Grid, Grids)
 
 
-def filtered(grid: Grid, wanted: Sequence[str]) -> Grid:
+def filtered(grid: Some, wanted: Sequence[str]) -> Some:
     """The cells and stages that agree with every name; the values of one name add up. What a name does not apply to
     stays: baselines have no teacher, and teachers no student.
 
@@ -30,8 +33,12 @@ def filtered(grid: Grid, wanted: Sequence[str]) -> Grid:
     keep = pl.all_horizontal(pl.col(name).is_in(of) | pl.col(name).is_null() for name, of in values.items())
     cells = grid.cells.filter(keep)
     if cells.filter(pl.col("kind") == "cell").is_empty():
-        raise AnalysisError(f"--where {' '.join(wanted)}: no cell of grid {grid.name} is so{_known(grid, values)}")
-    return replace(grid, cells=cells, stages=grid.stages.filter(keep))
+        raise AnalysisError(f"--where {' '.join(wanted)}: no cell of {grid.called} is so{_known(grid, values)}")
+    left: dict[str, Any] = {"cells": cells, "stages": grid.stages.filter(keep)}
+    if isinstance(grid, Grids):
+        names = set(cells["grid"])
+        left["specs"] = {name: spec for name, spec in grid.specs.items() if name in names}
+    return replace(grid, **left)
 
 
 def _typed(cells: pl.DataFrame, name: str, value: str, text: str) -> object:
@@ -54,7 +61,7 @@ def _typed(cells: pl.DataFrame, name: str, value: str, text: str) -> object:
         raise AnalysisError(f"--where {text}: {name} is {str(kind).lower()}, not {value!r}") from None
 
 
-def _known(grid: Grid, values: dict[str, list[object]]) -> str:
+def _known(grid: Grid | Grids, values: dict[str, list[object]]) -> str:
     """What there is of names with few values."""
     shown = []
     for name in values:

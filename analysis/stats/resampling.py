@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,14 @@ def bootstrap_interval(
     """
     if len(values) < 2:
         return None
-    (drawn_BR,) = _resample([values], None, np.random.default_rng(seed), resamples)
-    return _interval(drawn_BR.mean(axis=1), confidence)
+    place_BR = _places(len(values), resamples, seed)
+    return _interval(np.asarray(values, dtype=float)[place_BR].mean(axis=1), confidence)
+
+
+@cache
+def _places(runs: int, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Places [resamples, runs] of resampled runs: drawn once for the many pairs that have as many."""
+    return np.random.default_rng(seed).integers(0, runs, (resamples, runs))
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_nothing_is_written_where_there_is_no_table(tmp_path: Path) -> None:
     assert not file.exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["tables"], ["table", "--storge", "x"], ["table", "a", "b"]])
+@pytest.mark.parametrize("arguments", [[], ["tables"], ["table", "--storge", "x"], ["compare", "a", "b"]])
 def test_a_wrong_command_line_is_bad_input(arguments: list[str], capsys: Capture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(arguments)

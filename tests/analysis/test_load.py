@@ -93,7 +93,7 @@ def test_a_damaged_plan(make_grid: Maker, data: bytes) -> None:
 def test_a_plan_of_another_version(make_grid: Maker, data: bytes) -> None:
     grid = make_grid()
     grid.write("grids/tiny/plan.json", data)
-    with pytest.raises(AnalysisError, match=r"plan\.json: of another version of this program; launch it again"):
+    with pytest.raises(AnalysisError, match=r"plan\.json: of another version of this program; launch the grid again"):
         load_grid(grid.storage, "tiny")
 
 
@@ -162,7 +162,7 @@ def test_rows_are_in_the_plans_order_with_every_column_once(make_grid: Maker) ->
         grid.done(row, 50.0)
     cells = load_grid(grid.storage).cells
     assert cells["stage_id"].to_list() == [row["stage_id"] for row in grid.rows]
-    assert dict(cells.schema) == {**ROW, **RECORD}
+    assert dict(cells.schema) == {"grid": pl.String, **ROW, **RECORD, "progress": pl.Float64}
     assert len(cells.columns) == len(set(cells.columns))
 
 

@@ -88,7 +88,15 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
     resnet_s = {"student": "ResNet-S", "student_parameters": 5_000, "baseline_mean": 72.0, "baseline_std": 2.0}
     vit_t = {"teacher": "ViT-T", "teacher_parameters": 8_000, "teacher_top1": 90.0}
     resnet_t = {"teacher": "ResNet-T", "teacher_parameters": 12_000, "teacher_top1": 95.0}
-    common = {"method": "kd", "temperature": 4.0, "alpha": 0.5, "baseline_n": 3, "distilled_n": 3, "gain_n": 3}
+    common = {
+        "grid": "tiny",
+        "method": "kd",
+        "temperature": 4.0,
+        "alpha": 0.5,
+        "baseline_n": 3,
+        "distilled_n": 3,
+        "gain_n": 3,
+    }
     common |= {"val_mean": None, "val_n": 0, "gain_p_exact": 0.25}
     expected = [
         {
@@ -334,7 +342,8 @@ def test_baselines_of_a_grid_without_teachers(make_grid: Maker) -> None:
     assert gains(loaded).is_empty()
     assert gains(loaded).schema == GAINS_SCHEMA
     found = baselines(loaded)
-    expected = [("B-S", 1_000, 81.0, 1.0, 3), ("A-S", 1_000, 70.0, None, 1), ("C-S", None, None, None, 0)]
+    students = [("B-S", 1_000, 81.0, 1.0, 3), ("A-S", 1_000, 70.0, None, 1), ("C-S", None, None, None, 0)]
+    expected = [("tiny", *student) for student in students]
     assert_frame_equal(found, pl.DataFrame(expected, schema=found.schema, orient="row"), abs_tol=1e-9)
 
 

@@ -12,7 +12,7 @@ import torch
 from kd.measure import device_name
 from tests.benchmarks.cluster import cell_overhead_s, grid_vs_ideal
 from tests.benchmarks.memory import cell_extra_mb
-from tests.benchmarks.tables import table_one_of_1000
+from tests.benchmarks.tables import table_of_1000
 from tests.benchmarks.training import (
     cached_vs_baseline,
     channels_last_vs_default,
@@ -30,7 +30,7 @@ BENCHMARKS = (
     grid_vs_ideal,
     cell_overhead_s,
     cell_extra_mb,
-    table_one_of_1000,
+    table_of_1000,
 )
 
 

@@ -21,15 +21,17 @@ GRIDS, CELLS, EPOCHS = 1000, 100, 100
 SEEDS = 5
 
 
-def table_one_of_1000() -> list[Row]:
-    """Seconds of `table` for one of GRIDS grids of CELLS cells each, in a process of its own, with the memory it took;
-    every cell has a curve of EPOCHS."""
+def table_of_1000() -> list[Row]:
+    """Seconds of `table` for one of GRIDS grids of CELLS cells each, and for all of them, in a process of its own, with
+    the memory it took; every cell has a curve of EPOCHS."""
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_grids(Path(folder), grids=GRIDS)
-        runs = [_table(folder, "table", "grid-0007") for _ in range(5)]
-    rows = []
-    for name, unit, values in zip(("s", "mb"), ("s", "MB"), zip(*runs, strict=True), strict=True):
-        rows.append(Row(f"table_one_of_1000_{name}", statistics.median(values), unit, min(values), max(values)))
+        for which, asked in (("one", "grid-0007"), ("all", "--all")):
+            runs = [_table(folder, "table", asked) for _ in range(5)]
+            for name, unit, values in zip(("s", "mb"), ("s", "MB"), zip(*runs, strict=True), strict=True):
+                median = statistics.median(values)
+                rows.append(Row(f"table_{which}_of_1000_{name}", median, unit, min(values), max(values)))
     return rows
 
 

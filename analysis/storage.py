@@ -1,0 +1,91 @@
+"""Files of one or more storages, local or by URL, as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from analysis.errors import AnalysisError
+
+AT_ONCE = 5000  # files held in memory
+
+
+class Reader:
+    """Files below storage roots. What lies in several of them is read from the first that has it: a stage's id says
+    what it was computed from, so that its record is as good from one as from another.
+
+    Raises AnalysisError for a storage of an unknown kind.
+    """
+
+    def __init__(self, *storages: str) -> None:
+        self.storages = tuple(dict.fromkeys(storages))
+        self._places: list[tuple[fsspec.AbstractFileSystem, str]] = []
+        for storage in self.storages:
+            try:
+                local = "://" not in storage
+                fs, root = fsspec.core.url_to_fs(str(Path(storage).expanduser()) if local else storage)
+            except (ValueError, ImportError) as error:
+                raise AnalysisError(f"--storage {storage}: {error}") from None
+            self._places.append((fs, root.rstrip("/")))
+
+    def __str__(self) -> str:
+        return ", ".join(self.storages)
+
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError."""
+        for fs, root in self._places:
+            try:
+                data: bytes = fs.cat_file(f"{root}/{path}")
+            except FileNotFoundError:
+                continue
+            return data
+        raise FileNotFoundError(path)
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Those that are there, at once where a storage can. Raises OSError for what is there and cannot be read."""
+        found: dict[str, bytes] = {}
+        for storage, (fs, root) in zip(self.storages, self._places, strict=True):
+            wanted = [path for path in paths if path not in found]
+            there = _read_local(root, wanted) if isinstance(fs, LocalFileSystem) else _read_url(fs, root, wanted)
+            for path, data in there.items():
+                if isinstance(data, bytes):
+                    found[path] = data
+                elif not isinstance(data, FileNotFoundError | NotADirectoryError):
+                    raise OSError(f"{storage}/{path}: {getattr(data, 'strerror', None) or data}") from data
+        return found
+
+    def batches(self, paths: Sequence[str]) -> Iterator[dict[str, bytes]]:
+        """As `read_many`, AT_ONCE of them at a time."""
+        for start in range(0, len(paths), AT_ONCE):
+            yield self.read_many(paths[start : start + AT_ONCE])
+
+    def grids(self) -> list[tuple[str, str]]:
+        """The storage and the name of each folder of a grid, in the storages' order."""
+        found = []
+        for storage, (fs, root) in zip(self.storages, self._places, strict=True):
+            try:
+                entries = fs.ls(f"{root}/grids", detail=False, refresh=True)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            found += [(storage, name) for name in sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)]
+        return found
+
+
+def _read_local(root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:
+    """Without fsspec's wrapping, which takes longer than reading a small file."""
+    found: dict[str, bytes | Exception] = {}
+    for path in paths:
+        try:
+            with open(f"{root}/{path}", "rb", buffering=0) as file:
+                found[path] = file.readall()
+        except OSError as error:
+            found[path] = error
+    return found
+
+
+def _read_url(fs: fsspec.AbstractFileSystem, root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:
+    by_place = fs.cat([f"{root}/{path}" for path in paths], on_error="return") if paths else {}
+    return {place.removeprefix(root).lstrip("/"): data for place, data in by_place.items()}
