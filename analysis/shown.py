@@ -61,7 +61,7 @@ def shown_gain(row: Row, *, interval: bool = True) -> str:
     mean, low, high = row["gain_mean"], row["gain_low"], row["gain_high"]
     if mean is None:
         return UNKNOWN
-    mean = round(mean, 9) + 0.0  # a sum that cancels is 0, not -1e-15
+    mean = round(mean, 2) + 0.0  # what shows as 0 is neither above nor below
     between = f" [{low:+.2f}, {high:+.2f}]" if low is not None else f" (n={row['gain_n']})"
     mark = {"gain": GAIN_CLEAR, "negative transfer": NEGATIVE_CLEAR}.get(str(row["effect"]))
     mark = mark or (NEGATIVE if mean < 0 else "")

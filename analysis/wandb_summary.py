@@ -57,7 +57,7 @@ def write_summary(grid: Grid, *, mode: Mode, folder: Path) -> None:
         page = Path(scratch) / "report.html"
         page.write_text(report(grid), encoding="utf-8")
         artifact = wandb.Artifact(summary_id(grid.name), type="report")
-        artifact.add_file(str(page))
+        artifact.add_dir(scratch)
         run.log_artifact(artifact)
         done = grid.cells.filter(pl.col("status") == "done")
         run.summary.update({"done": done.height, "planned": grid.cells.height, "best_test_last": done[POINT].max()})

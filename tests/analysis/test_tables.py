@@ -445,6 +445,20 @@ def test_one_pair_is_neither_pooled_nor_corrected(make_grid: Maker) -> None:
     assert "Correction" not in text
 
 
+@pytest.mark.parametrize(("seeds", "shown"), [(5, False), (6, True)])
+def test_the_exact_test_is_shown_where_it_can_say_something(make_grid: Maker, seeds: int, shown: bool) -> None:
+    alone = [80.0 + seed for seed in range(seeds)]
+    grid = make_grid(students=["A", "B"], seeds=range(seeds))
+    grid.fill({("A", None): alone, ("A", "ViT-T"): [x + 1 for x in alone]})
+    grid.fill({("B", None): alone, ("B", "ViT-T"): [x + (-1) ** i for i, x in enumerate(alone)]})
+    text = markdown_of(grid)
+    assert "Correction for 2 pairs" in text
+    # All of six signs alike: p = 2 / 64.
+    assert (
+        "by the exact sign-flip test (uncorrected, of 6 seeds or more): p is below 0.05 for 1 of 2." in text
+    ) == shown
+
+
 def test_gains_of_crossed_settings_are_corrected_but_not_pooled(make_grid: Maker) -> None:
     text = markdown_of(swept(make_grid))
     assert "Over all" not in text
@@ -484,8 +498,17 @@ LEGENDS = {
         ([80.0, 81.0, 82.0], "+1.00 [-1.48, +3.48]", ""),
         ([80.1, 80.2, 79.7], "+0.00 [-0.66, +0.66]", ""),
         ([80.0, 80.0, 80.0], "+0.00 [+0.00, +0.00]", ""),
+        ([79.0, 80.0, 80.99], "+0.00 [-2.47, +2.47]", ""),
     ],
-    ids=["clear gain", "negative transfer", "below but unclear", "above but unclear", "cancels out", "no difference"],
+    ids=[
+        "clear gain",
+        "negative transfer",
+        "below but unclear",
+        "above but unclear",
+        "cancels out",
+        "no difference",
+        "rounds to none",
+    ],
 )
 def test_marks_and_a_legend_of_those_that_occur(make_grid: Maker, distilled: list[float], gain: str, mark: str) -> None:
     grid = make_grid().fill({"ViT-T": 90.0, ("ResNet-S", None): [80.0] * 3, ("ResNet-S", "ViT-T"): distilled})

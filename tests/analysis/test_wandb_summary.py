@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from analysis.cli import main
+from analysis.gains import gains
 from analysis.load import load_grid
 from analysis.render import markdown
 from analysis.tables import tables
@@ -50,7 +52,13 @@ def test_a_finished_grid_is_written_with_its_tables_pictures_and_report(
     assert kinds["tables/gains"] == kinds["tables/models"] == "table-file"
     assert kinds["pictures/gains"] == kinds["pictures/accuracy"] == "image-file"
     assert (run.summary["done"], run.summary["planned"]) == (5, 5)
-    assert ("summary-tiny", "report", ["report.html"]) in artifacts(summary)
+    (files,) = [files for name, kind, files in artifacts(summary) if (name, kind) == ("summary-tiny", "report")]
+    assert {"report.html", "gains.png", "accuracy.png"} <= set(files)
+    (written,) = (summary / "files/media/table/tables").glob("gains_*.table.json")
+    table = json.loads(written.read_text())
+    frame = gains(load_grid(grid.storage))
+    assert table["columns"] == frame.columns
+    assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == frame.to_dicts()
 
 
 def test_a_report_needs_to_be_online(make_grid: Maker, capsys: pytest.CaptureFixture[str]) -> None:
