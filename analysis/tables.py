@@ -132,8 +132,8 @@ def corrected(frame: pl.DataFrame) -> list[str]:
     exact = frame.filter(pl.col("gain_n") >= LEAST_EXACT)["gain_p_exact"].drop_nulls()
     if len(exact):
         sentences.append(
-            f"Without the t-test's assumption of normal gains, by the exact sign-flip test (uncorrected, of {LEAST_EXACT} "
-            f"seeds or more): p is below 0.05 for {(exact < 0.05).sum()} of {len(exact)}."
+            "Without the t-test's assumption of normal gains, by the exact sign-flip test (uncorrected, of "
+            f"{LEAST_EXACT} seeds or more): p is below 0.05 for {(exact < 0.05).sum()} of {len(exact)}."
         )
     return sentences
 
