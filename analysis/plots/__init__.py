@@ -11,8 +11,9 @@ from analysis.errors import AnalysisError
 from analysis.load import Grid
 from analysis.plots.cost import cost
 from analysis.plots.dots import accuracy, calibration
+from analysis.plots.fonts import missing
 from analysis.plots.forest import forest
-from analysis.plots.picture import Picture
+from analysis.plots.picture import Picture, dataset
 from analysis.plots.settings_map import settings_maps
 from analysis.plots.style import DARK, LIGHT, THEMES, Theme
 from analysis.plots.training import training
@@ -59,6 +60,10 @@ def write(grid: Grid, folder: Path | str, formats: Sequence[str] = FORMATS) -> l
     there.mkdir(parents=True, exist_ok=True)
     written = []
     found = pictures(grid)
+    names = [grid.name, dataset(grid), *grid.cells["teacher"].drop_nulls(), *grid.cells["student"].drop_nulls()]
+    lacking = missing("".join(names)) if found and "png" in formats else ""
+    if lacking:
+        log.warning("no font here has %s: boxes in PNG files; install Noto Sans CJK, or use the SVG files", lacking)
     for picture in found:
         for theme in THEMES:
             figure = picture.figure(theme)

@@ -13,13 +13,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.efficiency import efficiency
 from analysis.load import Grid
+from analysis.plots.fonts import wrap
 from analysis.plots.labels import Label, Spot, place
 from analysis.plots.picture import Picture, caption, dataset, one_line, said_n
-from analysis.plots.style import Theme, color, key, legend, legend_height, marker, new_figure, settle, wrap
+from analysis.plots.style import Theme, color, key, legend, legend_height, marker, new_figure, settle
 from analysis.plots.ways import KEYS, Ways, ways
 from analysis.shown import human
 
@@ -47,11 +48,11 @@ def cost(grid: Grid) -> Picture | str:
     models = _models(grid, found)
     timed = Counter(model.place for model in models if model.costs["latency_ms"])
     where = timed.most_common(1)[0][0] if timed else None
-    shown = [name for name in AXES if any(model.costs[name] for model in models)]
-    if not models or not shown:
-        return "no accuracy is known, or no cost"
+    shown = [name for name in AXES if len({model.costs[name] for model in _within(models, name, where)}) > 1]
+    if not shown:
+        return "no accuracy is known, or no cost in which models differ"
     notes = []
-    if where is not None:
+    if where is not None and "latency_ms" in shown:
         notes.append(
             f"Latency: of {where[1]} images on {where[0]}, median, with lines between its quartiles; it was measured "
             "beside whatever else the machine ran."
@@ -65,9 +66,9 @@ def cost(grid: Grid) -> Picture | str:
         grid,
         f"Mean top-1 accuracy on the test split of {dataset(grid)} at the last epoch against "
         f"{', '.join(AXES[name][0].lower() + AXES[name][1:] for name in shown)} (logarithmic)."
-        + (f" Not on record: {', '.join(absent)}." if absent else ""),
-        "Stars: the teachers. Stepped line: the Pareto front, the highest accuracy that any model, teachers included, "
-        "has at a cost or below it.",
+        + (f" Not on record, or the same for all: {', '.join(absent)}." if absent else ""),
+        "Stars: the teachers. Dotted lines join what is one student trained in several ways. Stepped line: the Pareto "
+        "front, the highest accuracy that any model, teachers included, has at a cost or below it.",
         f"Students: {said_n(seeds)}; the picture of accuracy has the intervals." if seeds else "",
         *notes,
         found.note,
@@ -103,6 +104,11 @@ def _model(row: dict[str, Any], way: int | None) -> Model:
     )
 
 
+def _within(models: list[Model], name: str, where: tuple[object, object] | None) -> list[Model]:
+    """The models that a panel shows: times of different devices do not compare."""
+    return [model for model in models if model.costs[name] and (name != "latency_ms" or model.place == where)]
+
+
 def front(points: Sequence[Spot]) -> list[Spot]:
     """Of (cost, accuracy) those to which no other is at once as cheap and better, or cheaper and as good; by cost."""
     best: list[Spot] = []
@@ -133,16 +139,16 @@ def _draw(
     if any(model.way is None for model in models):
         handles.append(Line2D([], [], color=theme.muted, label="teacher itself", **star))
     handles.append(Line2D([], [], color=theme.muted, linewidth=1, label="Pareto front"))
-    below = 0.5 + legend_height([str(handle.get_label()) for handle in handles])
+    below = 0.5 + legend_height(handles)
     if few:
-        figure = new_figure(2.6 + below, title)
+        figure = new_figure(2.9 + below, title)
         axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     else:
         figure = new_figure(max(2.4, 0.8 + 0.17 * len(names)) * len(shown) + below, title)
         axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     panels = {}
     for ax, name in zip(axes, shown, strict=True):
-        there = [model for model in models if model.costs[name] and (name != "latency_ms" or model.place == where)]
+        there = _within(models, name, where)
         panels[name] = (ax, there)
         _panel(ax, theme, name, there, found)
         if not few or ax is axes[0]:
@@ -162,6 +168,14 @@ def _draw(
     return figure
 
 
+def _ticks(span: float) -> Locator:
+    """Three or more within so many times the lowest, and no more than are legible."""
+    if span < 8:
+        return MaxNLocator(4, steps=[1, 2, 5, 10])
+    subs = (1.0, 2.0, 5.0) if span < 40 else (1.0, 3.0) if span < 1000 else (1.0,)
+    return LogLocator(subs=subs, numticks=8)
+
+
 def _panel(ax: Axes, theme: Theme, name: str, models: list[Model], found: Ways) -> None:
     spots = [(float(model.costs[name] or 0), model.accuracy) for model in models]
     for model, (x, y) in zip(models, spots, strict=True):
@@ -175,17 +189,22 @@ def _panel(ax: Axes, theme: Theme, name: str, models: list[Model], found: Ways) 
             ax.plot(
                 [x], [y], marker(model.way), color=color(theme, model.way), mec=theme.page, mew=0.4, ms=5.5, zorder=3
             )
+    students: dict[str, list[Spot]] = {}
+    for model, spot in zip(models, spots, strict=True):
+        if model.way is not None:
+            students.setdefault(model.name, []).append(spot)
+    for same in students.values():
+        ax.plot(*zip(*sorted(same, key=lambda spot: spot[1]), strict=True), ":", color=theme.muted, lw=0.8, zorder=1)
     ax.set_xscale("log")
     low, high = min(x for x, _ in spots), max(x for x, _ in spots)
-    room = max(1.15, (high / low) ** 0.12) if high > low else 2.0
+    room = max(1.15, (high / low) ** 0.12)
     ax.set_xlim(low / room, high * room)
     steps = front(spots)
     steps.append((high * room, steps[-1][1]))  # as good at any higher cost
     ax.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=theme.muted, linewidth=1, zorder=1)
     ax.margins(y=0.12)
     ax.set_xlabel(AXES[name])
-    decades = (high / low * room**2) >= 80
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0), numticks=8))
+    ax.xaxis.set_major_locator(_ticks(high / low * room**2))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human(x, billion="G").replace(".0", "")))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid()

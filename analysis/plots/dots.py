@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 
 from analysis.gains import POINT
 from analysis.load import Grid
-from analysis.plots.picture import Picture, caption, dataset, one_line, said_interval
+from analysis.plots.fonts import wrap
+from analysis.plots.picture import Picture, axis_said, caption, dataset, one_line, said_interval
 from analysis.plots.style import (
     LINE,
     Theme,
@@ -22,7 +23,6 @@ from analysis.plots.style import (
     legend_height,
     marker,
     new_figure,
-    wrap,
 )
 from analysis.plots.ways import Point, Ways, is_cut, limits, of_teachers, points, students, ways
 
@@ -117,13 +117,13 @@ def _draw(theme: Theme, title: str, found: Ways, panels: list[Panel]) -> Figure:
         y += height + GAP
         edges.append(y - GAP / 2)
     teachers = list(dict.fromkeys(teacher for panel in panels for teacher in panel.teachers))
-    handles: list[Artist] = [key(theme, way, found.names[way]) for way in found.drawn()]
+    line = "-" if any(point.summary.n > 1 for panel in panels for point in panel.points) else "none"
+    handles: list[Artist] = [key(theme, way, found.names[way], line=line) for way in found.drawn()]
     for teacher in teachers:
         way = found.teachers[teacher]
         said = f"teacher {one_line(teacher)}"
         handles.append(Line2D([], [], color=color(theme, way), linestyle=dash(way), linewidth=1, label=said))
-    labels = [str(handle.get_label()) for handle in handles]
-    figure = new_figure(y + 0.75 + legend_height(labels), title)
+    figure = new_figure(y + (0.75 if len(panels) == 1 else 0.9) + legend_height(handles), title)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, panels, strict=True):
         _panel(ax, theme, panel, found, places, alone=len(panels) == 1)
@@ -140,7 +140,8 @@ def _panel(
 ) -> None:
     low, high = _limits(panel)
     ax.set_xlim(low, high)
-    ax.set_xlabel(panel.label)
+    counts = [point.summary.n for point in panel.points]
+    ax.set_xlabel(axis_said(panel.label, counts, sep="; " if alone else "\n"))
     ax.locator_params(axis="x", nbins=9 if alone else 6)
     ax.grid(axis="x")
     ax.tick_params(axis="y", length=0)

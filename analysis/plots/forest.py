@@ -14,14 +14,24 @@ from matplotlib.lines import Line2D
 from analysis.gains import crossed, gains
 from analysis.load import Grid
 from analysis.plots.dots import interval
-from analysis.plots.picture import Picture, caption, dataset, one_line, pages, pair, said_interval
-from analysis.plots.style import LINE, Theme, legend, legend_height, new_figure, wrap
+from analysis.plots.fonts import width, wrap
+from analysis.plots.picture import (
+    Picture,
+    axis_said,
+    caption,
+    dataset,
+    one_line,
+    pages,
+    pair,
+    said_interval,
+)
+from analysis.plots.style import LINE, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import is_cut
 from analysis.shown import setting, shown_gain
 
 ROWS = 60  # of one picture
 PAD = 0.07  # inches between rows
-LABEL = 34  # characters
+LABEL = 38  # CHARACTERs
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,10 @@ def forest(grid: Grid) -> list[Picture] | str:
 def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, str], float]) -> list[Row]:
     rows: list[Row] = []
     last = None
-    for gain in found:
+    labels = [setting(gain, axes) for gain in found]
+    if any(width(label) > LABEL for label in labels):
+        labels = [label.replace("temperature ", "T ") for label in labels]
+    for gain, label in zip(found, labels, strict=True):
         key = (gain["teacher"], gain["student"])
         published = said.get(key)
         if not axes:
@@ -84,7 +97,7 @@ def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, st
         if key != last:
             rows.append(Row(pair(gain), None, published))
             last = key
-        rows.append(Row(setting(gain, axes), gain, None))
+        rows.append(Row(label, gain, None))
     return rows
 
 
@@ -104,15 +117,18 @@ def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) ->
     heights = [LINE * (label.count("\n") + 1) + PAD for label in labels]
     places = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
     handles: list[Artist] = []
-    kinds = {row.gain["effect"] for row in rows if row.gain is not None}
+    gains_ = [row.gain for row in rows if row.gain is not None]
+    kinds = {gain["effect"] for gain in gains_}
+    none = all(gain["gain_low"] is None for gain in gains_)
+    line = "none" if none else "-"
     for effect, text in (
         ("gain", "gain: the interval is above 0"),
         ("negative transfer", "negative transfer: below 0"),
-        ("unclear", "unclear: it includes 0, or there is none"),
+        ("unclear", "one seed: no interval" if none else "unclear: it includes 0, or there is none"),
     ):
         if effect in kinds:
             shade, face = _colors(theme, effect)
-            handles.append(Line2D([], [], marker="o", ms=5, color=shade, mfc=face, linewidth=1.3, label=text))
+            handles.append(Line2D([], [], marker="o", ms=5, color=shade, mfc=face, lw=1.3, ls=line, label=text))
     diamond: dict[str, Any] = {
         "marker": "D",
         "ms": 5,
@@ -123,7 +139,7 @@ def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) ->
     }
     if any(row.published is not None for row in rows):
         handles.append(Line2D([], [], label="published", **diamond))
-    below = legend_height([str(handle.get_label()) for handle in handles]) if handles else 0
+    below = legend_height(handles) if handles else 0
     figure = new_figure(sum(heights) + 0.75 + below, title)
     ax = figure.subplots()
     ax.set_xlim(low, high)
@@ -144,7 +160,7 @@ def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) ->
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")
-    ax.set_xlabel("Gain (points of top-1)")
+    ax.set_xlabel(axis_said("Gain (points of top-1)", [gain["gain_n"] for gain in gains_]))
     if handles:
         legend(figure, handles)
     return figure

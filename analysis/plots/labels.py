@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.text import Annotation, Text
 
-from analysis.plots.style import FONT_SIZE, Theme
+from analysis.plots.fonts import FONT_SIZE
+from analysis.plots.style import Theme
 
 RADII = (6.0, 9.0, 13.0, 18.0, 24.0, 31.0, 39.0, 48.0, 58.0, 70.0, 84.0, 100.0, 120.0)  # points
 ANGLES = (90, 270, 0, 180, 45, 135, 315, 225, 20, 160, 340, 200, 65, 115, 295, 245)  # degrees, the best first

@@ -87,6 +87,13 @@ def said_interval(counts: Iterable[int], what: str, *, cut: bool) -> str:
     return f"Lines: {INTERVAL} of {what}{but}, {said_n(found)}{beyond}."
 
 
+def axis_said(label: str, counts: Iterable[int], *, sep: str = "; ") -> str:
+    """An axis' label with what the points and lines along it are, for who sees the picture without its caption."""
+    found = list(counts)
+    interval = f"mean and {INTERVAL}, " if max(found) > 1 else ""
+    return f"{label}{sep}{interval}{said_n(found)}"
+
+
 def one_line(text: str) -> str:
     return " ".join(text.split())
 

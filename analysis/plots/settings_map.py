@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from analysis.gains import AXES, crossed, gains
 from analysis.load import Grid
+from analysis.plots.fonts import CHARACTER, wrap
 from analysis.plots.picture import INTERVAL, Picture, caption, dataset, one_line, pages, pair, said_n
-from analysis.plots.style import CHARACTER, WIDTH, Theme, new_figure, wrap
+from analysis.plots.style import WIDTH, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import may_change
 from analysis.selection import has_validation, select
 from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, shown_gain
@@ -90,7 +93,9 @@ def _draw(theme: Theme, title: str, panels: list[Panel], widest: float) -> Figur
     letters = int((width - 0.9) / columns / CHARACTER / 1.2)
     titles = [_wrapped(panel.title, letters) for panel in panels]
     lines = max(text.count("\n") for text in titles) + 1
-    figure = new_figure(rows * (CELL[1] * most_temperatures + 0.6 + 0.16 * lines) + 0.35, title, width=width)
+    handles = _handles(theme, panels)
+    below = legend_height(handles) if handles else 0
+    figure = new_figure(rows * (CELL[1] * most_temperatures + 0.6 + 0.16 * lines) + 0.35 + below, title, width=width)
     axes = figure.subplots(rows, columns, squeeze=False)
     shades = LinearSegmentedColormap.from_list("gain", list(theme.diverging))
     scale = Normalize(-widest, widest)
@@ -103,7 +108,31 @@ def _draw(theme: Theme, title: str, panels: list[Panel], widest: float) -> Figur
     bar = figure.colorbar(mappable, ax=axes, aspect=30, pad=0.02, shrink=min(1.0, 0.5 + 0.5 / rows))
     bar.set_label("Gain (points); 0 = the student alone")
     bar.outline.set_visible(False)
+    bar.ax.axhline(0, color=theme.ink, linewidth=1)
+    if handles:
+        legend(figure, handles)
     return figure
+
+
+def _handles(theme: Theme, panels: list[Panel]) -> list[Artist]:
+    cells = [cell for panel in panels for cell in panel.cells.values()]
+    handles: list[Artist] = []
+    if any(cell["effect"] in ("gain", "negative transfer") for cell in cells):
+        handles.append(_outline(theme, (0, 0), 1, 1, label=f"{INTERVAL} excludes 0"))
+    if any(panel.selected for panel in panels):
+        star: dict[str, Any] = {"marker": "*", "markersize": 7, "linestyle": "none", "color": theme.ink}
+        handles.append(Line2D([], [], label="validation selects", **star))
+    if any(cell["gain_mean"] is None for cell in cells):
+        handles.append(_hatch(theme, (0, 0), label="not known"))
+    return handles
+
+
+def _outline(theme: Theme, corner: tuple[float, float], width: float, height: float, label: str = "") -> Rectangle:
+    return Rectangle(corner, width, height, fill=False, edgecolor=theme.ink, lw=1.4, zorder=3, label=label)
+
+
+def _hatch(theme: Theme, corner: tuple[float, float], label: str = "") -> Rectangle:
+    return Rectangle(corner, 1, 1, fill=False, hatch="///", edgecolor=theme.hairline, lw=0, label=label)
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -119,7 +148,7 @@ def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normal
         for column, alpha in enumerate(alphas):
             cell = known.get((temperature, alpha))
             if cell is None:
-                ax.add_patch(Rectangle((column, row), 1, 1, fill=False, hatch="///", edgecolor=theme.hairline, lw=0))
+                ax.add_patch(_hatch(theme, (column, row)))
                 continue
             shade = shades(scale(cell["gain_mean"]))
             ink = "#000000" if _luminance(shade) > 0.18 else "#ffffff"
@@ -128,11 +157,7 @@ def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normal
                 text = f"{SELECTED}\n{text}"
             ax.text(column + 0.5, row + 0.5, text, color=ink, ha="center", va="center", linespacing=1.0)
             if cell["effect"] in ("gain", "negative transfer"):
-                ax.add_patch(
-                    Rectangle(
-                        (column + 0.04, row + 0.06), 0.92, 0.88, fill=False, edgecolor=theme.ink, lw=1.4, zorder=3
-                    )
-                )
+                ax.add_patch(_outline(theme, (column + 0.04, row + 0.06), 0.92, 0.88))
     ax.set_xticks([i + 0.5 for i in range(len(alphas))], [f"{alpha:g}" for alpha in alphas])
     ax.set_yticks([i + 0.5 for i in range(len(temperatures))], [f"{t:g}" for t in temperatures])
     ax.invert_yaxis()

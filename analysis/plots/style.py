@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import io
-import re
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.plots.fonts import CHARACTER, FONT, FONT_SIZE, families, width, wrap
+
 WIDTH = 7.0  # inches, as printed
 DPI = 200
-FONT_SIZE = 8.0
-CHARACTER = 0.0625  # inches, of FONT_SIZE: somewhat wider than the average
 LINE = 0.15  # inches
+ENTRY = 0.58  # inches of a legend's entry besides its text
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ DARK = Theme(
 )
 THEMES = (LIGHT, DARK)
 
-# Marker and dash tell series apart without colour. There are 9 markers and 7 colours: 63 pairs before one comes again.
+# Marker and dash tell series apart without colour. The first of each is the student's alone and no other's: 8 markers
+# and 6 colours are left, 24 pairs before one comes again.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES: tuple[Any, ...] = (
     "-",
@@ -80,16 +83,20 @@ _LEFT_ALONE = ("backend", "interactive", "toolbar", "timezone", "date", "webagg"
 
 
 def color(theme: Theme, series: int) -> str:
-    return theme.series[series % len(theme.series)]
+    return theme.series[_turn(series, len(theme.series))]
 
 
 def marker(series: int) -> str:
-    return MARKERS[series % len(MARKERS)]
+    return MARKERS[_turn(series, len(MARKERS))]
 
 
 def dash(series: int) -> Any:
-    """Solid for the student alone, and for no other."""
-    return DASHES[0] if series == 0 else DASHES[1 + (series - 1) % (len(DASHES) - 1)]
+    """One further in each round of the colours: a line has no marker to tell the rounds apart."""
+    return DASHES[_turn(series + (series - 1) // (len(DASHES) - 1) if series else 0, len(DASHES))]
+
+
+def _turn(series: int, length: int) -> int:
+    return series if series == 0 else 1 + (series - 1) % (length - 1)
 
 
 @contextmanager
@@ -99,7 +106,8 @@ def settings(theme: Theme) -> Iterator[None]:
     defaults: dict[Any, Any] = {name: v for name, v in mpl.rcParamsDefault.items() if not name.startswith(_LEFT_ALONE)}
     ours = {
         "text.parse_math": False,  # names with $ are names
-        "font.family": ["DejaVu Sans", "sans-serif"],
+        "font.family": [*families(), "sans-serif"],
+        "font.sans-serif": [FONT, "Verdana", "Arial", "Helvetica"],  # an SVG names them all, and for every text
         "font.size": FONT_SIZE,
         "axes.titlesize": FONT_SIZE + 1,
         "axes.labelsize": FONT_SIZE,
@@ -131,7 +139,8 @@ def settings(theme: Theme) -> Iterator[None]:
         "svg.fonttype": "none",
         "svg.hashsalt": "kd-grid",
     }
-    with _LOCK, mpl.rc_context(defaults | ours):
+    with _LOCK, mpl.rc_context(defaults | ours), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # `write` says it once
         yield
 
 
@@ -143,43 +152,41 @@ def new_figure(height: float, title: str, *, width: float = WIDTH) -> Figure:
     return figure
 
 
-def wrap(text: str, width: int) -> str:
-    """Text in lines of at most so many characters, broken after a space or one of - _ . / where there is one."""
-    pieces = re.findall(r"[^ \-_./]*[ \-_./]+|[^ \-_./]+", " ".join(text.split()))
-    lines = [""]
-    for piece in (whole[i : i + width] for whole in pieces for i in range(0, len(whole), width)):
-        if len((lines[-1] + piece).rstrip()) <= width:
-            lines[-1] += piece
-        else:
-            lines.append(piece)
-    return "\n".join(line.strip() for line in lines)
-
-
 def legend(figure: Figure, handles: list[Artist]) -> None:
-    """Below the panels, in as many columns as the longest entry leaves room for."""
-    labels = [wrap(str(handle.get_label()), 100) for handle in handles]
+    """Below the panels, in as few rows as there is room for."""
+    labels = _labels(handles)
     figure.legend(handles, labels, loc="outside lower left", ncols=_columns(labels), handlelength=2.4)
 
 
-def legend_height(labels: list[str]) -> float:
+def legend_height(handles: list[Artist]) -> float:
     """Inches that `legend` takes at most."""
-    return 0.1 + 0.17 * -(-len(labels) // _columns(labels))
+    labels = _labels(handles)
+    return 0.1 + 0.17 * -(-len(labels) // _columns(labels)) * max(label.count("\n") + 1 for label in labels)
+
+
+def _labels(handles: list[Artist]) -> list[str]:
+    return [wrap(str(handle.get_label()), 100) for handle in handles]
 
 
 def _columns(labels: list[str]) -> int:
-    longest = max(len(line) for label in labels for line in label.split("\n"))
-    return max(1, min(len(labels), int(WIDTH / (CHARACTER * longest + 0.5))))
+    """As many as there is room for, and as full as can be."""
+    for columns in range(len(labels), 1, -1):
+        longest = [max(map(width, column)) for column in np.array_split(labels, columns)]
+        if sum(CHARACTER * of + ENTRY for of in longest) <= WIDTH:
+            rows = -(-len(labels) // columns)
+            return -(-len(labels) // rows)
+    return 1
 
 
-def key(theme: Theme, series: int, label: str, *, line: bool = False) -> Line2D:
-    """A series' entry in the legend."""
+def key(theme: Theme, series: int, label: str, *, line: Any = "-") -> Line2D:
+    """A series' entry in the legend: its marker on such a line."""
     return Line2D(
         [],
         [],
         color=color(theme, series),
         marker=marker(series),
         markersize=5,
-        linestyle=dash(series) if line else "-",
+        linestyle=line,
         linewidth=1.3,
         label=label,
     )

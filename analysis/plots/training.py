@@ -10,11 +10,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.curves import curves
 from analysis.load import Grid
+from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, caption, dataset, one_line, said_n
-from analysis.plots.style import Theme, color, dash, key, legend, legend_height, marker, new_figure, wrap
+from analysis.plots.style import Theme, color, dash, key, legend, legend_height, marker, new_figure
 from analysis.plots.ways import Ways, students, ways
 
 COLUMNS = {"test_top1": ("Test top-1 (%)", 100.0), "train_loss": ("Training loss", 1.0)}
+SAID = {"test_top1": "Top-1 accuracy on the test split", "train_loss": "Loss on the training split"}
 MOST_MARKERS = 10
 
 
@@ -25,17 +27,21 @@ def training(grid: Grid) -> Picture | str:
         return found
     read = curves(grid).join(found.cells.select("stage_id", "way").unique(), on="stage_id", how="inner")
     by_epoch = spread(read)
+    by_epoch = by_epoch.filter(pl.col("epoch").n_unique().over("metric") > 1)  # one epoch is no curve
     if by_epoch.is_empty():
-        return "no curve can be read"
+        return "no curve of two epochs can be read"
+    shown = set(by_epoch["metric"])
     seeds = by_epoch["n"].to_list()
     band = "Bands: from the lowest to the highest seed." if max(seeds) > 1 else ""
     losses = by_epoch.filter(pl.col("metric") == "train_loss")["way"].n_unique() > 1
     text = caption(
         grid,
-        f"Top-1 accuracy on the test split of {dataset(grid)} and loss on the training split by epoch, of each student "
+        f"{' and '.join(SAID[name] for name in COLUMNS if name in shown)} of {dataset(grid)} by epoch, of each student "
         f"alone and from each teacher. Lines: the mean over seeds, {said_n(seeds)}.",
         band,
-        "Accuracy is drawn where it was evaluated, with straight lines between.",
+        "Accuracy is drawn where it was evaluated, with straight lines between."
+        if "test_top1" in shown
+        else "Accuracy was evaluated at one epoch only, which is no curve.",
         "Losses are each way's own objective, which for a distilled student includes the teacher's soft targets: their "
         "heights do not compare between ways."
         if losses
@@ -66,15 +72,17 @@ def spread(read: pl.DataFrame) -> pl.DataFrame:
 
 
 def _draw(theme: Theme, title: str, found: Ways, by_epoch: pl.DataFrame, names: list[str]) -> Figure:
-    handles: list[Artist] = [key(theme, way, found.names[way], line=True) for way in sorted(by_epoch["way"].unique())]
-    below = 0.75 + legend_height([str(handle.get_label()) for handle in handles])
+    handles: list[Artist] = [
+        key(theme, way, found.names[way], line=dash(way)) for way in sorted(by_epoch["way"].unique())
+    ]
+    below = 0.75 + legend_height(handles)
     shown = [name for name in COLUMNS if name in set(by_epoch["metric"])]
     figure = new_figure(1.75 * len(names) + below, title)
     panels = figure.subplots(len(names), len(shown), sharex=True, sharey="col", squeeze=False)
     for row, student in zip(panels, names, strict=True):
         for ax, name in zip(row, shown, strict=True):
             _panel(ax, theme, by_epoch.filter(pl.col("student") == student, pl.col("metric") == name))
-            ax.set_title(wrap(student, 44), loc="left")
+            ax.set_title(wrap(student, 40 if len(shown) > 1 else 90), loc="left")
             ax.set_ylabel(COLUMNS[name][0])
     for ax in panels[-1]:
         ax.set_xlabel("Epoch")

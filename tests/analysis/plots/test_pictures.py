@@ -5,49 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.load import load_grid
-from analysis.plots import DARK, Picture, pictures
-from analysis.plots.cost import front
+from analysis.plots import DARK
 from analysis.plots.settings_map import SELECTED
 from tests.analysis.conftest import SyntheticGrid
-from tests.analysis.plots.conftest import costs, filled
+from tests.analysis.plots.conftest import filled
+from tests.analysis.plots.reading import drawn, spans, spots, texts
 
 Maker = Callable[..., SyntheticGrid]
-
-
-def drawn(grid: SyntheticGrid) -> dict[str, Picture]:
-    return {picture.name: picture for picture in pictures(load_grid(grid.storage, grid.name))}
-
-
-def texts(figure: Figure) -> list[str]:
-    found = [text.get_text() for ax in figure.axes for text in ax.texts]
-    for ax in figure.axes:
-        found += [tick.get_text() for tick in (*ax.get_xticklabels(), *ax.get_yticklabels())]
-        found += [ax.get_title(loc="left"), ax.get_xlabel(), ax.get_ylabel()]
-    found += [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    return [text for text in [*found, *(text.get_text() for text in figure.texts)] if text]
-
-
-def spots(ax: Axes, marker: str, size: float) -> list[tuple[float, float]]:
-    """Where markers of that kind and size are."""
-    lines = [line for line in ax.lines if line.get_marker() == marker and line.get_markersize() == size]
-    return [(float(x), float(y)) for line in lines for x, y in zip(*line.get_data(), strict=True)]
-
-
-def spans(ax: Axes) -> list[tuple[float, float]]:
-    """The ends of level lines, intervals that is."""
-    data = [line.get_data() for line in ax.lines if line.get_linewidth() == 1.3]
-    return [(float(xs[0]), float(xs[1])) for xs, ys in data if len(xs) == 2 and ys[0] == ys[1]]
 
 
 def test_all_there_are_and_their_order(make_grid: Maker, swept: SyntheticGrid) -> None:
     assert list(drawn(swept)) == ["accuracy", "gains", "temperature-alpha", "cost", "curves", "calibration"]
     assert list(drawn(filled(make_grid("plain")))) == ["accuracy", "gains", "cost", "curves", "calibration"]
-    assert list(drawn(filled(make_grid("alone", modes=["baseline"])))) == ["accuracy", "cost", "curves", "calibration"]
+    alone = filled(make_grid("alone", modes=["baseline"], students=["A", "B"]))
+    assert list(drawn(alone)) == ["accuracy", "cost", "curves", "calibration"]
 
 
 def test_nothing_done_is_no_picture_and_the_log_says_why(make_grid: Maker, caplog: pytest.LogCaptureFixture) -> None:
@@ -71,7 +44,8 @@ def test_accuracy_is_means_intervals_and_every_seed(make_grid: Maker) -> None:
         pytest.approx((82.5 - 1.5 * half, 82.5 + 1.5 * half), abs=1e-4),
     ]
     assert [line.get_xdata()[0] for line in ax.lines if line.get_linewidth() == 1] == [90.0]
-    assert {"ResNet-S", "alone", "from ViT-T", "teacher ViT-T", "Top-1 (%)", "tiny: accuracy"} <= set(texts(figure))
+    assert {"ResNet-S", "alone", "from ViT-T", "teacher ViT-T", "tiny: accuracy"} <= set(texts(figure))
+    assert ax.get_xlabel() == "Top-1 (%); mean and 95 % t interval, n = 3 seeds"
     assert "95 % t interval of the mean, n = 3 seeds" in picture.caption
     assert "does not start at 0" in picture.caption
 
@@ -81,6 +55,8 @@ def test_one_seed_has_no_interval(make_grid: Maker) -> None:
     for name in ("accuracy", "gains", "calibration"):
         assert spans(found[name].figure().axes[0]) == []
         assert "One seed gives no interval (n = 1 seed)." in found[name].caption
+        handles = found[name].figure().legends[0].legend_handles
+        assert {handle.get_linestyle() for handle in handles if handle.get_marker() != "None"} == {"None"}
     assert "Bands" not in found["curves"].caption
     assert not found["curves"].figure().axes[0].collections
     assert "n = 1  +1.00" in texts(found["gains"].figure())
@@ -144,6 +120,14 @@ def test_the_published_gain_is_a_diamond(swept: SyntheticGrid, make_grid: Maker)
         assert "published by A Study (best test epoch)" in picture.caption
 
 
+def test_long_settings_break_within_no_number(make_grid: Maker) -> None:
+    crossed = {"temperature": [1.0, 4.0], "alpha": [0.1, 0.9], "seeds": [0]}
+    two = texts(drawn(filled(make_grid("two", **crossed)))["gains"].figure())
+    assert "temperature 4, alpha 0.9" in two
+    three = texts(drawn(filled(make_grid("three", method=["kd", "multilevel"], **crossed)))["gains"].figure())
+    assert {"method kd, T 1, alpha 0.1", "method multilevel, T 4, alpha 0.9"} <= set(three)
+
+
 def test_many_gains_are_several_pictures_of_one_scale(make_grid: Maker) -> None:
     grid = filled(make_grid(students=[f"S{i}" for i in range(61)], seeds=[0]))
     found = drawn(grid)
@@ -160,6 +144,7 @@ def test_the_map_of_settings(swept: SyntheticGrid, theme_name: str) -> None:
     assert [text.get_text() for text in ax.texts] == ["−2.00 ▼", f"{SELECTED}\n+1.00 ▲", "+3.00 ▲", "+1.00"]
     outlined = [patch.get_xy() for patch in ax.patches if isinstance(patch, Rectangle) and not patch.get_hatch()]
     assert [(int(x), int(y)) for x, y in outlined] == [(0, 0), (1, 0), (0, 1)]
+    assert {"95 % t interval excludes 0", "validation selects"} <= set(texts(figure))
     scale = ax.collections[0].norm
     assert (scale.vmin, scale.vmax) == (-3, 3)
     assert "0 = the student alone" in bar.get_ylabel()
@@ -191,49 +176,30 @@ def test_without_validation_every_setting_is_drawn_or_none(make_grid: Maker) -> 
     assert list(many) == ["gains"]
 
 
-def test_cost_has_every_model_and_the_front(make_grid: Maker) -> None:
-    figure = drawn(filled(make_grid()))["cost"].figure()
-    assert [ax.get_xlabel() for ax in figure.axes] == [
-        "Parameters",
-        "Multiply-adds of one image",
-        "Latency (ms per batch)",
-    ]
-    for ax, (teacher, student) in zip(figure.axes, [(1e3, 4e3), (4e4, 1.6e5), (2, 8)], strict=True):
-        assert ax.get_xscale() == "log"
-        assert spots(ax, "*", 10) == [(teacher, 90.0)]
-        assert spots(ax, "o", 5.5) == [(student, 81.0)]
-        assert spots(ax, "s", 5.5) == [(student, 82.5)]
-        (steps,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
-        assert list(steps.get_ydata()) == [90.0, 90.0]
-        assert [text.get_text() for text in ax.texts] == ["ViT-T", "ResNet-S"]
-
-
-def test_front_is_what_nothing_beats() -> None:
-    assert front([(1, 50), (1, 60), (2, 60), (3, 55), (4, 70), (4, 65)]) == [(1, 60), (4, 70)]
-
-
-def test_times_of_another_device_are_left_out_and_named(make_grid: Maker) -> None:
-    grid = filled(make_grid())
-    grid.done(grid.one(kind="teacher"), 90.0, **costs(1000, device="GPU"))
-    picture = drawn(grid)["cost"]
-    stars = [spots(ax, "*", 10) for ax in picture.figure().axes]
-    assert [len(found) for found in stars] == [1, 1, 0]
-    assert "being measured otherwise: ViT-T" in picture.caption
-
-
 def test_curves_are_means_with_bands(make_grid: Maker) -> None:
     grid = filled(make_grid())
     picture = drawn(grid)["curves"]
     accuracy, loss = picture.figure().axes
     assert [list(map(tuple, zip(*line.get_data(), strict=True))) for line in accuracy.lines] == [
-        [(2, pytest.approx(81.0))],
-        [(2, pytest.approx(82.5))],
+        [(2, pytest.approx(40.5)), (3, pytest.approx(81.0))],
+        [(2, pytest.approx(41.25)), (3, pytest.approx(82.5))],
     ]
-    assert [list(line.get_ydata()) for line in loss.lines] == [[3.0, 1.0], [3.0, 1.0]]
+    assert [list(line.get_ydata()) for line in loss.lines] == [[3.0, 1.0, 1.0], [3.0, 1.0, 1.0]]
     band = loss.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (1.0, 4.0)
     assert "from the lowest to the highest seed" in picture.caption
     assert "do not compare" in picture.caption
+
+
+def test_an_accuracy_of_one_epoch_is_no_curve(make_grid: Maker) -> None:
+    grid = filled(make_grid())
+    for row in grid.rows:
+        losses = [{"epoch": e, "train_loss": 3.0 - e, "test_top1": 0.8 if e == 2 else None} for e in (1, 2)]
+        grid.curve(row, losses)
+    picture = drawn(grid)["curves"]
+    assert [ax.get_ylabel() for ax in picture.figure().axes] == ["Training loss"]
+    assert picture.caption.startswith("Loss on the training split of digits by epoch")
+    assert "Accuracy was evaluated at one epoch only" in picture.caption
 
 
 def test_calibration_has_both_quantities(make_grid: Maker) -> None:
