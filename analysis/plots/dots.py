@@ -15,6 +15,7 @@ from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, axis_said, caption, dataset, one_line, said_interval
 from analysis.plots.style import (
     LINE,
+    TALL,
     Theme,
     color,
     dash,
@@ -129,6 +130,8 @@ def _draw(theme: Theme, title: str, found: Ways, panels: list[Panel]) -> Figure:
         _panel(ax, theme, panel, found, places, alone=len(panels) == 1)
         for edge in edges[:-1]:
             ax.axhline(edge, color=theme.hairline, linewidth=0.6, zorder=0)
+    for ax in axes:
+        ax.tick_params(axis="x", labeltop=y > TALL)
     axes[0].set_ylim(y - GAP / 2, -GAP / 2)
     axes[0].set_yticks(middles, [names[student] for student in shown])
     legend(figure, handles)

@@ -25,7 +25,7 @@ from analysis.plots.picture import (
     pair,
     said_interval,
 )
-from analysis.plots.style import LINE, Theme, legend, legend_height, new_figure
+from analysis.plots.style import LINE, TALL, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import is_cut
 from analysis.shown import setting, shown_gain
 
@@ -154,6 +154,7 @@ def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) ->
         interval(ax, row.gain["gain_low"], row.gain["gain_high"], y, shade, low=low, high=high)
         ax.plot([row.gain["gain_mean"]], [y], "o", ms=5.5, color=shade, mfc=face, mew=1.2, zorder=4)
         ax.text(1.02, y, figures(row.gain), transform=ax.get_yaxis_transform(), ha="left", va="center_baseline")
+    ax.tick_params(axis="x", labeltop=sum(heights) > TALL)
     ax.set_yticks(places, labels)
     for tick, row in zip(ax.get_yticklabels(), rows, strict=True):
         tick.set_fontweight("bold" if row.gain is None else "normal")

@@ -22,6 +22,7 @@ from analysis.plots.fonts import CHARACTER, FONT, FONT_SIZE, families, width, wr
 WIDTH = 7.0  # inches, as printed
 DPI = 200
 LINE = 0.15  # inches
+TALL = 6.0  # inches: from here on an axis is labelled at its top too
 ENTRY = 0.58  # inches of a legend's entry besides its text
 
 

@@ -124,3 +124,12 @@ def test_a_letter_that_no_font_has_is_told_once(
         write(load_grid(grid.storage), tmp_path / "out", formats=["png"])
     assert [f"no font here has {NOWHERE}:" in message for message in caplog.messages] == [True]
     assert f"S{NOWHERE}" in (tmp_path / "out/gains.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["accuracy", "gains"])
+def test_tall_pictures_have_figures_at_both_ends(crowded: Callable[[str], Figure], make_grid: Maker, name: str) -> None:
+    small = {picture.name: picture for picture in pictures(load_grid(filled(make_grid(seeds=[0])).storage))}
+    for figure, both in ((crowded(name), True), (small[name].figure(), False)):
+        (ax,) = figure.axes
+        assert ax.xaxis.get_tick_params()["labeltop"] == both
+        assert ax.xaxis.get_tick_params()["labelbottom"]
