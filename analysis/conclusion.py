@@ -95,12 +95,25 @@ def _distillation(frame: pl.DataFrame) -> str:
         f"{known.height} {what} of teacher and student; clear gains: {counts['gain']}, clear losses: "
         f"{counts['negative transfer']}, unclear: {known.height - sum(counts.values())}."
     )
+    if axes:
+        text += _selected(select(frame).filter(pl.col("gain_mean").is_not_null()), axes)
     ordered = known.sort("gain_mean", descending=True, maintain_order=True).to_dicts()
-    named = [("The largest gain is", ordered[0])]
+    named = [("The largest gain by test is" if axes else "The largest gain is", ordered[0])]
     if len(ordered) > 1:
         named.append(("the smallest", ordered[-1]))
     shown = [f"{words} {shown_gain(row)} points, {_where(row, axes)}" for words, row in named]
     return f"{text} {'; '.join(shown)}."
+
+
+def _selected(chosen: pl.DataFrame, axes: list[str]) -> str:
+    """The gains that no choice by test has flattered; nothing where validation selects none."""
+    if chosen.is_empty():
+        return ""
+    if chosen.height == 1:
+        row = chosen.row(0, named=True)
+        return f" What validation selects, {setting(row, axes)}, gave {shown_gain(row)} points."
+    found = chosen["gain_mean"].to_list()
+    return f" What validation selects for each pair gave {min(found):+.2f} to {max(found):+.2f} points."
 
 
 def _where(row: dict[str, Any], axes: list[str]) -> str:
@@ -116,7 +129,11 @@ def _certainty(grid: Grid, frame: pl.DataFrame) -> str:
         return "One seed each: nothing tells a gain from chance. Launch the grid with more seeds."
     text = f"Each gain is the mean over {n} seeds, paired with the same seed alone, with its 95 % t interval."
     if len(frame) > 1:
-        text += f" With {len(frame)} intervals, about one in twenty would exclude 0 by chance alone."
+        tested = frame["gain_p_holm"].drop_nulls()
+        text += (
+            f" With {len(frame)} intervals, about one in twenty would exclude 0 by chance alone; after Holm's "
+            f"correction for their number {sum(p < 0.05 for p in tested)} of {len(tested)} stay clear of it."
+        )
     done, total = grid.cells.filter(pl.col("status") == "done").height, grid.cells.height
     if done < total:
         text += f" The grid is unfinished: {done} of {total} teachers and cells."
