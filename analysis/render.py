@@ -85,8 +85,12 @@ def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Seque
 
 
 def html_fragment(parts: Sequence[Part]) -> str:
-    """The parts as HTML, without the page around them. Numbers of a table stand in data-value, to be sorted by."""
-    return "\n".join(map(_html_part, parts))
+    """The parts as HTML, without the page around them. A table without a title is called as the heading above it."""
+    written, heading = [], ""
+    for part in parts:
+        heading = part.text if isinstance(part, Heading) else heading
+        written.append(_html_part(part, heading))
+    return "\n".join(written)
 
 
 def html_page(document: Document, *, style: str = "") -> str:
@@ -106,7 +110,7 @@ th.right, td.right { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
-def _html_part(part: Part) -> str:
+def _html_part(part: Part, heading: str) -> str:
     if isinstance(part, Heading):
         level = min(part.level, 6)
         return f"<h{level}>{escape_html(part.text)}</h{level}>"
@@ -122,8 +126,9 @@ def _html_part(part: Part) -> str:
         for line in part.lines
     )
     caption = f"<caption>{escape_html(part.title)}</caption>" if part.title else ""
+    called = "" if part.title else f' aria-label="{escape_html(heading or part.name)}"'
     return (
-        f'<div class="table"><table id="{escape_html(part.name)}">{caption}\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="table"><table id="{escape_html(part.name)}"{called}>{caption}\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -35,10 +36,10 @@ PROVENANCE = {
 
 def report(grid: Grid) -> str:
     """The page as HTML; it needs no network and no other file."""
-    sections = [_conclusion(grid), _tables(tables(grid)), _pictures(pictures(grid))]
+    sections = [_tables(tables(grid)), _pictures(pictures(grid))]
     if (grid.spec.get("published") or {}).get("models") is not None:
-        sections.insert(2, _section("published", "Beside the study", html_fragment(comparison(grid).parts)))
-    sections += [_plan(grid), _provenance(grid), _records(grid)]
+        sections.insert(1, Section("published", "Beside the study", html_fragment(comparison(grid).parts)))
+    sections = [section for section in [*sections, _plan(grid), _provenance(grid), _records(grid)] if section.body]
     files = resources.files("analysis") / "page"
     style, script = ((files / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     name = escape_html(grid.name)
@@ -47,13 +48,24 @@ def report(grid: Grid) -> str:
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
         f"<style>\n{style}</style>\n</head>\n<body>\n<header><h1>{name}</h1><p>{description}</p></header>\n<main>\n"
-        + "\n".join(section for section in sections if section)
+        + "\n".join([_conclusion(grid), _contents(sections), *map(Section.html, sections)])
         + f"\n</main>\n<script>\n{script}</script>\n</body>\n</html>\n"
     )
 
 
-def _section(name: str, heading: str, body: str) -> str:
-    return f'<section id="{name}">\n<h2>{escape_html(heading)}</h2>\n{body}\n</section>'
+@dataclass(frozen=True)
+class Section:
+    name: str
+    heading: str
+    body: str
+
+    def html(self) -> str:
+        return f'<section id="{self.name}">\n<h2>{escape_html(self.heading)}</h2>\n{self.body}\n</section>'
+
+
+def _contents(sections: list[Section]) -> str:
+    links = "".join(f'<li><a href="#{part.name}">{escape_html(part.heading)}</a></li>' for part in sections)
+    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
 
 
 def _conclusion(grid: Grid) -> str:
@@ -63,36 +75,37 @@ def _conclusion(grid: Grid) -> str:
         ("What distillation gave", said.distillation),
         ("How sure that is", said.certainty),
     )
-    body = "\n".join(f"<dt>{escape_html(what)}</dt><dd>{escape_html(text)}</dd>" for what, text in questions)
+    body = "\n".join(f"<div><dt>{escape_html(what)}</dt><dd>{escape_html(text)}</dd></div>" for what, text in questions)
     return f'<section id="conclusion">\n<dl>\n{body}\n</dl>\n</section>'
 
 
-def _tables(document: Document) -> str:
-    return _section("tables", "Results", html_fragment([_deeper(part) for part in document.parts]))
+def _tables(document: Document) -> Section:
+    return Section("tables", "Results", html_fragment([_deeper(part) for part in document.parts]))
 
 
 def _deeper(part: Any) -> Any:
     return Heading(part.text, part.level + 1) if isinstance(part, Heading) else part
 
 
-def _pictures(found: list[Picture]) -> str:
+def _pictures(found: list[Picture]) -> Section:
     figures = []
     for picture in found:
         light, dark = (_data_url(picture.to_bytes(picture.figure(theme), theme, "svg")) for theme in (LIGHT, DARK))
         caption = escape_html(picture.caption)
         figures.append(
-            f'<figure id="picture-{escape_html(picture.name)}">\n<picture><source media="(prefers-color-scheme: dark)" '
-            f'srcset="{dark}"><img src="{light}" alt="{escape_html(picture.title)}"></picture>\n'
+            f'<figure id="picture-{escape_html(picture.name)}">\n<div class="picture"><picture>'
+            f'<source media="screen and (prefers-color-scheme: dark)" srcset="{dark}">'
+            f'<img src="{light}" alt="{escape_html(picture.title)}"></picture></div>\n'
             f"<figcaption><strong>{escape_html(picture.title)}.</strong> {caption}</figcaption>\n</figure>"
         )
-    return _section("pictures", "Pictures", "\n".join(figures)) if figures else ""
+    return Section("pictures", "Pictures", "\n".join(figures))
 
 
 def _data_url(svg: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
 
 
-def _plan(grid: Grid) -> str:
+def _plan(grid: Grid) -> Section:
     spec = json.dumps(grid.spec, indent=2, ensure_ascii=False)
     counts = grid.stages.group_by("kind", "status", maintain_order=True).len()
     lines = "".join(f"<li>{escape_html(f'{n} {kind}: {status}')}</li>" for kind, status, n in counts.iter_rows())
@@ -102,27 +115,38 @@ def _plan(grid: Grid) -> str:
         "<p>What is stored already is not computed twice; on the CPU, at the same number of threads, the results are "
         "the same to the bit.</p>"
     )
-    return _section(
+    return Section(
         "plan",
         "Plan and how to reproduce it",
         f"<ul>{lines}</ul>\n{how}\n<details><summary>The plan</summary><pre>{html.escape(spec)}</pre></details>",
     )
 
 
-def _provenance(grid: Grid) -> str:
+def _provenance(grid: Grid) -> Section:
     """What the stages ran on: each fact with how many of them state it."""
     rows = []
     done = grid.cells.filter(pl.col("status") == "done")
     for name, words in PROVENANCE.items():
         counts = done[name].drop_nulls().value_counts(sort=True)
-        stated = [f"{value} ({count})" if counts.height > 1 else f"{value}" for value, count in counts.iter_rows()]
+        stated = [
+            f"{_plain(value)} ({count})" if counts.height > 1 else _plain(value) for value, count in counts.iter_rows()
+        ]
         if stated:
             rows.append(f'<tr><th scope="row">{escape_html(words)}</th><td>{escape_html("; ".join(stated))}</td></tr>')
     body = "\n".join(rows)
-    return _section("provenance", "Provenance", f'<div class="table"><table class="plain">\n{body}\n</table></div>')
+    return Section("provenance", "Provenance", f'<div class="table"><table class="plain">\n{body}\n</table></div>')
 
 
-def _records(grid: Grid) -> str:
+def _plain(value: object) -> str:
+    """A JSON object, as versions are recorded, in words."""
+    try:
+        said = json.loads(value) if isinstance(value, str) else None
+    except ValueError:
+        said = None
+    return ", ".join(f"{name} {of}" for name, of in said.items()) if isinstance(said, dict) else f"{value}"
+
+
+def _records(grid: Grid) -> Section:
     """Every teacher and cell with its whole record, which the list of them links to."""
     links, records = [], []
     for row in grid.cells.unique("stage_id", keep="first", maintain_order=True).iter_rows(named=True):
@@ -137,4 +161,4 @@ def _records(grid: Grid) -> str:
         text = json.dumps(facts, indent=1, ensure_ascii=False)
         records.append(f'<details id="{anchor}"><summary>{name}</summary><pre>{html.escape(text)}</pre></details>')
     body = f'<ol class="links">{"".join(links)}</ol>\n' + "\n".join(records)
-    return _section("records", "Records", body)
+    return Section("records", "Records", body)

@@ -31,7 +31,11 @@ for (const table of document.querySelectorAll("div.table > table:not(.plain)")) 
 // A link to a record opens it.
 function open() {
   const target = location.hash && document.getElementById(location.hash.slice(1));
-  if (target instanceof HTMLDetailsElement) { target.open = true; target.scrollIntoView(); }
+  if (target instanceof HTMLDetailsElement) {
+    target.open = true;
+    target.scrollIntoView();
+    target.querySelector("summary").focus();
+  }
 }
 addEventListener("hashchange", open);
 open();

@@ -56,8 +56,10 @@ def test_the_page_needs_nothing_else_and_leads_to_every_record(make_grid: Maker)
     page = report(load_grid(grid.storage))
     links = Links(page)
     assert all(loaded.startswith("data:") for loaded in links.loads)
-    assert {"conclusion", "tables", "pictures", "plan", "provenance", "records"} <= links.ids
-    assert sorted(links.leads) == sorted(f"#record-{row['stage_id']}" for row in grid.rows)
+    sections = ["tables", "pictures", "plan", "provenance", "records"]
+    assert {"conclusion", *sections} <= links.ids
+    assert links.leads[: len(sections)] == [f"#{name}" for name in sections]
+    assert sorted(links.leads[len(sections) :]) == sorted(f"#record-{row['stage_id']}" for row in grid.rows)
     assert {lead.removeprefix("#") for lead in links.leads} <= links.ids
     assert not re.search(r"""(src|href)=["'](https?:)?//""", page)
 
@@ -80,7 +82,7 @@ def test_what_is_not_there_yet_breaks_nothing(make_grid: Maker, modes: list[str]
 
 
 def test_the_command_writes_it_into_the_grids_folder(make_grid: Maker, capsys: pytest.CaptureFixture[str]) -> None:
-    grid = filled(make_grid)
+    grid = make_grid()
     assert main(["report", grid.name, "--storage", grid.storage]) == 0
     written = grid.root / "grids" / grid.name / "report.html"
     assert capsys.readouterr().out == f"{written}\n"
@@ -108,44 +110,137 @@ def browser() -> Iterator[Any]:
     page.quit()
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-def test_a_browser_shows_it_without_errors_requests_or_sideways_scrolling(
-    make_grid: Maker, browser: Any, tmp_path: Path, width: int
-) -> None:
-    page = tmp_path / "report.html"
-    page.write_text(report(load_grid(filled(make_grid).storage)), encoding="utf-8")
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    grid = filled(lambda **options: SyntheticGrid(folder / "runs", **options))
+    page = folder / "report.html"
+    page.write_text(report(load_grid(grid.storage)), encoding="utf-8")
+    return page
+
+
+def seen(browser: Any, page: Path, *, width: int = 1440, media: str = "", scheme: str = "light") -> None:
+    """Open the page at that width, on a screen or (media: print) on paper, with that preference of colours."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
     browser.get_log("performance")
     browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_browser_shows_it_without_errors_requests_or_sideways_scrolling(browser: Any, page: Path, width: int) -> None:
+    seen(browser, page, width=width)
     assert browser.get_log("browser") == []
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = {m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"}
     assert {url for url in urls if not url.startswith("data:")} == {page.as_uri()}
-    whole, seen = browser.execute_script("const d = document.documentElement; return [d.scrollWidth, d.clientWidth]")
-    assert whole <= seen <= width
+    whole, inside = browser.execute_script("const d = document.documentElement; return [d.scrollWidth, d.clientWidth]")
+    assert whole <= inside <= width
     broken = "return [...document.images].filter(i => !i.complete || !i.naturalWidth).length"
     assert browser.execute_script(broken) == 0
 
 
-def test_tables_sort_by_value_and_links_open_records(make_grid: Maker, browser: Any, tmp_path: Path) -> None:
-    page = tmp_path / "report.html"
-    page.write_text(report(load_grid(filled(make_grid).storage)), encoding="utf-8")
-    browser.get(page.as_uri())
+@pytest.mark.parametrize("width", [390, 1440])
+def test_the_first_screen_is_the_conclusion(browser: Any, page: Path, width: int) -> None:
+    seen(browser, page, width=width)
+    bottoms = "return [...document.querySelectorAll('#conclusion dd')].map(d => d.getBoundingClientRect().bottom)"
+    found = browser.execute_script(bottoms)
+    assert len(found) == 3
+    assert max(found) <= 844  # of the smaller of both screens
+
+
+def test_letters_in_pictures_are_legible_on_a_phone(browser: Any, page: Path) -> None:
+    seen(browser, page, width=390)
+    widths = browser.execute_script("return [...document.images].map(i => i.getBoundingClientRect().width)")
+    assert min(widths) / 7 / 72 * 8 >= 9  # pixels of text of 8 points in a picture of 7 inches
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_paper_is_light_whatever_the_screen(browser: Any, page: Path, scheme: str) -> None:
+    shown = "return [getComputedStyle(document.body).color, document.images[0].currentSrc == document.images[0].src]"
+    seen(browser, page, scheme="light")
+    light = browser.execute_script(shown)
+    seen(browser, page, scheme=scheme)
+    assert browser.execute_script(shown)[1] == (scheme == "light")
+    seen(browser, page, width=794, media="print", scheme=scheme)
+    assert browser.execute_script(shown) == light == [light[0], True]
+    cut = (
+        "return [...document.querySelectorAll('table, img')].filter(e => e.getBoundingClientRect().right > 795).length"
+    )
+    assert browser.execute_script(cut) == 0
+
+
+# WCAG 2: 4.5 for text. Of each element that has text itself, against the nearest background that is not transparent.
+CONTRASTS = """
+const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+const luminance = (color) => {
+  const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  const [r, g, b] = numbers(color).map((c) => linear(c / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (element) => {
+  const color = getComputedStyle(element).backgroundColor;
+  return numbers(color)[3] === 0 ? behind(element.parentElement) : color;
+};
+const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+return [...document.body.querySelectorAll("*:not(script)")].filter(own).map((element) => {
+  const pair = [getComputedStyle(element).color, behind(element)].map(luminance).sort((a, b) => b - a);
+  return (pair[0] + 0.05) / (pair[1] + 0.05);
+});
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_stands_out(browser: Any, page: Path, scheme: str) -> None:
+    seen(browser, page, scheme=scheme)
+    ratios = browser.execute_script(CONTRASTS)
+    assert len(ratios) > 100
+    assert min(ratios) >= 4.5
+
+
+def test_tables_and_pictures_have_names(browser: Any, page: Path) -> None:
+    seen(browser, page)
+    nameless = (
+        "return [[...document.querySelectorAll('div.table > table:not(.plain)')]"
+        ".filter(t => !t.caption && !t.getAttribute('aria-label')).length,"
+        "[...document.images].filter(i => !i.alt).length]"
+    )
+    assert browser.execute_script(nameless) == [0, 0]
+    assert browser.execute_script("return document.querySelector('#models').getAttribute('aria-label')") == "Models"
+
+
+def test_tables_sort_by_value_by_the_mouse_and_by_the_keyboard(browser: Any, page: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    seen(browser, page)
     column = "return [...document.querySelectorAll('#gains tbody tr')].map(r => r.cells[5].textContent)"
-    click = "document.querySelectorAll('#gains thead button')[5].click()"
 
     def gains() -> list[float]:
         return [float(text.split()[0]) for text in browser.execute_script(column)]
 
+    head = browser.find_elements(By.CSS_SELECTOR, "#gains thead th")[5]
     before = gains()
     assert before != sorted(before)
-    browser.execute_script(click)
+    head.find_element(By.TAG_NAME, "button").click()
     assert gains() == sorted(before)
-    browser.execute_script(click)
+    assert head.get_attribute("aria-sort") == "ascending"
+    browser.switch_to.active_element.send_keys(Keys.ENTER)
     assert gains() == sorted(before, reverse=True)
-    browser.execute_script("document.querySelector('#records a').click()")
-    opened = "return document.querySelectorAll('#records details[open]').length"
+    assert head.get_attribute("aria-sort") == "descending"
+
+
+def test_a_link_opens_its_record(browser: Any, page: Path) -> None:
+    seen(browser, page)
+    shown = (
+        "return [...document.querySelectorAll('#records details')].filter(d => d.checkVisibility())"
+        ".map(d => [d.id, d.open, d.getBoundingClientRect().top >= 0 && d.getBoundingClientRect().top < innerHeight])"
+    )
+    assert browser.execute_script(shown) == []
+    browser.execute_script("document.querySelectorAll('#records a')[3].click()")
     # The event of the new address comes after the click.
     browser.execute_async_script("setTimeout(arguments[0], 200)")
-    assert browser.execute_script(opened) == 1
+    address = browser.execute_script("return location.hash.slice(1)")
+    assert browser.execute_script(shown) == [[address, True, True]]
