@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -73,7 +73,10 @@ def forest(grid: Grid) -> list[Picture] | str:
     )
     pictures = []
     whole = f"{one_line(grid.name)}: gain of distillation"
-    for name, title, shown in pages(rows, ROWS, name="gains", title=whole):
+    heading = None
+    for name, title, page in pages(rows, ROWS, name="gains", title=whole):
+        shown = [heading, *page] if heading and page[0].gain is not None else page
+        heading = next((replace(row, published=None) for row in reversed(shown) if row.gain is None), None)
 
         def draw(theme: Theme, title: str = title, shown: list[Row] = shown) -> Figure:
             return _draw(theme, title, shown, low, high)

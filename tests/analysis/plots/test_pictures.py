@@ -136,6 +136,14 @@ def test_many_gains_are_several_pictures_of_one_scale(make_grid: Maker) -> None:
     assert limits[0] == limits[1]
 
 
+def test_a_pair_that_goes_on_in_the_next_picture_is_named_there(make_grid: Maker) -> None:
+    alphas = [i / 40 for i in range(32)]
+    found = drawn(filled(make_grid(students=["A", "B"], seeds=[0], alpha=alphas)))
+    labels = [tick.get_text() for tick in found["gains-2"].figure().axes[0].get_yticklabels()]
+    assert labels[:2] == ["ViT-T → B", "alpha 0.65"]
+    assert len(labels) == 7  # 2 headings and 64 settings: 60 rows, the 6 others, and the heading again
+
+
 @pytest.mark.parametrize("theme_name", ["light", "dark"])
 def test_the_map_of_settings(swept: SyntheticGrid, theme_name: str) -> None:
     picture = drawn(swept)["temperature-alpha"]
