@@ -128,10 +128,10 @@ def _certainty(grid: Grid, frame: pl.DataFrame) -> str:
     if seeds[-1] == 1:
         return "One seed each: nothing tells a gain from chance. Launch the grid with more seeds."
     text = f"Each gain is the mean over {n} seeds, paired with the same seed alone, with its 95 % t interval."
-    if len(frame) > 1:
-        tested = frame["gain_p_holm"].drop_nulls()
+    tested = frame["gain_p_holm"].drop_nulls()
+    if len(tested) > 1:
         text += (
-            f" With {len(frame)} intervals, about one in twenty would exclude 0 by chance alone; after Holm's "
+            f" With {len(tested)} intervals, about one in twenty would exclude 0 by chance alone; after Holm's "
             f"correction for their number {sum(p < 0.05 for p in tested)} of {len(tested)} stay clear of it."
         )
     done, total = grid.cells.filter(pl.col("status") == "done").height, grid.cells.height

@@ -79,3 +79,10 @@ def test_an_unfinished_grid_says_on_how_much_it_stands(make_grid: Maker) -> None
     grid = two_students(make_grid)
     (grid.root / grid.folder(grid.rows[-1]) / "record.json").unlink()
     assert conclude(load_grid(grid.storage)).certainty.endswith("The grid is unfinished: 12 of 13 teachers and cells.")
+
+
+def test_only_intervals_that_are_there_are_counted(make_grid: Maker) -> None:
+    grid = make_grid(teachers=["Big-T"], students=["A", "B", "C"], seeds=[0, 1, 2])
+    grid.fill({("A", None): [80.0, 81.0, 82.0], ("A", "Big-T"): [84.0, 85.2, 86.0], ("B", None): [80.0, 81.0, 82.0]})
+    grid.fill({("B", "Big-T"): [80.0, 82.0, 81.0], ("C", None): [80.0, 81.0, 82.0]})
+    assert "With 2 intervals, about one in twenty" in conclude(load_grid(grid.storage)).certainty
