@@ -56,5 +56,5 @@ def parse_curve(data: bytes) -> pl.DataFrame:
             raise ValueError("not a curve: it has no epochs")
         columns = [pl.col(name) if name in read.columns else pl.lit(None).alias(name) for name in CURVE]
         return read.select(columns).cast(CURVE)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # some damaged bytes make it panic
         raise ValueError(f"not a curve: {' '.join(str(error).split())}") from None

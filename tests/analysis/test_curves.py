@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import polars as pl
 import pytest
 
 from analysis.curves import CURVE, curves
@@ -66,6 +67,20 @@ def test_a_column_of_another_type_is_no_curve(make_grid: Maker) -> None:
     loaded = load_grid(grid.storage)
     assert curves(loaded).is_empty()
     assert "not a curve" in loaded.problems[0]
+
+
+def test_bytes_on_which_polars_panics_are_no_curve(make_grid: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(source: object) -> None:
+        raise pl.exceptions.PanicException("range end index 9 out of range\nfor slice of length 7")
+
+    grid = make_grid(seeds=[0], modes=["baseline"])
+    grid.done(grid.rows[0], 50.0)
+    grid.curve(grid.rows[0], POINTS)
+    monkeypatch.setattr(pl, "read_parquet", panic)
+    loaded = load_grid(grid.storage)
+    assert curves(loaded).is_empty()
+    reason = "not a curve: range end index 9 out of range for slice of length 7"
+    assert loaded.problems == [f"{grid.folder(grid.rows[0])}/curve.parquet: {reason}"]
 
 
 def test_what_is_not_done_has_no_curve_and_no_problem(make_grid: Maker) -> None:
