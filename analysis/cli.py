@@ -133,13 +133,15 @@ def run_table(args: argparse.Namespace) -> None:
     from analysis.tables import tables
 
     found = _grids(args)
-    _write_document(many_tables(found) if isinstance(found, Grids) else tables(found), args)
+    document = many_tables(found) if isinstance(found, Grids) else tables(found)
+    _write_document(document, found.problems, args)
 
 
 def run_compare(args: argparse.Namespace) -> None:
     from analysis.compare import comparison
 
-    _write_document(comparison(_grid(args)), args)
+    grid = _grid(args)
+    _write_document(comparison(grid), grid.problems, args)
 
 
 def run_records(args: argparse.Namespace) -> None:
@@ -166,6 +168,7 @@ def run_plots(args: argparse.Namespace) -> None:
         raise AnalysisError(f"--output {folder}: {error.strerror or error}") from None
     for path in paths:
         print(path)
+    _warn(grid.problems)
     if not paths:
         print("nothing to draw yet", file=sys.stderr)
 
@@ -181,6 +184,7 @@ def run_report(args: argparse.Namespace) -> None:
     except OSError as error:
         raise AnalysisError(f"--output {file}: {error.strerror or error}") from None
     print(file)
+    _warn(grid.problems)
 
 
 def run_wandb(args: argparse.Namespace) -> None:
@@ -192,13 +196,17 @@ def run_wandb(args: argparse.Namespace) -> None:
     mode = args.mode or default_mode()
     if args.report and mode != "online":
         raise AnalysisError("--report is written at W&B itself: log in (wandb login), or leave it out")
-    failures: list[str] = []
-    with Exporter(args.storage, grid.name, mode=mode, warn=failures.append) as exporter:
+    unwritten: list[str] = []
+    with Exporter(args.storage, grid.name, mode=mode, warn=unwritten.append) as exporter:
         exporter.add_all()
-    if failures:
-        raise AnalysisError(failures[0].removeprefix("warning: "))
+    if exporter.failure is not None:
+        raise AnalysisError(f"{exporter.failure}: what is written stays; run this again for the rest")
     write_summary(grid, mode=mode, folder=exporter.folder)
     print(f"{grid.name}: {mode}, in {exporter.folder / 'wandb'}")
+    for line in unwritten:
+        print(line, file=sys.stderr)
+    # What has no run of its own, such as a data set's record.
+    _warn([problem for problem in grid.problems if not any(problem in line for line in unwritten)])
     if args.report:
         print(write_report(grid))
 
@@ -209,7 +217,8 @@ def run_export(args: argparse.Namespace) -> None:
     from analysis.publish import choose
 
     asked = {name: getattr(args, name) for name in ("student", "teacher", "mode", "seed", "temperature", "alpha")}
-    chosen = choose(load_grid(args.storage, args.grid), **asked)
+    grid = load_grid(args.storage, args.grid)
+    chosen = choose(grid, **asked)
     # The one thing here that builds models, and so the one that needs the code which trained them.
     from grid.export import ExportError, export_student
 
@@ -217,8 +226,8 @@ def run_export(args: argparse.Namespace) -> None:
         published = export_student(args.storage, asdict(chosen), args.to)
     except ExportError as error:
         raise AnalysisError(str(error)) from None
-    for note in published.notes:
-        print(f"warning: {note}", file=sys.stderr)
+    # The card's figures do not stand on what cannot be read.
+    _warn([*grid.problems, *published.notes])
     print(f"{published.title}, seed {chosen.seed}: {args.to} has {', '.join(published.files)}")
 
 
@@ -267,12 +276,19 @@ def _format(args: argparse.Namespace) -> str:
     return str(args.format or FORMATS.get(ending, args.fallback))
 
 
-def _write_document(document: Document, args: argparse.Namespace) -> None:
+def _warn(problems: Sequence[str]) -> None:
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+
+
+def _write_document(document: Document, problems: Sequence[str], args: argparse.Namespace) -> None:
     from analysis import render
 
     how = _format(args)
     if args.only is not None and args.only not in document.tables:
         raise AnalysisError(f"--only {args.only}: no such table here; there are {', '.join(document.tables)}")
+    if how not in render.DOCUMENTS or args.only is not None:
+        _warn(problems)  # a table alone has no notes that name them
     if how in render.DOCUMENTS:
         _write(render.DOCUMENTS[how](document if args.only is None else document.only(args.only)).encode(), args)
         return
@@ -284,8 +300,7 @@ def _write_document(document: Document, args: argparse.Namespace) -> None:
 def _write_frame(frame: pl.DataFrame, problems: Sequence[str], args: argparse.Namespace) -> None:
     from analysis import render
 
-    for problem in problems:
-        print(f"warning: {problem}", file=sys.stderr)
+    _warn(problems)
     how = _format(args)
     if how in render.DOCUMENTS:
         _write(render.DOCUMENTS[how](render.as_document(frame, args.command)).encode(), args)

@@ -1,12 +1,12 @@
 """Write finished stages to Weights & Biases, from their records: a run a teacher or cell, grouped by grid.
 
 The run's id is the stage's id, so a stage that is written again continues its run. It all happens in one thread of
-the launching process, so that no cell waits for it, and whatever goes wrong is one warning, never a failed stage.
+the launching process, so that no cell waits for it, and whatever goes wrong is a warning, never a failed stage: one for
+each stage that cannot be read, and one for W&B itself, which ends it.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import queue
@@ -18,6 +18,7 @@ from typing import Any, Literal, Self, get_args
 
 import polars as pl
 
+from analysis.curves import CURVE_FILE, parse_curve
 from analysis.load import FOLDERS, parse_record
 from analysis.schema import METRICS, POINTS, RECORD
 from analysis.shown import title
@@ -55,7 +56,7 @@ class Exporter:
     """`add` takes stage ids from any thread; leaving the context waits until all are written.
 
     mode None: what WANDB_MODE says, or online where wandb finds a key and offline otherwise. Offline runs lie in
-    <storage>/grids/<grid>/wandb (for a storage by URL, in ./wandb).
+    <storage>/grids/<grid>/wandb (for a storage by URL, in ./wandb). failure: why nothing more is written, if so.
     """
 
     def __init__(self, storage: str, grid: str, *, mode: Mode | None, warn: Callable[[str], None]) -> None:
@@ -69,6 +70,7 @@ class Exporter:
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._rows: dict[str, dict[str, Any]] = {}
         self._written: dict[str, list[Mode]] = {}
+        self.failure: str | None = None
 
     def __enter__(self) -> Self:
         if self.mode != "disabled":
@@ -91,18 +93,16 @@ class Exporter:
             self._thread.join()
 
     def _work(self) -> None:
-        failed = False
         while (item := self._queue.get()) is not None:
-            if failed:
+            if self.failure is not None:
                 continue
             try:
                 self._open()
                 for stage_id in list(self._rows) if item == "*" else [item]:
                     self._write(stage_id)
             except Exception as error:  # whatever W&B does wrong, the grid goes on
-                failed = True
-                detail = " ".join(f"{type(error).__name__}: {error}".split())
-                self.warn(f"warning: Weights & Biases: {detail}; nothing more is logged there (--wandb disabled)")
+                self.failure = f"Weights & Biases: {' '.join(f'{type(error).__name__}: {error}'.split())}"
+                self.warn(f"warning: {self.failure}; nothing more is logged there (--wandb disabled)")
 
     def _open(self) -> None:
         """Read the plan and what was written before; settle the mode."""
@@ -112,7 +112,10 @@ class Exporter:
         self._rows = {row["stage_id"]: row for row in plan["rows"]}
         mark = self.folder / MARK
         if mark.is_file():
-            self._written = json.loads(mark.read_text())
+            try:
+                self._written = json.loads(mark.read_text())
+            except ValueError:
+                raise ValueError(f"{mark}: damaged: remove it, and what is uploaded is written once more") from None
         if self.mode is None:
             self.mode = default_mode()
 
@@ -120,20 +123,39 @@ class Exporter:
         row = self._rows.get(stage_id)
         if row is None or self.mode in self._written.get(stage_id, []):
             return
-        folder = f"{FOLDERS[row['kind']]}/{stage_id}"
         try:
-            record = parse_record(self.reader.read(f"{folder}/record.json"), stage_id=stage_id)
-        except FileNotFoundError:
+            found = self._read(f"{FOLDERS[row['kind']]}/{stage_id}", stage_id)
+        except ValueError as error:
+            self.warn(f"warning: {error}; its run is not written to Weights & Biases")
             return
-        curve = pl.read_parquet(io.BytesIO(self.reader.read(f"{folder}/curve.parquet")))
+        if found is None:
+            return
         assert self.mode is not None
-        write_run(record, row, curve, grid=self.grid, mode=self.mode, folder=self.folder)
+        write_run(found[0], row, found[1], grid=self.grid, mode=self.mode, folder=self.folder)
         self._written.setdefault(stage_id, []).append(self.mode)
         mark = self.folder / MARK
         mark.parent.mkdir(parents=True, exist_ok=True)
         temporary = mark.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(self._written, indent=1))
         temporary.replace(mark)
+
+    def _read(self, folder: str, stage_id: str) -> tuple[dict[str, Any], pl.DataFrame] | None:
+        """A stage's record and curve; None where it is not done. Raises ValueError that names the file and says why."""
+        path = f"{folder}/record.json"
+        try:
+            data = self.reader.read(path)
+        except FileNotFoundError:
+            return None
+        try:
+            record = parse_record(data, stage_id=stage_id)
+            for name in _JSON_FIELDS:
+                json.loads(record[name] or "null")
+            path = f"{folder}/{CURVE_FILE}"
+            return record, parse_curve(self.reader.read(path))
+        except FileNotFoundError:
+            raise ValueError(f"{path}: missing") from None
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
 
 def default_mode() -> Mode:

@@ -6,15 +6,17 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from analysis.document import Document
 from analysis.errors import AnalysisError
 from analysis.gains import POINT
 from analysis.load import Grid
-from analysis.plots import LIGHT, pictures
+from analysis.plots import LIGHT, Picture, pictures
 from analysis.render import markdown
 from analysis.report import report
 from analysis.tables import tables
@@ -30,10 +32,22 @@ def summary_id(grid: str) -> str:
 
 
 def write_summary(grid: Grid, *, mode: Mode, folder: Path) -> None:
-    """Tables as wandb.Table, pictures as images, and the report as an artifact, in the grid's group."""
+    """Tables as wandb.Table, pictures as images, and the report as an artifact, in the grid's group. Raises
+    AnalysisError where W&B fails."""
+    document, page = tables(grid), report(grid)
+    drawn = [(picture, picture.to_bytes(picture.figure(LIGHT), LIGHT, "png")) for picture in pictures(grid)]
+    try:
+        _log(grid, document, drawn, page, mode=mode, folder=folder)
+    except Exception as error:  # whatever W&B raises, the user can do the same about it
+        detail = " ".join(f"{type(error).__name__}: {error}".split())
+        raise AnalysisError(f"Weights & Biases: {detail}: run this again for the summary") from None
+
+
+def _log(
+    grid: Grid, document: Document, drawn: Sequence[tuple[Picture, bytes]], page: str, *, mode: Mode, folder: Path
+) -> None:
     import wandb
 
-    document = tables(grid)
     run = start_run(
         id=summary_id(grid.name),
         name=f"{grid.name}: summary",
@@ -49,13 +63,13 @@ def write_summary(grid: Grid, *, mode: Mode, folder: Path) -> None:
             f"tables/{name}": wandb.Table(columns=table.frame.columns, data=[*map(list, table.frame.rows())])
             for name, table in document.tables.items()
         }
-        for picture in pictures(grid):
+        for picture, image in drawn:
             path = Path(scratch) / picture.file_name(LIGHT, "png")
-            path.write_bytes(picture.to_bytes(picture.figure(LIGHT), LIGHT, "png"))
+            path.write_bytes(image)
             logged[f"pictures/{picture.name}"] = wandb.Image(str(path), caption=picture.caption)
         run.log(logged)
-        page = Path(scratch) / "report.html"
-        page.write_text(report(grid), encoding="utf-8")
+        file = Path(scratch) / "report.html"
+        file.write_text(page, encoding="utf-8")
         artifact = wandb.Artifact(summary_id(grid.name), type="report")
         artifact.add_dir(scratch)
         run.log_artifact(artifact)

@@ -390,12 +390,43 @@ def test_what_failed_is_written_by_the_next_launch(grid: SyntheticGrid, written:
 
 
 @pytest.mark.parametrize("damaged", ["record.json", "curve.parquet"])
-def test_an_unreadable_stage_is_a_warning_too(grid: SyntheticGrid, written: Written, damaged: str) -> None:
-    grid.write(f"{grid.folder(grid.rows[1])}/{damaged}", b"{")
+def test_a_stage_that_cannot_be_read_is_named_and_the_rest_is_written(
+    grid: SyntheticGrid, written: Written, damaged: str
+) -> None:
+    path = f"{grid.folder(grid.rows[1])}/{damaged}"
+    grid.write(path, b"{")
     (warning,) = export(grid, warns=1)
-    assert warning.startswith("warning: Weights & Biases: ")
+    assert warning.startswith(f"warning: {path}: ")
+    assert warning.endswith("; its run is not written to Weights & Biases")
     assert "\n" not in warning
-    assert written.stages == [ids(grid)[0]]
+    assert written.stages == [ids(grid)[0], ids(grid)[2]]
+    finish(grid, grid.rows[1])  # mended
+    export(grid)
+    assert written.stages == [ids(grid)[0], ids(grid)[2], ids(grid)[1]]
+
+
+def test_a_stage_without_its_curve_is_named_too(grid: SyntheticGrid, written: Written) -> None:
+    path = f"{grid.folder(grid.rows[0])}/curve.parquet"
+    (grid.root / path).unlink()
+    assert export(grid, warns=1) == [f"warning: {path}: missing; its run is not written to Weights & Biases"]
+    assert written.stages == ids(grid)[1:]
+
+
+def test_a_record_whose_recipe_is_none_is_named_too(grid: SyntheticGrid, written: Written) -> None:
+    grid.done(grid.rows[0], 75.0, recipe="{")
+    (warning,) = export(grid, warns=1)
+    assert warning.startswith(f"warning: {grid.folder(grid.rows[0])}/record.json: Expecting property name")
+    assert written.stages == ids(grid)[1:]
+
+
+def test_damaged_marks_are_named(grid: SyntheticGrid, written: Written) -> None:
+    mark = grid.write("grids/tiny/wandb/written.json", b"{")
+    (warning,) = export(grid, warns=1)
+    assert f"{mark}: damaged: remove it" in warning
+    assert written.stages == []
+    mark.unlink()
+    export(grid)
+    assert written.stages == ids(grid)
 
 
 def test_a_grid_without_a_plan_is_a_warning_too(grid: SyntheticGrid, tmp_path: Path, written: Written) -> None:
