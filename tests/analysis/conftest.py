@@ -177,6 +177,18 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def own_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """W&B keeps to this test's folder, reaches nobody, and leaves no process to the next test."""
+    import wandb
+
+    for name in ("HOME", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home" / name))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    yield
+    wandb.teardown()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def repository_stays_clean() -> Iterator[None]:
     def existing() -> set[Path]:

@@ -9,7 +9,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +20,6 @@ import numpy as np
 import polars as pl
 import pytest
 import scipy.stats
-import wandb
 from PIL import Image
 from polars.testing import assert_frame_equal
 
@@ -367,17 +366,7 @@ def test_the_reports_pictures_are_in_it(page: Page, storage: Path) -> None:
 # Weights & Biases, and one student to publish
 
 
-@pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """W&B keeps to this test's folder and reaches nobody."""
-    for name in ("HOME", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "home" / name))
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    yield
-    wandb.teardown()
-
-
-@pytest.mark.usefixtures("alone")
+@pytest.mark.usefixtures("own_wandb")
 def test_runs_are_the_records_and_the_curves(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb_summary, "report", lambda grid: "the page")  # drawn above
     # Of a few stages, since each run takes W&B half a second: what is missing is an unfinished grid's.

@@ -231,6 +231,7 @@ def test_what_is_left_is_drawn(
     assert sorted(line.split(": ")[1] for line in lines) == sorted(riddled.values())
 
 
+@pytest.mark.usefixtures("own_wandb")
 def test_w_and_b_gets_what_is_left(tiny: SyntheticGrid, riddled: dict[str, str], capsys: Capture) -> None:
     assert call("wandb", tiny.storage) == 0
     out, err = capsys.readouterr()
