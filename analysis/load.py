@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from analysis.schema import PLAN_SCHEMA_VERSION, RECORD, RECORD_SCHEMA_VERSION, 
 from analysis.storage import Reader
 
 FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
+STATUSES = ("done", "failed")
 LABELS = {"grid": pl.String, **ROW}
 PROGRESS: dict[str, type[pl.DataType] | pl.DataType] = {
     "stage_id": pl.String,
@@ -122,9 +124,10 @@ def _reader(storage: str | Sequence[str]) -> Reader:
 def _unknown(reader: Reader, name: str | None) -> AnalysisError:
     plans, _ = read_plans(reader)
     known = ", ".join(dict.fromkeys(plan.name for plan in plans))
-    if name is None:
-        return AnalysisError(f"no grid was run in {reader}: run python launch.py --grid digits, or give --storage")
-    return AnalysisError(f"no grid {name!r} was run in {reader}; there {f'are {known}' if known else 'is none'}")
+    if name is not None and known:
+        return AnalysisError(f"no grid {name!r} was run in {reader}; there are {known}")
+    what, none = ("no grid", "") if name is None else (f"no grid {name!r}", "; there is none")
+    return AnalysisError(f"{what} was run in {reader}{none}: run python launch.py --grid digits, or give --storage")
 
 
 def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list[Plan], list[str]]:
@@ -155,7 +158,7 @@ def parse_plan(data: bytes, *, storage: str, name: str) -> Plan:
     except ValueError as error:
         raise ValueError(f"not a plan: {error}") from None
     complete = isinstance(plan, dict) and {"schema_version", "spec", "rows", "stages"} <= plan.keys()
-    if not complete or plan["schema_version"] != PLAN_SCHEMA_VERSION:
+    if not complete or plan["schema_version"] != PLAN_SCHEMA_VERSION or "dataset" not in plan["spec"]:
         raise ValueError("of another version of this program")
     try:
         rows = pl.DataFrame(plan["rows"], schema=ROW)
@@ -195,7 +198,7 @@ def _with_progress(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, st
     paths = {f"{FOLDERS[kind]}/{i}/progress.json": i for i, kind in kinds.items() if i not in done}
     now = datetime.now(UTC)
     rows = []
-    for path, data in reader.read_many([*paths]).items():
+    for path, data in reader.read_many([*paths], []).items():
         with contextlib.suppress(ValueError, KeyError, TypeError, ZeroDivisionError):
             facts = json.loads(data)
             told = datetime.fromisoformat(facts["at"])
@@ -219,7 +222,7 @@ def load_records(reader: Reader, kinds: Mapping[str, str]) -> tuple[pl.DataFrame
     wanted = dict(kinds)
     for file in ("record.json", "failure.json"):
         paths = {f"{FOLDERS[kind]}/{stage_id}/{file}": stage_id for stage_id, kind in wanted.items()}
-        for found in reader.batches([*paths]):
+        for found in reader.batches([*paths], problems):
             frame, refused = _parsed(found, paths)
             frames.append(frame)
             problems += refused
@@ -236,10 +239,13 @@ def _parsed(found: Mapping[str, bytes], ids: Mapping[str, str]) -> tuple[pl.Data
     with contextlib.suppress(pl.exceptions.PolarsError):
         frame = pl.read_ndjson(lines, schema=RECORD)
         version = frame["schema_version"]
+        floats = frame.select(pl.col(pl.Float64))
         if (
             frame["stage_id"].to_list() == [ids[path] for path in found]
             and version.null_count() == 0
             and (version <= RECORD_SCHEMA_VERSION).all()
+            and frame["status"].is_in(STATUSES).sum() == frame.height
+            and all(column.is_finite().all() for column in floats.iter_columns())
         ):
             return frame, []
     rows, problems = [], []
@@ -265,6 +271,11 @@ def parse_record(data: bytes, *, stage_id: str) -> dict[str, Any]:
         raise ValueError(f"not a record: {_one_line(error)}") from None
     if row["stage_id"] != stage_id:
         raise ValueError(f"the record of another stage: {row['stage_id']!r}")
+    if row["status"] not in STATUSES:
+        raise ValueError(f"not a record: its status is {row['status']!r}")
+    wrong = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    if wrong:
+        raise ValueError(f"not a record: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite")
     return row
 
 

@@ -44,8 +44,9 @@ class Reader:
             return data
         raise FileNotFoundError(path)
 
-    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Those that are there, at once where a storage can. Raises OSError for what is there and cannot be read."""
+    def read_many(self, paths: Sequence[str], problems: list[str] | None = None) -> dict[str, bytes]:
+        """Those that are there, at once where a storage can. What is there and cannot be read is added to problems, a
+        line each, or raises OSError without them."""
         found: dict[str, bytes] = {}
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             wanted = [path for path in paths if path not in found]
@@ -54,13 +55,16 @@ class Reader:
                 if isinstance(data, bytes):
                     found[path] = data
                 elif not isinstance(data, FileNotFoundError | NotADirectoryError):
-                    raise OSError(f"{storage}/{path}: {getattr(data, 'strerror', None) or data}") from data
+                    problem = f"{path}: {getattr(data, 'strerror', None) or data}"
+                    if problems is None:
+                        raise OSError(f"{storage}/{problem}") from data
+                    problems.append(problem)
         return found
 
-    def batches(self, paths: Sequence[str]) -> Iterator[dict[str, bytes]]:
+    def batches(self, paths: Sequence[str], problems: list[str]) -> Iterator[dict[str, bytes]]:
         """As `read_many`, AT_ONCE of them at a time."""
         for start in range(0, len(paths), AT_ONCE):
-            yield self.read_many(paths[start : start + AT_ONCE])
+            yield self.read_many(paths[start : start + AT_ONCE], problems)
 
     def grids(self) -> list[tuple[str, str]]:
         """The storage and the name of each folder of a grid, in the storages' order."""

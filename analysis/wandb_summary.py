@@ -71,7 +71,8 @@ def _log(
         file = Path(scratch) / "report.html"
         file.write_text(page, encoding="utf-8")
         artifact = wandb.Artifact(summary_id(grid.name), type="report")
-        artifact.add_dir(scratch)
+        for written in sorted(Path(scratch).iterdir()):
+            artifact.add_file(str(written))
         run.log_artifact(artifact)
         done = grid.cells.filter(pl.col("status") == "done")
         run.summary.update({"done": done.height, "planned": grid.cells.height, "best_test_last": done[POINT].max()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def test_an_unknown_grid_names_those_there_are(make_grid: Maker) -> None:
 
 
 def test_an_unknown_grid_in_an_empty_storage(tmp_path: Path) -> None:
-    with pytest.raises(AnalysisError, match=r"no grid 'digits' was run in .*; there is none"):
+    with pytest.raises(AnalysisError, match=r"no grid 'digits' was run in .*; there is none: run python launch.py"):
         load_grid(str(tmp_path), "digits")
 
 
@@ -216,6 +217,10 @@ def newer(record: bytes) -> bytes:
     return json.dumps({**json.loads(record), "schema_version": 2}).encode()
 
 
+def changed(**facts: object) -> Callable[[bytes], bytes]:
+    return lambda record: json.dumps({**json.loads(record), **facts}).encode()
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -231,6 +236,10 @@ def newer(record: bytes) -> bytes:
         ),
         (lambda record: b'{"schema_version": 1}', "the record of another stage: None"),
         (newer, "of schema version 2, newer than this program: update it"),
+        (changed(status="weird"), "not a record: its status is 'weird'"),
+        (changed(status=None), "not a record: its status is None"),
+        (changed(test_top1_last=math.nan), "not a record: test_top1_last is not finite"),
+        (changed(test_top1_last=math.inf, seconds_total=-math.inf), "not a record: test_top1_last, seconds_total are"),
     ],
     ids=[
         "truncated",
@@ -242,6 +251,10 @@ def newer(record: bytes) -> bytes:
         "another stage",
         "no stage",
         "newer",
+        "unknown status",
+        "no status",
+        "NaN",
+        "infinite",
     ],
 )
 @pytest.mark.parametrize("file", ["record.json", "failure.json"])
@@ -272,6 +285,25 @@ def test_a_field_of_a_foreign_type_makes_it_no_record(make_grid: Maker, value: o
     assert [problem.split(": ")[:2] for problem in loaded.problems] == [[path, "not a record"]]
     assert "\n" not in loaded.problems[0]
     assert loaded.cells["status"].to_list().count("done") == 4
+
+
+def test_a_folder_in_a_records_place_is_named(make_grid: Maker) -> None:
+    grid = make_grid().fill({"ViT-T": 90.0})
+    path = f"{grid.folder(grid.rows[-1])}/record.json"
+    (grid.root / path).mkdir(parents=True)
+    loaded = load_grid(grid.storage)
+    assert loaded.problems == [f"{path}: Is a directory"]
+    assert loaded.cells["status"].to_list().count("done") == 1
+
+
+@pytest.mark.parametrize(
+    "change", [{"rows": [{"kind": "cell", "stage_id": "a", "seed": "x"}]}, {"rows": 1}, {"spec": {}}, {"stages": [1]}]
+)
+def test_a_foreign_plan(make_grid: Maker, change: dict[str, object]) -> None:
+    grid = make_grid()
+    grid.write_plan(**change)
+    with pytest.raises(AnalysisError, match=r"^.*/grids/tiny/plan\.json: [^\n]*; launch the grid again$"):
+        load_grid(grid.storage)
 
 
 def test_every_unreadable_record_is_named(make_grid: Maker) -> None:

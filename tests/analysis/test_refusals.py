@@ -284,7 +284,7 @@ def elsewhere_done(request: pytest.FixtureRequest, tmp_path: Path, make_grid: Ma
         return make_grid("other").root, "there are other"
     if request.param == "empty":
         (tmp_path / "runs").mkdir()
-    return tmp_path / "runs", "there is none"
+    return tmp_path / "runs", "there is none: run python launch.py --grid digits, or give --storage"
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "export"])
