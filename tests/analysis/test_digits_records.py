@@ -253,7 +253,8 @@ def test_records_are_those_of_the_files(storage: Path) -> None:
     rows = json.loads(said("records", "--format", "json", storage=storage))
     for row, plans in zip(rows, planned, strict=True):
         # What the plan calls a stage stands before what its record calls it.
-        assert row == {**record_of(storage, row["kind"], row["stage_id"]), **dict.fromkeys(ROW), **plans}
+        recorded = record_of(storage, row["kind"], row["stage_id"])
+        assert row == {"grid": "digits", **recorded, **dict.fromkeys(ROW), **plans, "progress": None}
 
 
 def test_curves_are_those_of_the_files(storage: Path) -> None:
@@ -345,7 +346,7 @@ def test_the_report_has_the_tables_cell_for_cell(page: Page, storage: Path) -> N
 
 def test_the_report_leads_to_every_record_as_it_is_stored(page: Page, storage: Path) -> None:
     ids = load_grid(str(storage)).cells["stage_id"].to_list()
-    assert page.links == [f"#record-{stage_id}" for stage_id in ids]
+    assert [link for link in page.links if "record-" in link] == [f"#record-{stage_id}" for stage_id in ids]
     assert set(page.ids) >= {link.removeprefix("#") for link in page.links}
     printed = [json.loads(text) for text in page.shown if text.startswith("{") and '"stage_id"' in text]
     stored = [record_of(storage, kind, stage_id) for kind, stage_id in cells_of(storage)]
