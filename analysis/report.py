@@ -14,10 +14,9 @@ import polars as pl
 from analysis.compare import comparison
 from analysis.conclusion import conclude
 from analysis.document import Document, Heading
-from analysis.load import Grid
+from analysis.load import LABELS, Grid
 from analysis.plots import DARK, LIGHT, Picture, pictures
 from analysis.render import escape_html, html_fragment
-from analysis.schema import ROW
 from analysis.shown import title
 from analysis.tables import tables
 
@@ -156,7 +155,7 @@ def _records(grid: Grid) -> Section:
         shown = escape_html(row["status"] if top1 is None else f"{100 * top1:.2f} %")
         links.append(f'<li><a href="#{anchor}">{name}</a> <span>{shown}</span></li>')
         facts = {
-            key: value for key, value in row.items() if value is not None and (key not in ROW or key == "stage_id")
+            key: value for key, value in row.items() if value is not None and (key not in LABELS or key == "stage_id")
         }
         text = json.dumps(facts, indent=1, ensure_ascii=False)
         records.append(f'<details id="{anchor}"><summary>{name}</summary><pre>{html.escape(text)}</pre></details>')
