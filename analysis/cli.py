@@ -265,7 +265,9 @@ def _grids(args: argparse.Namespace) -> Grid | Grids:
 
 
 def _grid_folder(grid: Grid) -> Path:
-    """Where what belongs to a grid is written; raises AnalysisError for a storage by URL."""
+    """Where what belongs to a whole grid is written; raises AnalysisError for a part, and for a storage by URL."""
+    if grid.only:
+        raise AnalysisError("--where shows a part of the grid: give --output, so that it does not replace the whole")
     if "://" in grid.storage:
         raise AnalysisError("give --output: what is drawn from a storage by URL is written to this machine")
     return Path(grid.storage).expanduser() / "grids" / grid.name

@@ -75,13 +75,16 @@ def comparison(grid: Grid) -> Document:
     header.insert(2 + len(varying), "Whose")
     lines = []
     for row in frame.iter_rows(named=True):
-        labels = [row["teacher"], row["student"], *(value(row[axis]) for axis in varying)]
+        axes = ["" if row[axis] is None else value(row[axis]) for axis in varying]
+        labels = [row["teacher"], row["student"], *axes]
         said = [
             f"{row['published_baseline']:.2f}",
             f"{row['published_distilled']:.2f}",
             f"{row['published_gain']:+.2f}",
         ]
         lines.append([*labels, "published", *said, percent(row["published_retention"])])
+        if row["method"] is None:
+            continue
         at_last = {name.removesuffix("_last"): figure for name, figure in row.items() if name.endswith("_last")}
         for whose, at in (("ours, best test", row), ("ours, last epoch", at_last)):
             ours = [shown_accuracy(at, "baseline"), shown_accuracy(at, "distilled"), shown_gain(at)]
@@ -113,6 +116,9 @@ def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[Part]:
     """For each pair, whether the published gain lies in our interval at the same protocol."""
     lines = []
     for row in frame.iter_rows(named=True):
+        if row["method"] is None:
+            lines.append(f"{pair(row)}: not among the pairs shown here.")
+            continue
         what = ", ".join([pair(row), *([setting(row, varying)] if varying else [])])
         is_ = row["published_gain_is"] or NO_INTERVAL
         text = {

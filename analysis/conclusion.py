@@ -29,11 +29,13 @@ class Conclusion:
 def conclude(grid: Grid) -> Conclusion:
     """From the records alone. What is not known yet is said to be so."""
     frame = gains(grid)
-    return Conclusion(_deploy(grid, frame), _distillation(frame), _certainty(grid, frame))
+    part = f"Of {', '.join(grid.only)} alone: " if grid.only else ""
+    return Conclusion(part + _deploy(grid, frame), part + _distillation(frame), _certainty(grid, frame))
 
 
-def _candidates(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
-    """Students with an accuracy, a row each way of training them; of crossed settings what validation selects."""
+def _ways(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
+    """The ways of training a student that may be chosen, of those with an accuracy: alone, and from each teacher; of
+    crossed settings only what validation selects."""
     rows = efficiency(grid).filter(pl.col("mode").is_not_null(), pl.col("accuracy").is_not_null())
     if not crossed(frame):
         return rows
@@ -44,15 +46,21 @@ def _candidates(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _deploy(grid: Grid, frame: pl.DataFrame) -> str:
-    rows = _candidates(grid, frame)
-    if rows.is_empty():
+    ways = _ways(grid, frame)
+    if ways.is_empty():
         return "No student has been trained yet."
     axes = crossed(frame)
-    best = rows.sort("accuracy", descending=True, maintain_order=True).row(0, named=True)
-    text = f"{best['model']}, {shown_training(best, axes)}, is the most accurate: {_facts(best)}."
+    by = "accuracy" if ways["val"].has_nulls() else "val"
+    # Rounded: equal means of other accuracies differ in their last bits.
+    best = ways.sort(pl.col(by).round(9), descending=True, maintain_order=True).row(0, named=True)
+    split = "validation" if by == "val" else "test"
+    text = f"{best['model']}, {shown_training(best, axes)}"
+    if ways.height > 1:
+        text += f", the most accurate on {split} of {ways.height} ways of training"
+    text += f": {_facts(best)}.{_against_alone(best, frame)}"
     size = best["parameters"]
     smaller = (
-        rows.filter(pl.col("accuracy") >= best["accuracy"] - CLOSE, pl.col("parameters") < size)
+        ways.filter(pl.col("accuracy") >= best["accuracy"] - CLOSE, pl.col("parameters") < size)
         .sort("parameters", "accuracy", descending=[False, True], maintain_order=True)
         .to_dicts()
         if size is not None
@@ -65,16 +73,39 @@ def _deploy(grid: Grid, frame: pl.DataFrame) -> str:
             f" {close['model']}, {shown_training(close, axes)}, is {ratio:.1f}x smaller and within {CLOSE:g} point of "
             f"it: {_facts(close)}."
         )
-    if rows.height > 1:
-        text += (
-            f" Chosen by test accuracy among {rows.height} ways of training, so the figure of the best is a little "
-            "optimistic."
-        )
-    return text
+    if ways.height > 1 and by == "accuracy":
+        text += " Chosen by test itself, so the figure of the best is a little optimistic."
+    return text + _left_out(ways, frame)
+
+
+def _against_alone(best: dict[str, Any], frame: pl.DataFrame) -> str:
+    """Whether the student is better for its teacher."""
+    if best["mode"] != "distilled":
+        return ""
+    same = [pl.col(key).eq_missing(pl.lit(best[key], dtype=frame.schema[key])) for key in ("teacher", *AXES)]
+    row = frame.filter(pl.col("student") == best["model"], *same).row(0, named=True)
+    if row["gain_mean"] is None:
+        return ""
+    clear = {"gain": "clearly better than alone", "negative transfer": "clearly worse than alone"}
+    return f" Against the same student alone: {shown_gain(row)} points, {clear.get(row['effect'], 'not clear of 0')}."
+
+
+def _left_out(ways: pl.DataFrame, frame: pl.DataFrame) -> str:
+    """Crossed settings of which none may be chosen, for there is no validation split."""
+    if not crossed(frame) or ways.filter(pl.col("mode") == "distilled").height:
+        return ""
+    known = frame.filter(pl.col("gain_mean").is_not_null())
+    if known.is_empty():
+        return ""
+    above = known.filter(pl.col("gain_mean") > 0).height
+    return (
+        f" Of the {known.height} distilled settings none may be chosen without a validation split (dataset.val_size); "
+        f"{above} of them {'lies' if above == 1 else 'lie'} above their student alone on test."
+    )
 
 
 def _facts(row: dict[str, Any]) -> str:
-    facts = [f"{number(row['accuracy'])} % (n={row['accuracy_n']})"]
+    facts = [f"{number(row['accuracy'])} % on test (n={row['accuracy_n']})"]
     if row["parameters"] is not None:
         facts.append(f"{human(row['parameters'])} parameters")
     if row["latency_ms"] is not None:
@@ -87,10 +118,10 @@ def _facts(row: dict[str, Any]) -> str:
 def _distillation(frame: pl.DataFrame) -> str:
     known = frame.filter(pl.col("gain_mean").is_not_null())
     if known.is_empty():
-        return "No student has been trained both alone and with a teacher yet."
+        return "No student stands here both alone and with a teacher."
     axes = crossed(frame)
     counts = {effect: known.filter(pl.col("effect") == effect).height for effect in ("gain", "negative transfer")}
-    what = "settings and pairs" if axes else "pairs"
+    what = ("setting" if axes else "pair") + ("" if known.height == 1 else "s")
     text = (
         f"{known.height} {what} of teacher and student; clear gains: {counts['gain']}, clear losses: "
         f"{counts['negative transfer']}, unclear: {known.height - sum(counts.values())}."
@@ -106,7 +137,7 @@ def _distillation(frame: pl.DataFrame) -> str:
 
 
 def _selected(chosen: pl.DataFrame, axes: list[str]) -> str:
-    """The gains that no choice by test has flattered; nothing where validation selects none."""
+    """The gains of what was chosen without test; nothing where validation selects none."""
     if chosen.is_empty():
         return ""
     if chosen.height == 1:
@@ -127,14 +158,17 @@ def _certainty(grid: Grid, frame: pl.DataFrame) -> str:
     n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     if seeds[-1] == 1:
         return "One seed each: nothing tells a gain from chance. Launch the grid with more seeds."
-    text = f"Each gain is the mean over {n} seeds, paired with the same seed alone, with its 95 % t interval."
-    tested = frame["gain_p_holm"].drop_nulls()
-    if len(tested) > 1:
+    text = f"Each gain is the mean over {n} seeds, paired with the same seed alone, with its 95 % t interval"
+    text += " where there is more than one seed and their gains differ." if frame["gain_low"].has_nulls() else "."
+    tested, tests = frame["gain_p_holm"].drop_nulls(), frame["gain_tests"].max()
+    if isinstance(tests, int) and tests > 1:
         text += (
-            f" With {len(tested)} intervals, about one in twenty would exclude 0 by chance alone; after Holm's "
-            f"correction for their number {sum(p < 0.05 for p in tested)} of {len(tested)} stay clear of it."
+            f" With {tests} intervals, about one in twenty would exclude 0 by chance alone; after Holm's correction "
+            f"for their number {sum(p < 0.05 for p in tested)} of {len(tested)} "
+            f"{'stays' if len(tested) == 1 else 'stay'} clear of it."
         )
-    done, total = grid.cells.filter(pl.col("status") == "done").height, grid.cells.height
+    cells = (grid.whole or grid).cells
+    done, total = cells.filter(pl.col("status") == "done").height, cells.height
     if done < total:
         text += f" The grid is unfinished: {done} of {total} teachers and cells."
     return text

@@ -87,7 +87,8 @@ def costs_section(records: Records) -> list[Part]:
     parts: list[Part] = [Heading("Costs"), Table("costs", frame, header, lines, [False, True, True, True, False])]
     saved = saved_hours(records)
     note = (
-        "Device time: of training, evaluation and inference, a worker's seconds each; starting processes is not in it."
+        "Device time: of training, evaluation and inference, a worker's seconds each; starting processes is not in it. "
+        "What another grid had computed already counts in full."
     )
     if saved > 0:
         note += f" Teacher logits computed once saved at least {shown_hours(saved)}."

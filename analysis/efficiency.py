@@ -13,6 +13,7 @@ from analysis.selection import select
 from analysis.shown import UNKNOWN, Row, human, number, percent, setting
 
 MIB = 2**20
+LEAST_APART = 1.1  # times, slowest by fastest record
 DEVICE = ["latency_device", "latency_batch"]
 TIMES = ["latency_ms", "latency_ms_q1", "latency_ms_q3"]
 
@@ -26,6 +27,7 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
     "alpha": pl.Float64,
     "accuracy": pl.Float64,
     "accuracy_n": pl.Int64,
+    "val": pl.Float64,
     "retention": pl.Float64,
     "parameters": pl.Int64,
     "size_mib": pl.Float64,
@@ -44,10 +46,10 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
 def efficiency(grid: Grid) -> pl.DataFrame:
     """One row a teacher (mode null), student alone, and student by teacher, method, temperature and alpha.
 
-    accuracy: mean top1 over seeds on the test split at the last epoch, percent; retention: of the teacher's, percent.
-    latency_ms and its quartiles: medians over the model's records on one device, ms per batch of latency_batch images;
-    throughput: images per second at that. accuracy_per_ms: accuracy / latency_ms; accuracy_per_mib_ms:
-    accuracy / (size_mib * latency_ms).
+    accuracy: mean top1 over seeds on the test split at the last epoch, percent; val: the same on validation; retention:
+    of the teacher's accuracy, percent. latency_ms and its quartiles: medians over the model's records on one device, ms
+    per batch of latency_batch images; throughput: images per second at that. accuracy_per_ms: accuracy / latency_ms;
+    accuracy_per_mib_ms: accuracy / (size_mib * latency_ms).
     """
     costs, timed = _costs(grid), {(row["kind"], row["model"]): row for row in timings(grid).reverse().to_dicts()}
     rows: list[dict[str, Any]] = []
@@ -66,9 +68,10 @@ def efficiency(grid: Grid) -> pl.DataFrame:
         if student in alone:
             figures = alone[student]
             accuracy = {"accuracy": figures["baseline_mean"], "accuracy_n": figures["baseline_n"]}
+            accuracy["val"] = figures["val_mean"]
             add("cell", student, mode="baseline", **accuracy)
         for row in taught.filter(pl.col("student") == student).iter_rows(named=True):
-            accuracy = {"accuracy": row["distilled_mean"], "accuracy_n": row["distilled_n"]}
+            accuracy = {"accuracy": row["distilled_mean"], "accuracy_n": row["distilled_n"], "val": row["val_mean"]}
             add("cell", student, mode="distilled", **accuracy, **{n: row[n] for n in ("teacher", *AXES, "retention")})
     latency = pl.col("latency_ms")
     return pl.DataFrame(rows, schema=EFFICIENCY_SCHEMA).with_columns(
@@ -86,6 +89,8 @@ def timings(grid: Grid) -> pl.DataFrame:
     return (
         done.group_by("kind", "model", *DEVICE, maintain_order=True)
         .agg(
+            pl.col("latency_ms").min().alias("fastest"),
+            pl.col("latency_ms").max().alias("slowest"),
             *(pl.col(name).median() for name in TIMES),
             pl.col("timed_there").first(),
             records=pl.len(),
@@ -193,8 +198,10 @@ def timing_notes(grid: Grid) -> list[Part]:
     what = (
         f"ms per batch: a forward pass of {next(iter(timed_on))}, in float32; median [quartiles] of {batches}, and of "
         "that the median over the model's records. It was measured in the process of each cell, beside whatever else "
-        "the machine ran."
+        "the machine ran"
     )
+    apart = used.select((pl.col("slowest") / pl.col("fastest")).max()).item()
+    what += f": records of one model differ by up to {apart:.1f}x." if apart >= LEAST_APART else "."
     notes: list[Part] = [Note(what)]
     if len(timed_on) > 1:
         apart = "; ".join(f"{', '.join(dict.fromkeys(models))} with {place}" for place, models in timed_on.items())

@@ -13,14 +13,13 @@ import polars as pl
 from analysis.load import Records
 from analysis.shown import Row, pair
 from analysis.stats import (
-    CONFIDENCE,
-    bonferroni,
     bootstrap_interval,
     effect,
     holm,
     p_paired_t,
     p_sign_flip,
     paired_gains,
+    show_spread,
     summarize,
 )
 
@@ -54,6 +53,7 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "gain_p": pl.Float64,
     "gain_p_exact": pl.Float64,
     "gain_p_holm": pl.Float64,
+    "gain_tests": pl.Int64,
     "gain_boot_low": pl.Float64,
     "gain_boot_high": pl.Float64,
     "effect": pl.String,
@@ -66,9 +66,11 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
 
 @dataclass(frozen=True)
 class Pair:
-    """A row of the plan (teacher, student and the axes) with its accuracies in percent by seed, as far as done."""
+    """A row of the plan (grid, teacher, student and the axes) with its accuracies in percent by seed, as far as done.
+    stages: ids of the cells that they are of."""
 
     planned: dict[str, Any]
+    stages: frozenset[str]
     baseline: dict[int, float]
     distilled: dict[int, float]
     val: dict[int, float]
@@ -86,6 +88,7 @@ def pairs(records: Records, *, point: str = POINT) -> list[Pair]:
     taught = done.filter(pl.col("mode") == "distilled")
     distilled = _by_seed(taught, KEYS, point)
     val = _by_seed(taught.filter(pl.col(VAL).is_not_null()), KEYS, VAL)
+    ids = _stage_ids(done.filter(pl.col("mode") == "baseline"), ["grid", "student"]) | _stage_ids(taught, KEYS)
     planned = cells.filter(pl.col("mode") == "distilled").unique(KEYS, maintain_order=True, keep="first").select(KEYS)
     teachers = records.cells.filter(pl.col("kind") == "teacher").select("grid", "teacher")
     grids = {grid: i for i, grid in enumerate(records.cells["grid"].unique(maintain_order=True))}
@@ -97,18 +100,34 @@ def pairs(records: Records, *, point: str = POINT) -> list[Pair]:
     found = []
     for row in sorted(planned.iter_rows(named=True), key=place):
         key = tuple(row.values())
-        baseline = alone.get((row["grid"], row["student"]), {})
-        found.append(Pair(row, baseline, distilled.get(key, {}), val.get(key, {})))
+        student = (row["grid"], row["student"])
+        stages = frozenset(ids.get(key, [])) | frozenset(ids.get(student, []))
+        found.append(Pair(row, stages, alone.get(student, {}), distilled.get(key, {}), val.get(key, {})))
     return found
 
 
-def gains(records: Records, *, point: str = POINT, simultaneous: bool = False) -> pl.DataFrame:
+def _stage_ids(cells: pl.DataFrame, keys: Sequence[str]) -> dict[tuple[Any, ...], list[str]]:
+    found = cells.group_by(keys).agg("stage_id")
+    return {tuple(key): ids for *key, ids in found.iter_rows()}
+
+
+def corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[list[float | None], int]:
+    """Holm's p of each pair, and for how many tests: those of the whole grids, whatever --where has left of them. A
+    test that stands on the very same cells in two grids is one."""
+    family = {tuple(one.planned.values()): one for one in pairs(records.whole or records, point=point)}
+    family |= {tuple(one.planned.values()): one for one in found}
+    tests = {one.stages: p_paired_t(list(one.gains.values())) for one in family.values()}
+    p_holm = dict(zip(tests, holm([*tests.values()]), strict=True))
+    return [p_holm[one.stages] for one in found], sum(p is not None for p in tests.values())
+
+
+def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
     """One row a grid, teacher, student, method, temperature and alpha, in the grids' order. Accuracies in percent.
 
     gain_low and gain_high: Student's t interval of 95 %, on which `effect` stands; gain_boot_low and gain_boot_high:
-    the percentile bootstrap's. simultaneous: intervals (both) that hold together with 95 %, by Bonferroni. gain_p:
-    paired t-test, gain_p_holm: corrected for the rows that have one; gain_p_exact: sign flips, of which few seeds give
-    no small p. All are null for one seed. val_mean: of the distilled on the validation split at the last epoch.
+    the percentile bootstrap's. gain_p: paired t-test, gain_p_holm: corrected for all gain_tests of the whole grids;
+    gain_p_exact: sign flips, of which few seeds give no small p. The intervals and p are null for one seed, and those
+    of t and bootstrap for equal gains too. val_mean: of the distilled on the validation split at the last epoch.
     retention: distilled mean of the teacher's top1, in percent. compression: in parameters. point: the record's column
     that is compared; BEST_TEST is selected on the test split, as published tables do.
     """
@@ -120,11 +139,9 @@ def gains(records: Records, *, point: str = POINT, simultaneous: bool = False) -
     students = {(grid, student): size for grid, student, size in sizes.iter_rows()}
     found = pairs(records, point=point)
     titles = _titles([one.planned for one in found])
-    tested = sum(len(one.gains) > 1 for one in found)
-    confidence = bonferroni(tested) if simultaneous else CONFIDENCE
-    corrected = holm([p_paired_t(list(one.gains.values())) for one in found])
+    p_holms, tests = corrected(found, records, point=point)
     rows = []
-    for one, experiment, p_holm in zip(found, titles, corrected, strict=True):
+    for one, experiment, p_holm in zip(found, titles, p_holms, strict=True):
         row = one.planned
         top1, size = teachers.get((row["grid"], row["teacher"]), (None, None))
         teacher_top1 = None if top1 is None else 100 * top1
@@ -142,8 +159,9 @@ def gains(records: Records, *, point: str = POINT, simultaneous: bool = False) -
                 **{axis: row[axis] for axis in AXES},
                 **_columns("baseline", one.baseline),
                 **taught,
-                **_gain(list(one.gains.values()), confidence),
+                **_gain(list(one.gains.values())),
                 "gain_p_holm": p_holm,
+                "gain_tests": tests,
                 "val_mean": _columns("val", one.val)["val_mean"],
                 "val_n": len(one.val),
                 "retention": percentage(taught["distilled_mean"], teacher_top1),
@@ -153,36 +171,32 @@ def gains(records: Records, *, point: str = POINT, simultaneous: bool = False) -
     return pl.DataFrame(rows, schema=GAINS_SCHEMA)
 
 
-def _gain(gains: list[float], confidence: float) -> dict[str, float | int | str | None]:
+def _gain(gains: list[float]) -> dict[str, float | int | str | None]:
     if not gains:
         return {"gain_n": 0}
-    gain = summarize(gains, confidence=confidence)
-    boot_low, boot_high = bootstrap_interval(gains, confidence=confidence) or (None, None)
-    return {
-        "gain_mean": gain.mean,
-        "gain_low": gain.low,
-        "gain_high": gain.high,
-        "gain_n": gain.n,
-        "gain_p": p_paired_t(gains),
-        "gain_p_exact": p_sign_flip(gains),
-        "gain_boot_low": boot_low,
-        "gain_boot_high": boot_high,
-        "effect": effect(gain),
-    }
+    gain = summarize(gains)
+    found: dict[str, float | int | str | None] = {"gain_mean": gain.mean, "gain_n": gain.n, "effect": "unclear"}
+    if show_spread(gains):
+        boot_low, boot_high = bootstrap_interval(gains) or (None, None)
+        found |= {"gain_low": gain.low, "gain_high": gain.high, "effect": effect(gain), "gain_p": p_paired_t(gains)}
+        found |= {"gain_boot_low": boot_low, "gain_boot_high": boot_high}
+    return found | {"gain_p_exact": p_sign_flip(gains)}
 
 
 def baselines(records: Records) -> pl.DataFrame:
-    """One row a grid's student trained alone: accuracy in percent."""
+    """One row a grid's student trained alone: accuracy in percent, on test and (val_mean) on validation."""
     cells = records.cells.filter(pl.col("mode") == "baseline")
     done = cells.filter(pl.col("status") == "done", pl.col(POINT).is_not_null())
     found = _by_seed(done, ["grid", "student"], POINT)
+    val = _by_seed(done.filter(pl.col(VAL).is_not_null()), ["grid", "student"], VAL)
     planned = cells.group_by("grid", "student", maintain_order=True).agg(pl.col("parameters").drop_nulls().first())
     rows = [
         {"grid": grid, "student": student, "student_parameters": size}
         | _columns("baseline", found.get((grid, student), {}))
+        | {"val_mean": _columns("val", val.get((grid, student), {}))["val_mean"]}
         for grid, student, size in planned.iter_rows()
     ]
-    columns = ("grid", "student", "student_parameters", "baseline_mean", "baseline_std", "baseline_n")
+    columns = ("grid", "student", "student_parameters", "baseline_mean", "baseline_std", "baseline_n", "val_mean")
     return pl.DataFrame(rows, schema={name: GAINS_SCHEMA[name] for name in columns})
 
 
@@ -198,7 +212,7 @@ def percentage(part: float | None, whole: float | None) -> float | None:
 
 def crossed(frame: pl.DataFrame) -> list[str]:
     """The axes of distilled cells that have several values."""
-    return [axis for axis in AXES if frame[axis].n_unique() > 1]
+    return [axis for axis in AXES if frame[axis].drop_nulls().n_unique() > 1]
 
 
 def _by_seed(cells: pl.DataFrame, keys: Sequence[str], column: str) -> dict[tuple[Any, ...], dict[int, float]]:

@@ -33,12 +33,14 @@ class Records:
     """Grids as they stand. cells: one row a planned teacher or cell of a grid, the plan's labels joined with the
     record's facts; stages: one row a stage of any kind, likewise. status is done, failed, running or missing; progress:
     of a running one, a fraction. problems: what could not be read so far, a line each. reader: of the storages, for
-    what is read only when it is asked for."""
+    what is read only when it is asked for. only, whole: where this is a part, what it was cut down to and what of."""
 
     cells: pl.DataFrame
     stages: pl.DataFrame
     problems: list[str]
     reader: Reader
+    only: tuple[str, ...] = ()
+    whole: Records | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,10 @@ class Grid(Records):
     def called(self) -> str:
         return f"grid {self.name}"
 
+    @property
+    def title(self) -> str:
+        return _cut(self.name, self.only)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grids(Records):
@@ -63,6 +69,14 @@ class Grids(Records):
     @property
     def called(self) -> str:
         return "1 grid" if len(self.specs) == 1 else f"{len(self.specs)} grids"
+
+    @property
+    def title(self) -> str:
+        return _cut(self.called, self.only)
+
+
+def _cut(what: str, only: Sequence[str]) -> str:
+    return f"{what}, only {', '.join(only)}" if only else what
 
 
 @dataclass(frozen=True)
@@ -92,9 +106,9 @@ def load_grid(storage: str | Sequence[str], name: str | None = None) -> Grid:
         places = " and ".join(other.storage for other in named)
         raise AnalysisError(f"different grids called {plan.name!r} were run in {places}: give one --storage")
     cells, stages, unread = _join({plan.name: plan}, reader)
-    return Grid(
-        name=plan.name, storage=plan.storage, spec=plan.spec, cells=cells, stages=stages, problems=unread, reader=reader
-    )
+    problems += unread
+    about: dict[str, Any] = {"name": plan.name, "storage": plan.storage, "spec": plan.spec}
+    return Grid(**about, cells=cells, stages=stages, problems=problems, reader=reader)
 
 
 def load_grids(storage: str | Sequence[str], names: Sequence[str] | None = None) -> Grids:

@@ -39,7 +39,7 @@ def many_tables(grids: Grids) -> Document:
     if not only_alone.is_empty():
         parts += [baselines_table(grids, only_alone, name="gains" if frame.is_empty() else "baselines"), Note(protocol)]
     parts += [*unfinished(grids), *_grids_section(grids, frame), *costs_section(grids)]
-    return Document(grids.called, [*parts, *running_section(grids), *failures_section(grids)])
+    return Document(grids.title, [*parts, *running_section(grids), *failures_section(grids)])
 
 
 def grids_frame(grids: Grids, frame: pl.DataFrame) -> pl.DataFrame:

@@ -135,7 +135,8 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
     asked = f" among those with {', '.join(f'{name} {value(v)}' for name, v in given.items())}" if given else ""
     return row, (
         f"the setting with the best validation accuracy of {selected['settings'].sum()}{asked}: {_named(row)} (mean "
-        f"top-1 on the validation split {row['val_mean']:.2f} %, n = {row['val_n']}), with the test split having no say"
+        f"top-1 on the validation split {row['val_mean']:.2f} %, n = {row['val_n']}), with the test split taking no "
+        "part"
     )
 
 

@@ -9,7 +9,7 @@ import polars as pl
 from analysis.document import Items, Note, Part, Table
 from analysis.gains import AXES, POINT, VAL, crossed
 from analysis.load import Grid
-from analysis.shown import pair, setting, shown_accuracy, shown_gain, value
+from analysis.shown import pair, setting, shown_accuracy, shown_gain, shown_n, value
 
 
 def has_validation(grid: Grid) -> bool:
@@ -52,8 +52,9 @@ def selection_section(grid: Grid, frame: pl.DataFrame) -> list[Part]:
     lines = [_selected(row, best[row["teacher"], row["student"]], axes) for row in selected.iter_rows(named=True)]
     what = (
         "Val: the distilled students' mean top-1 on the validation split at the last epoch, in percent; it selects. "
-        "The accuracy and gain of what it selected are on test, which had no say. Choosing the best of many settings "
-        "by test itself is optimistic: the more settings, the luckier the best of them."
+        "The accuracy and gain of what it selected are on test, which took no part; but they are of the very runs that "
+        "were selected, lucky ones among them: new seeds of the selected setting give its gain without that. Choosing "
+        "the best of many settings by test itself is more optimistic still."
     )
     counts = sorted(set(frame["val_n"]))
     if len(counts) > 1:
@@ -88,7 +89,7 @@ def gain_grids(frame: pl.DataFrame) -> list[Table]:
         method = f", method {value(first['method'])}" if "method" in axes else ""
         lines = [[value(t), *(cells.get((t, alpha), "") for alpha in alphas)] for t in temperatures]
         header = ["Temperature", *(f"alpha {value(alpha)}" for alpha in alphas)]
-        title = f"Gain of {pair(first)}{method} by temperature and alpha, in points:"
+        title = f"Gain of {pair(first)}{method} by temperature and alpha, in points ({shown_n(rows)}):"
         figures = rows.select("teacher", "student", *AXES, "gain_mean", "gain_low", "gain_high", "gain_n", "effect")
         parts.append(Table(f"settings-{number}", figures, header, lines, [True for _ in header], title=title))
     return parts
@@ -108,4 +109,4 @@ def method_tables(frame: pl.DataFrame) -> list[Table]:
         lines.append([*named, *(by_method.get(method, "") for method in methods)])
     header = ["Pair", *(axis.capitalize() for axis in others), *methods]
     right = [i > 0 for i, _ in enumerate(header)]
-    return [Table("methods", frame, header, lines, right, title="Gain by method, in points:")]
+    return [Table("methods", frame, header, lines, right, title=f"Gain by method, in points ({shown_n(frame)}):")]

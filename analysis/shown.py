@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"
 UNKNOWN = "—"
 
@@ -57,15 +59,24 @@ def shown_accuracy(row: Row, prefix: str) -> str:
 
 
 def shown_gain(row: Row, *, interval: bool = True) -> str:
-    """'+2.00 [+0.48, +3.52] ▲', or without the interval '+2.00 ▲'."""
+    """'+2.00 [+0.48, +3.52] ▲', or without the interval '+2.00 ▲'; with n where the means beside it have another."""
     mean, low, high = row["gain_mean"], row["gain_low"], row["gain_high"]
     if mean is None:
         return UNKNOWN
     mean = round(mean, 2) + 0.0  # what shows as 0 is neither above nor below
-    between = f" [{low:+.2f}, {high:+.2f}]" if low is not None else f" (n={row['gain_n']})"
+    between = f" [{low:+.2f}, {high:+.2f}]" if low is not None and interval else ""
+    n = row["gain_n"]
+    if (interval and low is None) or any(n != row.get(f"{mode}_n", n) for mode in ("baseline", "distilled")):
+        between += f" (n={n})"
     mark = {"gain": GAIN_CLEAR, "negative transfer": NEGATIVE_CLEAR}.get(str(row["effect"]))
     mark = mark or (NEGATIVE if mean < 0 else "")
-    return f"{mean:+.2f}{between if interval else ''} {mark}".rstrip()
+    return f"{mean:+.2f}{between} {mark}".rstrip()
+
+
+def shown_n(frame: pl.DataFrame) -> str:
+    """'n = 3', 'n = 1 to 3', of the gains in a frame."""
+    counts = sorted(set(frame["gain_n"]))
+    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
 
 
 def title(row: Row) -> str:

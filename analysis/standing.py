@@ -11,14 +11,18 @@ from analysis.shown import Row, title
 
 def unfinished(records: Records) -> list[Part]:
     """What a table does not stand on, and what it mixes; nothing where every cell is done, and all alike."""
-    cells = records.cells
+    cells = (records.whole or records).cells
     count = {status: cells.filter(pl.col("status") == status).height for status in ("done", "failed", "running")}
     missing = cells.height - sum(count.values())
     notes: list[Part] = []
+    if records.only:
+        text = f"{', '.join(records.only)}: {records.cells.height} of {cells.height} teachers and cells are shown."
+        notes.append(Note(text, lead="Only"))
     if count["done"] < cells.height:
         rest = [f"{count['failed']} failed", *([f"{count['running']} running"] if count["running"] else [])]
+        what = "the whole" if records.only else "this table"
         text = (
-            f"this table stands on {count['done']} of {cells.height} teachers and cells ({', '.join(rest)}, {missing} "
+            f"{what} stands on {count['done']} of {cells.height} teachers and cells ({', '.join(rest)}, {missing} "
             "missing). Launch the grid again to finish it."
         )
         notes.append(Note(text, lead="Unfinished"))

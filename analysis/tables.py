@@ -20,6 +20,7 @@ from analysis.shown import (
     percent,
     shown_accuracy,
     shown_gain,
+    shown_n,
     times,
     value,
 )
@@ -36,11 +37,11 @@ def tables(grid: Grid) -> Document:
     rest += [*running_section(grid), *failures_section(grid)]
     protocol = f"Top-1 on the test split of {grid.spec['dataset']['name']} in percent, {PROTOCOL}"
     if frame.is_empty():
-        return Document(grid.name, [baselines_table(grid, baselines(grid)), Note(protocol), *rest])
+        return Document(grid.title, [baselines_table(grid, baselines(grid)), Note(protocol), *rest])
     selects = bool(crossed(frame)) and has_validation(grid)
     notes = [*gains_note(frame, protocol), *_over_all_pairs(grid, frame), *selection_section(grid, frame)]
     crossing = [*gain_grids(frame), *method_tables(frame)]
-    return Document(grid.name, [gains_table(grid, frame, selects=selects), *notes, *crossing, *_teachers(grid), *rest])
+    return Document(grid.title, [gains_table(grid, frame, selects=selects), *notes, *crossing, *_teachers(grid), *rest])
 
 
 def gains_table(records: Records, frame: pl.DataFrame, *, selects: bool = False) -> Table:
@@ -80,11 +81,13 @@ def _model(row: dict[str, object], role: str) -> str:
 
 def gains_note(frame: pl.DataFrame, protocol: str) -> list[Part]:
     """How the figures of `gains` are to be read."""
-    counts = sorted(set(frame["gain_n"]))
-    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-    note = f"{protocol} Gain: distilled minus baseline, paired by seed ({n}), in points"
-    most = max(counts, default=0)
-    note += {0: "; no seed has both yet.", 1: "; one seed gives no interval."}.get(most, ", with its 95 % t interval.")
+    note = f"{protocol} Gain: distilled minus baseline, paired by seed ({shown_n(frame)}), in points"
+    most = max(frame["gain_n"], default=0)
+    note += {0: "; no seed stands here both ways.", 1: "; one seed gives no interval."}.get(
+        most, ", with its 95 % t interval."
+    )
+    if frame.filter(pl.col("gain_n") > 1, pl.col("gain_low").is_null()).height:
+        note += " Equal gains of all seeds show no spread, and so have no interval."
     legend = []
     effects = set(frame["effect"])
     if "gain" in effects:
@@ -103,15 +106,14 @@ def _over_all_pairs(grid: Grid, frame: pl.DataFrame) -> list[Part]:
     sentences = []
     if not crossed(frame):
         (row,) = overall(grid).iter_rows(named=True)
-        if row["pairs"] > 1 and row["improvement_low"] is not None:
-            shown = {
-                name: f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
-                for name in ("baseline_iqm", "distilled_iqm", "improvement")
-            }
+        if row["pairs"] > 1 and None not in (row["improvement_low"], row["gain_iqm_low"]):
             sentences.append(
-                f"Over all {row['pairs']} pairs ({row['baseline_runs']} runs alone, {row['distilled_runs']} "
-                f"distilled): interquartile mean {shown['baseline_iqm']} alone, {shown['distilled_iqm']} distilled; "
-                f"probability of improvement {shown['improvement']}, with 95 % stratified bootstrap intervals."
+                f"Over all {row['pairs']} pairs ({row['baseline_runs']} runs alone, each counted for every teacher, "
+                f"and {row['distilled_runs']} distilled): interquartile mean {row['baseline_iqm']:.2f} alone, "
+                f"{row['distilled_iqm']:.2f} distilled; of the paired gains {row['gain_iqm']:+.2f} "
+                f"[{row['gain_iqm_low']:+.2f}, {row['gain_iqm_high']:+.2f}]; probability of improvement "
+                f"{row['improvement']:.2f} [{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]. These are "
+                "95 % stratified bootstrap intervals, too narrow for few runs a pair (of three they hold some 90 %)."
             )
     sentences += corrected(frame)
     return [Note(" ".join(sentences))] if sentences else []
@@ -119,14 +121,15 @@ def _over_all_pairs(grid: Grid, frame: pl.DataFrame) -> list[Part]:
 
 def corrected(frame: pl.DataFrame) -> list[str]:
     """How many gains stand a correction for their number; nothing for fewer than two."""
-    tested = frame["gain_p_holm"].drop_nulls()
-    if len(tested) < 2:
+    shown = frame["gain_p_holm"].drop_nulls()
+    tests = frame["gain_tests"].max()
+    if shown.is_empty() or not isinstance(tests, int) or tests < 2:
         return []
     several = bool(crossed(frame)) or frame["grid"].n_unique() > 1
-    least, below = min(tested), sum(p < 0.05 for p in tested)
+    least, below = min(shown), sum(p < 0.05 for p in shown)
     sentences = [
-        f"Correction for {len(tested)} {'gains' if several else 'pairs'} (Holm, of paired t-tests): the smallest "
-        f"corrected p is {'below 0.001' if least < 0.001 else f'{least:.2g}'}; {below} of {len(tested)} "
+        f"Correction for {tests} {'gains' if several else 'pairs'} (Holm, of paired t-tests): the smallest corrected p "
+        f"is {'below 0.001' if least < 0.001 else f'{least:.2g}'}; {below} of {len(shown)} "
         f"{'stays' if below == 1 else 'stay'} below 0.05."
     ]
     exact = frame.filter(pl.col("gain_n") >= LEAST_EXACT)["gain_p_exact"].drop_nulls()

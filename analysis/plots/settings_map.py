@@ -53,7 +53,7 @@ def settings_maps(grid: Grid) -> list[Picture] | str:
         f"{said_n(known['gain_n'])}.",
         f"Outlined: the {INTERVAL} of the mean gain excludes 0 ({GAIN_CLEAR} above, {NEGATIVE_CLEAR} below); "
         f"{NEGATIVE}: negative, but it includes 0 or there is none. No correction for the number of cells.",
-        f"{SELECTED}: what validation selects; test had no say{may_change(frame)}."
+        f"{SELECTED}: what validation selects; test takes no part{may_change(frame)}."
         if chosen.height
         else "Nothing is selected: there is no validation accuracy.",
         "Hatched: not known." if known.height < frame.height else "",

@@ -1,14 +1,14 @@
 """Statistics of replicates, apart from any table: of one pair, of many pairs tested at once, and over all pairs."""
 
-from analysis.stats.multiple import bonferroni, holm
+from analysis.stats.multiple import holm
 from analysis.stats.paired import (
     CONFIDENCE,
     Summary,
     effect,
     p_paired_t,
-    p_sign,
     p_sign_flip,
     paired_gains,
+    show_spread,
     summarize,
 )
 from analysis.stats.resampling import (
@@ -24,15 +24,14 @@ __all__ = [
     "RESAMPLES",
     "Estimate",
     "Summary",
-    "bonferroni",
     "bootstrap_interval",
     "effect",
     "holm",
     "interquartile_mean",
     "p_paired_t",
-    "p_sign",
     "p_sign_flip",
     "paired_gains",
     "probability_of_improvement",
+    "show_spread",
     "summarize",
 ]

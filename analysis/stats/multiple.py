@@ -1,10 +1,8 @@
-"""What testing many pairs at once costs: corrected p values and simultaneous intervals."""
+"""What testing many pairs at once costs: corrected p values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from analysis.stats.paired import CONFIDENCE
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -21,9 +19,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(ascending) - rank) * p))
         corrected[i] = highest
     return corrected
-
-
-def bonferroni(tests: int, *, confidence: float = CONFIDENCE) -> float:
-    """The confidence of each of so many intervals that gives all of them together at least `confidence`:
-    1 - (1 - confidence) / tests."""
-    return 1 - (1 - confidence) / max(tests, 1)

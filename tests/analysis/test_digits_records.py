@@ -558,8 +558,9 @@ def test_what_all_pairs_say_is_that_of_the_files(storage: Path, all_pairs: list[
     assert f"the smallest corrected p is {min(corrected):.2g}; {sum(p < 0.05 for p in corrected)} of" in text
     alone = [run for pair in all_pairs for run in pair.alone]
     taught = [run for pair in all_pairs for run in pair.taught]
-    iqm = [float(scipy.stats.trim_mean(runs, 0.25)) for runs in (alone, taught)]
-    assert re.search(rf"interquartile mean {iqm[0]:.2f} \[[\d., ]+\] alone, {iqm[1]:.2f} \[", text)
+    gained = [gain for pair in all_pairs for gain in pair.gain]
+    iqm = [float(scipy.stats.trim_mean(runs, 0.25)) for runs in (alone, taught, gained)]
+    assert f"interquartile mean {iqm[0]:.2f} alone, {iqm[1]:.2f} distilled; of the paired gains {iqm[2]:+.2f} [" in text
     better = [np.sign(pair.taught[:, None] - pair.alone[None, :]).mean() / 2 + 0.5 for pair in all_pairs]
     assert f"probability of improvement {np.mean(better):.2f} [" in text
 

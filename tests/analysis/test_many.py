@@ -26,7 +26,7 @@ Maker = Callable[..., SyntheticGrid]
 Capture = pytest.CaptureFixture[str]
 
 MNIST = {"ViT-T": 90.0, ("ResNet-S", None): [80.0, 81.0, 82.0], ("ResNet-S", "ViT-T"): [84.0, 85.5, 86.0]}
-DIGITS = {"ViT-T": 95.0, ("ResNet-S", None): [70.0, 71.0, 75.0], ("ResNet-S", "ViT-T"): [69.0, 70.0, 75.0]}
+DIGITS = {"ViT-T": 95.0, ("ResNet-S", None): [70.0, 71.0, 75.0], ("ResNet-S", "ViT-T"): [69.0, 70.5, 75.0]}
 
 
 def two(make_grid: Maker) -> Grids:
@@ -37,9 +37,9 @@ def two(make_grid: Maker) -> Grids:
 
 def test_the_gains_of_each_grid_are_those_of_its_own_table(make_grid: Maker) -> None:
     grids = two(make_grid)
-    found = gains(grids).drop("gain_p_holm")
+    found = gains(grids).drop("gain_p_holm", "gain_tests")
     for name in ("mnist", "digits"):
-        own = gains(load_grid(grids.reader.storages[0], name)).drop("gain_p_holm")
+        own = gains(load_grid(grids.reader.storages[0], name)).drop("gain_p_holm", "gain_tests")
         assert found.filter(pl.col("grid") == name).equals(own)
     assert found["grid"].to_list() == ["mnist", "digits"]
 
@@ -50,6 +50,13 @@ def test_holm_corrects_for_the_rows_of_all_grids(make_grid: Maker) -> None:
     assert least["grid"] == "mnist"
     assert least["gain_p_holm"] == pytest.approx(2 * least["gain_p"])
     assert most["gain_p_holm"] == pytest.approx(max(most["gain_p"], 2 * least["gain_p"]))
+
+
+def test_a_gain_that_two_grids_share_is_tested_once(make_grid: Maker) -> None:
+    for name in ("a", "b"):
+        grid = make_grid(name).fill(MNIST)
+    rows = gains(load_grids(grid.storage)).to_dicts()
+    assert [(row["gain_tests"], row["gain_p_holm"]) for row in rows] == [(1, row["gain_p"]) for row in rows]
 
 
 def test_a_line_a_grid(make_grid: Maker) -> None:
@@ -91,7 +98,7 @@ def test_a_line_a_grid(make_grid: Maker) -> None:
 def test_the_document_names_each_row_s_grid_and_the_stages_that_failed(make_grid: Maker) -> None:
     make_grid("mnist", dataset="mnist").fill(MNIST)
     failing = make_grid("digits", written_at="2027-01-01T00:00:00+00:00")
-    failing.fill(DIGITS | {("ResNet-S", "ViT-T"): [69.0, 70.0, None]}).fail(failing.find(mode="distilled")[2])
+    failing.fill(DIGITS | {("ResNet-S", "ViT-T"): [69.0, 70.5, None]}).fail(failing.find(mode="distilled")[2])
     grids = load_grids(failing.storage)
     document = many_tables(grids)
     assert document.title == "2 grids"
@@ -146,8 +153,10 @@ def test_an_unknown_name_among_several(make_grid: Maker) -> None:
 def test_where_leaves_out_grids_of_which_nothing_is_left(make_grid: Maker) -> None:
     grids = filtered(two(make_grid), ["dataset=mnist"])
     assert [*grids.specs] == ["mnist"]
-    assert many_tables(grids).title == "1 grid"
-    with pytest.raises(AnalysisError, match=r"no cell of 2 grids is so; grid is one of mnist, digits$"):
+    assert many_tables(grids).title == "1 grid, only dataset=mnist"
+    with pytest.raises(
+        AnalysisError, match=r"--where grid=cifar: nothing in 2 grids is so; grid is one of mnist, digits$"
+    ):
         filtered(two(make_grid), ["grid=cifar"])
 
 
@@ -171,7 +180,7 @@ def storages(tmp_path: Path, **options: object) -> tuple[SyntheticGrid, Syntheti
 def test_a_grid_that_two_storages_hold_parts_of_is_whole_together(tmp_path: Path) -> None:
     here, there = storages(tmp_path)
     here.fill({"ViT-T": 95.0, ("ResNet-S", None): [70.0, 71.0, None]})
-    there.fill({("ResNet-S", None): [None, None, 75.0], ("ResNet-S", "ViT-T"): [69.0, 70.0, 75.0]})
+    there.fill({("ResNet-S", None): [None, None, 75.0], ("ResNet-S", "ViT-T"): [69.0, 70.5, 75.0]})
     there.fail(there.one(kind="teacher"))
     there.curve(there.rows[-1], [{"epoch": 1}])
     grid = load_grid([here.storage, there.storage])

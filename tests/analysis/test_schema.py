@@ -40,14 +40,15 @@ def test_versions_metrics_and_folders_are_the_writers() -> None:
 
 def test_a_whole_record_fits_the_columns() -> None:
     samples: dict[type, Value] = {str: "text", int: 7, float: 0.5, bool: True}
-    values = {name: samples[kind] for name, kind in grid.records.FIELDS.items()}
+    values = {name: samples[kind] for name, kind in grid.records.FIELDS.items()} | {"status": "done"}
     row = analysis.load.parse_record(grid.records.record_to_json(grid.records.make_record(values)), stage_id="text")
     assert row == {**values, "schema_version": 1}
     assert pl.DataFrame([row], schema=analysis.schema.RECORD).null_count().sum_horizontal().item() == 0
 
 
 def test_what_older_records_lack_reads_as_none() -> None:
-    older = b'{"schema_version": 1, "stage_id": "text", "kind": "cell", "latency_ms": 1.5, "latency_batch": 32}'
+    facts = {"schema_version": 1, "stage_id": "text", "status": "done", "latency_ms": 1.5, "latency_batch": 32}
+    older = json.dumps(facts).encode()
     for row in (analysis.load.parse_record(older, stage_id="text"), grid.records.record_from_json(older)):
         assert (row["latency_ms"], row["latency_batch"]) == (1.5, 32)
         assert (row["latency_runs"], row["throughput"]) == (None, None)

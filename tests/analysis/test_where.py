@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import polars as pl
 import pytest
 
+from analysis.cli import main
 from analysis.costs import costs, costs_section, saved_hours, shown_hours
 from analysis.errors import AnalysisError
 from analysis.gains import gains
 from analysis.load import load_grid
+from analysis.render import markdown
+from analysis.tables import tables
 from analysis.where import filtered
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import section
@@ -42,7 +46,9 @@ def test_values_of_one_name_add_up(make_grid: Maker) -> None:
         ("student", r"--where student: expected NAME=VALUE"),
         ("studnt=C-S", r"--where studnt=C-S: records have no 'studnt'; did you mean student\?"),
         ("seed=one", r"--where seed=one: seed is int64, not 'one'"),
-        ("student=X", r"no cell of grid tiny is so; student is one of C-S, D-S"),
+        ("student=X", r"--where student=X: nothing in grid tiny is so; student is one of C-S, D-S"),
+        ("temperature=nan", r"--where temperature=nan: temperature is float64, not 'nan'"),
+        ("error=foo", r"--where error=foo: nothing in grid tiny is so$"),
     ],
 )
 def test_what_cannot_be_is_told(make_grid: Maker, where: str, reason: str) -> None:
@@ -66,3 +72,42 @@ def test_costs_by_kind_of_stage(make_grid: Maker) -> None:
 
 def test_hours_for_people() -> None:
     assert [shown_hours(hours) for hours in (0.0001, 0.5, 1.0, 1234.56)] == ["0.4 s", "30.0 min", "1.0 h", "1,234.6 h"]
+
+
+def test_a_part_says_what_it_is_of_and_keeps_the_corrections_of_the_whole(make_grid: Maker) -> None:
+    grid = make_grid("whole", teachers=["T"], students=["A", "B"], val_size=0)
+    grid.fill({"T": 90.0, ("A", None): [80.0, 81.0, 82.0], ("A", "T"): [84.0, 85.2, 86.0]})
+    grid.fill({("B", None): [80.0, 81.0, 82.0], ("B", "T"): [80.0, 82.0, None]})
+    whole = load_grid(grid.storage, "whole")
+    part = filtered(whole, ["student=A"])
+    (of_whole,) = gains(whole).filter(pl.col("student") == "A").to_dicts()
+    (of_part,) = gains(part).to_dicts()
+    assert of_part == of_whole
+    assert of_part["gain_p_holm"] == pytest.approx(2 * of_part["gain_p"])
+    text = markdown(tables(part))
+    assert text.startswith("### whole, only student=A\n")
+    assert "**Only**: student=A: 7 of 13 teachers and cells are shown." in text
+    assert "**Unfinished**: the whole stands on 12 of 13 teachers and cells (0 failed, 1 missing)." in text
+    assert "Correction for 2 pairs (Holm, of paired t-tests): " in text
+    assert "1 of 1 stays below 0.05" in text
+
+
+def test_teacher_logits_stay_where_a_cell_reads_them(make_grid: Maker) -> None:
+    grid = make_grid(teachers=["T", "U"], seeds=[0])
+    grid.write_plan(stages=[*grid.plan["stages"], {"id": "of-t", "kind": "logits"}, {"id": "of-u", "kind": "logits"}])
+    for row in grid.rows:
+        reads = {"T": "of-t", "U": "of-u"}.get(row["teacher"] or "") if row["kind"] == "cell" else None
+        grid.done(row, 80.0, logits_id=reads)
+    part = filtered(load_grid(grid.storage), ["teacher=T"])
+    assert part.stages.filter(pl.col("kind") == "logits")["stage_id"].to_list() == ["of-t"]
+
+
+@pytest.mark.parametrize("command", ["report", "plots"])
+def test_a_part_does_not_replace_what_is_drawn_of_the_whole(
+    make_grid: Maker, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    grid = filled(make_grid)
+    before = sorted(grid.root.rglob("*"))
+    assert main([command, "--storage", grid.storage, "--where", "student=C-S"]) == 2
+    assert "error: --where shows a part of the grid: give --output" in capsys.readouterr().err
+    assert sorted(grid.root.rglob("*")) == before
