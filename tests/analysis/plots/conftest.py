@@ -48,7 +48,8 @@ CLEAR = {(1.0, 0.1): -2.0, (1.0, 0.9): 1.0, (4.0, 0.1): 3.0}
 
 @pytest.fixture
 def swept(make_grid: Callable[..., SyntheticGrid]) -> SyntheticGrid:
-    """Gains by (temperature, alpha), nearly alike in all seeds and so clear, but for (4, 0.9); validation wants (1, 0.9)."""
+    """Gains by (temperature, alpha), nearly alike in all seeds and so clear, but for (4, 0.9); validation wants
+    (1, 0.9)."""
     grid = make_grid(seeds=[0, 1], temperature=[1.0, 4.0], alpha=[0.1, 0.9], val_size=100)
 
     def top1(row: Mapping[str, Any]) -> float:
