@@ -85,7 +85,7 @@ def test_planning_needs_neither_torch_nor_ray() -> None:
 
 def test_help_needs_nothing_heavy() -> None:
     assert loaded_by("import launch; launch.parser().format_help()") == set()
-    assert loaded_by("import analysis.cli; analysis.cli.parser().format_help()") <= {"polars"}
+    assert loaded_by("import analysis.cli; analysis.cli.parser().format_help()") == set()
 
 
 def test_only_plots_load_matplotlib_and_never_its_global_state() -> None:

@@ -1,0 +1,106 @@
+"""The command line of `python -m analysis`, and what its options mean together."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+STORAGE = "./runs"
+
+# By the ending of --output.
+FORMATS = {"md": "md", "html": "html", "tex": "latex", "csv": "csv", "json": "json", "parquet": "parquet"}
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = argparse.ArgumentParser(
+        prog="kd-analysis", description="What a distillation grid gave, from its records alone."
+    )
+    commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, fallback, several, what in (
+        ("table", "md", True, "gains, compression, what validation selects, models, costs and failures"),
+        ("compare", "md", False, "our results beside the published ones that the grid's file states"),
+        ("records", "csv", True, "a row a teacher and cell, with all that is recorded of it"),
+        ("curves", "csv", True, "a row an epoch of every teacher and cell"),
+    ):
+        command = commands.add_parser(name, help=what, description=what)
+        command.set_defaults(fallback=fallback)
+        _add_grid(command, several=several)
+        _add_storages(command)
+        _add_where(command)
+        shown = f"default: as --output ends, or else {fallback}"
+        command.add_argument("--format", choices=[*FORMATS.values()], help=shown)
+        command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+        if name in ("table", "compare"):
+            command.add_argument("--only", metavar="TABLE", help="one of the tables (a wrong name lists them)")
+    for name, metavar, default, what in (
+        ("plots", "DIR", "plots", "the pictures, as PNG and SVG for light and dark pages"),
+        ("report", "FILE", "report.html", "one page: the conclusion, tables, pictures and every record"),
+    ):
+        command = commands.add_parser(name, help=what, description=f"Write {what}.")
+        _add_grid(command)
+        _add_storages(command)
+        _add_where(command)
+        shown = f"default: {default} in the grid's folder"
+        command.add_argument("--output", type=Path, metavar=metavar, help=shown)
+    _add_wandb(commands)
+    _add_export(commands)
+    return parse
+
+
+def _add_wandb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "upload a grid to Weights & Biases: its runs, its tables and pictures, its report"
+    command = commands.add_parser("wandb", help=what, description=what)
+    _add_grid(command)
+    command.add_argument(
+        "--storage", default=STORAGE, metavar="PATH|URL", help=f"where results live (default: {STORAGE})"
+    )
+    command.add_argument("--mode", choices=("offline", "online"), help="default: online where wandb finds a key")
+    command.add_argument("--report", action="store_true", help="a W&B Report too (online; needs wandb-workspaces)")
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "one trained student as a folder to publish: weights, ONNX, timm's config and a model card"
+    command = commands.add_parser("export", help=what, description=f"Write {what}.")
+    _add_grid(command)
+    command.add_argument(
+        "--storage", default=STORAGE, metavar="PATH|URL", help=f"where results live (default: {STORAGE})"
+    )
+    command.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write: new, or empty")
+    command.add_argument("--student", metavar="LABEL", help="which student (default: the only one)")
+    command.add_argument("--teacher", metavar="LABEL", help="distilled from which (default: validation selects)")
+    command.add_argument("--mode", choices=("distilled", "baseline"), help="default: distilled, where there is one")
+    command.add_argument("--seed", type=int, metavar="N", help="which seed (default: the grid's first, never the best)")
+    command.add_argument("--temperature", type=float, metavar="T", help="default: validation selects")
+    command.add_argument("--alpha", type=float, metavar="A", help="default: validation selects")
+
+
+def _add_grid(command: argparse.ArgumentParser, *, several: bool = False) -> None:
+    if not several:
+        command.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
+        return
+    command.add_argument("grid", nargs="*", help="grids' names (default: the one launched last)")
+    command.add_argument("--all", action="store_true", help="every grid that is there, in one table")
+
+
+def _add_storages(command: argparse.ArgumentParser) -> None:
+    what = f"where results live (default: {STORAGE}; may be repeated: they are read together)"
+    command.add_argument("--storage", action="append", metavar="PATH|URL", help=what)
+
+
+def _add_where(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only these, such as student=ResNet-S (may be repeated; the values of one name add up)",
+    )
+
+
+def storages(args: argparse.Namespace) -> list[str]:
+    return [args.storage] if isinstance(args.storage, str) else args.storage or [STORAGE]
+
+
+def output_format(args: argparse.Namespace) -> str:
+    ending = args.output.suffix.removeprefix(".") if args.output else ""
+    return str(args.format or FORMATS.get(ending, args.fallback))
