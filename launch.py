@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
 import shlex
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from analysis.output import tell
 from grid.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("--cpus is for a Ray started here: leave it out with --address")
         return run(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}", sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        tell("interrupted", sys.stderr)
         return INTERRUPTED
 
 
@@ -90,7 +90,7 @@ def list_grids() -> int:
     from grid.load import load_grid, named_grids
 
     for name in named_grids():
-        print(f"{name:<16} {load_grid(name).description}")
+        tell(f"{name:<16} {load_grid(name).description}")
     return DONE
 
 
@@ -178,17 +178,6 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
         tell(f"  {stage.id} {titles[stage.id]}: {outcome.errors[stage.id]}", sys.stderr)
     tell(f"To retry them: {again(args)}", sys.stderr)
     return SOME_FAILED
-
-
-def tell(text: str, stream: TextIO | None = None) -> None:
-    """Print, in silence where nobody reads any more (`| head`), and without what the terminal cannot show."""
-    stream = stream or sys.stdout
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="replace")
-    try:
-        print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def console_on(file: TextIO) -> Console:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from analysis.arguments import parser, storages
 from analysis.errors import AnalysisError
-from analysis.output import warn, write_document, write_frame
+from analysis.output import tell, warn, write_document, write_frame
 
 if TYPE_CHECKING:
     from analysis.load import Grid, Grids
@@ -24,10 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         RUN[args.command](args)
     except AnalysisError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except OSError as error:
-        print(f"error: --storage {', '.join(storages(args))}: {error.strerror or error}", file=sys.stderr)
+        tell(f"error: {error}", sys.stderr)
         return BAD_INPUT
     return DONE
 
@@ -72,10 +69,10 @@ def run_plots(args: argparse.Namespace) -> None:
     except OSError as error:
         raise AnalysisError(f"--output {folder}: {error.strerror or error}") from None
     for path in paths:
-        print(path)
+        tell(str(path))
     warn(grid.problems)
     if not paths:
-        print("nothing to draw yet", file=sys.stderr)
+        tell("nothing to draw yet", sys.stderr)
 
 
 def run_report(args: argparse.Namespace) -> None:
@@ -88,7 +85,7 @@ def run_report(args: argparse.Namespace) -> None:
         file.write_text(page, encoding="utf-8")
     except OSError as error:
         raise AnalysisError(f"--output {file}: {error.strerror or error}") from None
-    print(file)
+    tell(str(file))
     warn(grid.problems)
 
 
@@ -107,13 +104,13 @@ def run_wandb(args: argparse.Namespace) -> None:
     if exporter.failure is not None:
         raise AnalysisError(f"{exporter.failure}: what is written stays; run this again for the rest")
     write_summary(grid, mode=mode, folder=exporter.folder)
-    print(f"{grid.name}: {mode}, in {exporter.folder / 'wandb'}")
+    tell(f"{grid.name}: {mode}, in {exporter.folder / 'wandb'}")
     for line in unwritten:
-        print(line, file=sys.stderr)
+        tell(line, sys.stderr)
     # What has no run of its own, such as a data set's record.
     warn([problem for problem in grid.problems if not any(problem in line for line in unwritten)])
     if args.report:
-        print(write_report(grid))
+        tell(write_report(grid))
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -133,7 +130,7 @@ def run_export(args: argparse.Namespace) -> None:
         raise AnalysisError(str(error)) from None
     # The card's figures do not stand on what cannot be read.
     warn([*grid.problems, *published.notes])
-    print(f"{published.title}, seed {chosen.seed}: {args.to} has {', '.join(published.files)}")
+    tell(f"{published.title}, seed {chosen.seed}: {args.to} has {', '.join(published.files)}")
 
 
 RUN: dict[str, Callable[[argparse.Namespace], None]] = {

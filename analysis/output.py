@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from analysis.arguments import output_format
 from analysis.errors import AnalysisError
@@ -17,9 +18,25 @@ if TYPE_CHECKING:
     from analysis.document import Document
 
 
+def tell(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
+    """Print, in silence where nobody reads any more (`| head`), and without what the terminal cannot show."""
+    stream = stream or sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except BrokenPipeError:
+        _silence(stream)
+
+
 def warn(problems: Sequence[str]) -> None:
     for problem in problems:
-        print(f"warning: {problem}", file=sys.stderr)
+        tell(f"warning: {problem}", sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """What is left in its buffers goes nowhere, the interpreter's own flush at its end included."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def write_document(document: Document, problems: Sequence[str], args: argparse.Namespace) -> None:
@@ -51,13 +68,14 @@ def write_frame(frame: pl.DataFrame, problems: Sequence[str], args: argparse.Nam
 
 def _write(content: bytes, args: argparse.Namespace) -> None:
     if args.output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper) and output_format(args) != "parquet":
-            sys.stdout.reconfigure(errors="replace")  # a terminal without the arrows still shows the table
-            print(content.decode(), end="")
-        elif hasattr(sys.stdout, "buffer"):
+        if output_format(args) != "parquet":
+            tell(content.decode(), end="")
+            return
+        try:
             sys.stdout.buffer.write(content)
-        else:
-            sys.stdout.write(content.decode())
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            _silence(sys.stdout)
         return
     try:
         args.output.write_bytes(content)

@@ -11,13 +11,14 @@ from fsspec.implementations.local import LocalFileSystem
 from analysis.errors import AnalysisError
 
 AT_ONCE = 5000  # files held in memory
+NOT_THERE = (FileNotFoundError, NotADirectoryError)
 
 
 class Reader:
     """Files below storage roots. What lies in several of them is read from the first that has it: a stage's id says
     what it was computed from, so that its record is as good from one as from another.
 
-    Raises AnalysisError for a storage of an unknown kind.
+    Raises AnalysisError, with the storage's name, for one of an unknown kind and for what is there and cannot be read.
     """
 
     def __init__(self, *storages: str) -> None:
@@ -36,17 +37,19 @@ class Reader:
 
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
-        for fs, root in self._places:
+        for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             try:
                 data: bytes = fs.cat_file(f"{root}/{path}")
-            except FileNotFoundError:
+            except NOT_THERE:
                 continue
+            except Exception as error:  # each kind of storage has errors of its own
+                raise _unreadable(storage, path, error) from error
             return data
         raise FileNotFoundError(path)
 
     def read_many(self, paths: Sequence[str], problems: list[str] | None = None) -> dict[str, bytes]:
         """Those that are there, at once where a storage can. What is there and cannot be read is added to problems, a
-        line each, or raises OSError without them."""
+        line each; without them it is raised."""
         found: dict[str, bytes] = {}
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             wanted = [path for path in paths if path not in found]
@@ -54,11 +57,10 @@ class Reader:
             for path, data in there.items():
                 if isinstance(data, bytes):
                     found[path] = data
-                elif not isinstance(data, FileNotFoundError | NotADirectoryError):
-                    problem = f"{path}: {getattr(data, 'strerror', None) or data}"
+                elif not isinstance(data, NOT_THERE):
                     if problems is None:
-                        raise OSError(f"{storage}/{problem}") from data
-                    problems.append(problem)
+                        raise _unreadable(storage, path, data) from data
+                    problems.append(f"{path}: {_reason(data)}")
         return found
 
     def batches(self, paths: Sequence[str], problems: list[str]) -> Iterator[dict[str, bytes]]:
@@ -72,10 +74,20 @@ class Reader:
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             try:
                 entries = fs.ls(f"{root}/grids", detail=False, refresh=True)
-            except (FileNotFoundError, NotADirectoryError):
+            except NOT_THERE:
                 continue
+            except Exception as error:  # each kind of storage has errors of its own
+                raise _unreadable(storage, "grids", error) from error
             found += [(storage, name) for name in sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)]
         return found
+
+
+def _unreadable(storage: str, path: str, error: Exception) -> AnalysisError:
+    return AnalysisError(f"--storage {storage}: {path}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
 
 
 def _read_local(root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:

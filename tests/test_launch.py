@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -148,6 +149,14 @@ def test_list_shows_each_grid_on_a_line(capsys: pytest.CaptureFixture[str]) -> N
     assert launch.main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("digits ") and len(line.split()) > 3 for line in lines)
+
+
+def test_a_list_that_nobody_reads_to_its_end_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "launch.py", "--list"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_dry_run_shows_pairs_stages_and_what_would_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

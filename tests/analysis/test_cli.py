@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from analysis import cli
 from analysis.cli import main
 from analysis.load import load_grid
 from tests.analysis.conftest import ROOT, SyntheticGrid
@@ -95,6 +98,33 @@ def test_a_storage_of_an_unknown_kind_is_bad_input(capsys: Capture) -> None:
     assert "--storage nowhere://there: " in refused(capsys)
 
 
+def test_a_storage_that_cannot_be_read_is_named_with_the_file(grid: SyntheticGrid, capsys: Capture) -> None:
+    plan = grid.root / "grids/tiny/plan.json"
+    plan.unlink()
+    plan.mkdir()
+    empty = str(grid.root.with_name("empty"))
+    assert main(["table", "tiny", "--storage", empty, "--storage", grid.storage]) == 2
+    assert refused(capsys) == f"error: --storage {grid.storage}: grids/tiny/plan.json: Is a directory\n"
+
+
+def test_an_error_of_any_kind_of_storage_is_the_storages(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise ValueError("no\ncredentials")
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", refuse)
+    assert main(["table", "--storage", "memory://there"]) == 2
+    assert refused(capsys) == "error: --storage memory://there: grids: no credentials\n"
+
+
+def test_what_else_fails_is_not_blamed_on_the_storage(grid: SyntheticGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(args: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setitem(cli.RUN, "table", full)
+    with pytest.raises(OSError, match="no space left on device"):
+        main(["table", "--storage", grid.storage])
+
+
 def test_nothing_is_written_where_there_is_no_table(tmp_path: Path) -> None:
     file = tmp_path / "table.md"
     assert main(["table", "--output", str(file)]) == 2
@@ -127,3 +157,21 @@ def test_python_m_analysis_exits_with_the_status(grid: SyntheticGrid, tmp_path: 
     refused = analysis("table", "--storage", str(tmp_path / "nothing"))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr.startswith("error: no grid was run in ")
+
+
+@pytest.mark.parametrize("errors_too", [False, True])
+@pytest.mark.parametrize(
+    "arguments", [["table"], ["records"], ["records", "--format", "parquet"], ["report", "--output", "page.html"]]
+)
+def test_nobody_reading_any_more_is_no_error(grid: SyntheticGrid, arguments: list[str], errors_too: bool) -> None:
+    grid.write(f"{grid.folder(grid.rows[0])}/record.json", b"{")  # something for stderr
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "analysis", *arguments, "--storage", grid.storage]
+    err = write if errors_too else subprocess.PIPE
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=write, stderr=err, text=True, env=environment)
+    os.close(write)
+    assert done.returncode == 0
+    assert not [line for line in (done.stderr or "").splitlines() if not line.startswith("warning: ")]
+    assert Path("page.html").is_file() == (arguments[0] == "report")
