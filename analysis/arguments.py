@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from analysis.errors import AnalysisError
+
 STORAGE = "./runs"
 
 # By the ending of --output.
@@ -102,5 +104,11 @@ def storages(args: argparse.Namespace) -> list[str]:
 
 
 def output_format(args: argparse.Namespace) -> str:
-    ending = args.output.suffix.removeprefix(".") if args.output else ""
+    """What is asked for, or what --output's ending says. Raises AnalysisError for an ending that says nothing."""
+    ending = args.output.suffix.lower().removeprefix(".") if args.output else ""
+    if not args.format and ending and ending not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise AnalysisError(
+            f"--output {args.output}: no format is known by .{ending}: end it in {known}, or give --format"
+        )
     return str(args.format or FORMATS.get(ending, args.fallback))

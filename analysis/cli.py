@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.arguments import parser, storages
+from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
 from analysis.output import tell, warn, write_document, write_frame
 
@@ -22,6 +22,8 @@ DONE, BAD_INPUT = 0, 2
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
+        if "format" in args:
+            args.format = output_format(args)
         RUN[args.command](args)
     except AnalysisError as error:
         tell(f"error: {error}", sys.stderr)

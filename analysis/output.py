@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from analysis.arguments import output_format
 from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def _silence(stream: TextIO) -> None:
 def write_document(document: Document, problems: Sequence[str], args: argparse.Namespace) -> None:
     from analysis import render
 
-    how = output_format(args)
+    how: str = args.format
     if args.only is not None and args.only not in document.tables:
         raise AnalysisError(f"--only {args.only}: no such table here; there are {', '.join(document.tables)}")
     if how not in render.DOCUMENTS or args.only is not None:
@@ -59,7 +58,7 @@ def write_frame(frame: pl.DataFrame, problems: Sequence[str], args: argparse.Nam
     from analysis import render
 
     warn(problems)
-    how = output_format(args)
+    how: str = args.format
     if how in render.DOCUMENTS:
         _write(render.DOCUMENTS[how](render.as_document(frame, args.command)).encode(), args)
     else:
@@ -68,7 +67,7 @@ def write_frame(frame: pl.DataFrame, problems: Sequence[str], args: argparse.Nam
 
 def _write(content: bytes, args: argparse.Namespace) -> None:
     if args.output is None:
-        if output_format(args) != "parquet":
+        if args.format != "parquet":
             tell(content.decode(), end="")
             return
         try:

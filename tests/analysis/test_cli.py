@@ -70,6 +70,34 @@ def test_output_goes_to_a_file(grid: SyntheticGrid, tmp_path: Path, capsys: Capt
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "start"),
+    [
+        ("x.CSV", [], "grid,"),
+        ("x.Tex", [], "% tiny"),
+        ("x.md", ["--format", "csv"], "grid,"),
+        ("x.xlsx", ["--format", "csv"], "grid,"),
+        ("x", [], "### tiny"),
+    ],
+)
+def test_the_ending_says_the_format(
+    grid: SyntheticGrid, tmp_path: Path, name: str, options: list[str], start: str
+) -> None:
+    assert main(["table", "--storage", grid.storage, "--output", str(tmp_path / name), *options]) == 0
+    assert (tmp_path / name).read_text(encoding="utf-8").startswith(start)
+
+
+@pytest.mark.parametrize("command", ["table", "records"])
+def test_an_ending_that_says_nothing_is_refused(
+    grid: SyntheticGrid, tmp_path: Path, capsys: Capture, command: str
+) -> None:
+    file = tmp_path / "x.xlsx"
+    assert main([command, "--storage", grid.storage, "--output", str(file)]) == 2
+    known = "end it in .md, .html, .tex, .csv, .json, .parquet, or give --format"
+    assert refused(capsys) == f"error: --output {file}: no format is known by .xlsx: {known}\n"
+    assert not file.exists()
+
+
 @pytest.mark.parametrize("place", ["no/such/folder/table.md", "runs"])
 def test_output_that_cannot_be_written(grid: SyntheticGrid, tmp_path: Path, capsys: Capture, place: str) -> None:
     assert main(["table", "--storage", grid.storage, "--output", str(tmp_path / place)]) == 2
