@@ -53,9 +53,7 @@ def _add_wandb(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what = "upload a grid to Weights & Biases: its runs, its tables and pictures, its report"
     command = commands.add_parser("wandb", help=what, description=what)
     _add_grid(command)
-    command.add_argument(
-        "--storage", default=STORAGE, metavar="PATH|URL", help=f"where results live (default: {STORAGE})"
-    )
+    _add_storages(command)
     command.add_argument("--mode", choices=("offline", "online"), help="default: online where wandb finds a key")
     command.add_argument("--report", action="store_true", help="a W&B Report too (online; needs wandb-workspaces)")
 
@@ -64,9 +62,7 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     what = "one trained student as a folder to publish: weights, ONNX, timm's config and a model card"
     command = commands.add_parser("export", help=what, description=f"Write {what}.")
     _add_grid(command)
-    command.add_argument(
-        "--storage", default=STORAGE, metavar="PATH|URL", help=f"where results live (default: {STORAGE})"
-    )
+    _add_storages(command, several=False)
     command.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write: new, or empty")
     command.add_argument("--student", metavar="LABEL", help="which student (default: the only one)")
     command.add_argument("--teacher", metavar="LABEL", help="distilled from which (default: validation selects)")
@@ -84,8 +80,9 @@ def _add_grid(command: argparse.ArgumentParser, *, several: bool = False) -> Non
     command.add_argument("--all", action="store_true", help="every grid that is there, in one table")
 
 
-def _add_storages(command: argparse.ArgumentParser) -> None:
-    what = f"where results live (default: {STORAGE}; may be repeated: they are read together)"
+def _add_storages(command: argparse.ArgumentParser, *, several: bool = True) -> None:
+    repeated = "; may be repeated: they are read together" if several else ""
+    what = f"where results live (default: {STORAGE}{repeated})"
     command.add_argument("--storage", action="append", metavar="PATH|URL", help=what)
 
 
@@ -100,7 +97,7 @@ def _add_where(command: argparse.ArgumentParser) -> None:
 
 
 def storages(args: argparse.Namespace) -> list[str]:
-    return [args.storage] if isinstance(args.storage, str) else args.storage or [STORAGE]
+    return args.storage or [STORAGE]
 
 
 def output_format(args: argparse.Namespace) -> str:

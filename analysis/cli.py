@@ -96,12 +96,13 @@ def run_wandb(args: argparse.Namespace) -> None:
     from analysis.wandb_export import Exporter, default_mode
     from analysis.wandb_summary import write_report, write_summary
 
-    grid = load_grid(args.storage, args.grid)
+    grid = load_grid(storages(args), args.grid)
     mode = args.mode or default_mode()
     if args.report and mode != "online":
         raise AnalysisError("--report is written at W&B itself: log in (wandb login), or leave it out")
     unwritten: list[str] = []
-    with Exporter(args.storage, grid.name, mode=mode, warn=unwritten.append) as exporter:
+    others = grid.reader.storages
+    with Exporter(grid.storage, grid.name, others=others, mode=mode, warn=unwritten.append) as exporter:
         exporter.add_all()
     if exporter.failure is not None:
         raise AnalysisError(f"{exporter.failure}: what is written stays; run this again for the rest")
@@ -120,14 +121,17 @@ def run_export(args: argparse.Namespace) -> None:
     from analysis.load import load_grid
     from analysis.publish import choose
 
+    storage, *more = storages(args)
+    if more:
+        raise AnalysisError("--storage is given several times: export takes the one that has the student's weights")
     asked = {name: getattr(args, name) for name in ("student", "teacher", "mode", "seed", "temperature", "alpha")}
-    grid = load_grid(args.storage, args.grid)
+    grid = load_grid(storage, args.grid)
     chosen = choose(grid, **asked)
     # The one thing here that builds models, and so the one that needs the code which trained them.
     from grid.export import ExportError, export_student
 
     try:
-        published = export_student(args.storage, asdict(chosen), args.to)
+        published = export_student(storage, asdict(chosen), args.to)
     except ExportError as error:
         raise AnalysisError(str(error)) from None
     # The card's figures do not stand on what cannot be read.
@@ -178,8 +182,11 @@ def _grids(args: argparse.Namespace) -> Grid | Grids:
 
 def _grid_folder(grid: Grid) -> Path:
     """Where what belongs to a whole grid is written; raises AnalysisError for a part, and for a storage by URL."""
+    from analysis.storage import grid_folder
+
     if grid.only:
         raise AnalysisError("--where shows a part of the grid: give --output, so that it does not replace the whole")
-    if "://" in grid.storage:
+    folder = grid_folder(grid.storage, grid.name)
+    if folder is None:
         raise AnalysisError("give --output: what is drawn from a storage by URL is written to this machine")
-    return Path(grid.storage).expanduser() / "grids" / grid.name
+    return folder

@@ -14,6 +14,11 @@ AT_ONCE = 5000  # files held in memory
 NOT_THERE = (FileNotFoundError, NotADirectoryError)
 
 
+def grid_folder(storage: str, grid: str) -> Path | None:
+    """Where what belongs to a grid is written; None where that is not on this machine, in a storage by URL."""
+    return None if "://" in storage else Path(storage).expanduser() / "grids" / grid
+
+
 class Reader:
     """Files below storage roots. What lies in several of them is read from the first that has it: a stage's id says
     what it was computed from, so that its record is as good from one as from another.

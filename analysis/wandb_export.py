@@ -11,7 +11,7 @@ import json
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
@@ -22,7 +22,7 @@ from analysis.curves import CURVE_FILE, parse_curve
 from analysis.load import FOLDERS, parse_record
 from analysis.schema import METRICS, POINTS, RECORD
 from analysis.shown import title
-from analysis.storage import Reader
+from analysis.storage import Reader, grid_folder
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -56,16 +56,19 @@ class Exporter:
     """`add` takes stage ids from any thread; leaving the context waits until all are written.
 
     mode None: what WANDB_MODE says, or online where wandb finds a key and offline otherwise. Offline runs lie in
-    <storage>/grids/<grid>/wandb (for a storage by URL, in ./wandb). failure: why nothing more is written, if so.
+    <storage>/grids/<grid>/wandb (for a storage by URL, in ./wandb). others: storages that are read too. failure: why
+    nothing more is written, if so.
     """
 
-    def __init__(self, storage: str, grid: str, *, mode: Mode | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, storage: str, grid: str, *, others: Sequence[str] = (), mode: Mode | None, warn: Callable[[str], None]
+    ) -> None:
         self.grid, self.warn = grid, warn
         # W&B's own switch counts where the caller leaves the choice.
         environment = os.environ.get("WANDB_MODE")
         self.mode: Mode | None = mode or next((known for known in get_args(Mode) if known == environment), None)
-        self.folder = Path.cwd() if "://" in storage else Path(storage) / "grids" / grid
-        self.reader = Reader(storage)
+        self.folder = grid_folder(storage, grid) or Path.cwd()
+        self.reader = Reader(storage, *others)
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._rows: dict[str, dict[str, Any]] = {}

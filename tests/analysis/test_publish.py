@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from analysis.cli import main
 from analysis.errors import AnalysisError
 from analysis.load import load_grid
 from analysis.publish import Chosen, choose
@@ -113,3 +114,9 @@ def test_what_is_not_done_is_not_handed_out(make_grid: Maker) -> None:
     with pytest.raises(AnalysisError, match="seed 0: its record cannot be read: cells/"):
         chosen(grid)
     assert chosen(grid, seed=1).seed == 1
+
+
+def test_weights_are_of_one_storage(grid: SyntheticGrid, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--storage", "elsewhere", "--storage", grid.storage, "--to", "published"]) == 2
+    line = "error: --storage is given several times: export takes the one that has the student's weights\n"
+    assert capsys.readouterr() == ("", line)

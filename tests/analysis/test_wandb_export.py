@@ -17,7 +17,8 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from analysis import wandb_export
+from analysis import wandb_export, wandb_summary
+from analysis.cli import main
 from analysis.wandb_export import Exporter, default_mode, title
 from grid.records import Value
 from tests.analysis.conftest import Row, SyntheticGrid
@@ -468,6 +469,33 @@ def test_runs_of_a_storage_by_url_lie_in_the_current_folder(
     finally:
         memory.rm("/wandb-test", recursive=True)
     assert asked == [tmp_path] * 3  # where wandb makes its folder wandb/
+
+
+def test_several_storages_are_read_and_the_plans_own_is_written_to(
+    tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(wandb_summary, "write_summary", lambda *args, **options: None)
+    plan, part = (SyntheticGrid(tmp_path / name, seeds=[0]) for name in ("plan", "part"))
+    finish(plan, plan.rows[2])
+    finish(part, part.rows[0])
+    finish(part, part.rows[1])
+    (part.root / "grids/tiny/plan.json").unlink()
+    storages = ["--storage", part.storage, "--storage", plan.storage]
+    assert main(["wandb", "tiny", *storages, "--mode", "offline"]) == 0
+    assert capsys.readouterr() == (f"tiny: offline, in {plan.storage}/grids/tiny/wandb\n", "")
+    assert written.stages == ids(plan)
+    assert (plan.root / "grids/tiny/wandb/written.json").is_file()
+    assert not (part.root / "grids/tiny/wandb").exists()
+
+
+def test_a_storage_in_the_home_folder(tmp_path: Path, written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    grid = SyntheticGrid(tmp_path / "home/x", seeds=[0])
+    finish(grid, grid.rows[0])
+    export(grid, storage="~/x")
+    assert written.stages == ids(grid)[:1]
+    assert (grid.root / "grids/tiny/wandb/written.json").is_file()
+    assert not (tmp_path / "~").exists()
 
 
 # Where to and by what name
