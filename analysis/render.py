@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import polars as pl
@@ -134,28 +135,62 @@ def _html_part(part: Part, heading: str) -> str:
 
 
 def latex(document: Document) -> str:
-    """Each table as a table float in booktabs' style, its notes below it; to be \\input into a paper."""
-    needs = r"% Needs \usepackage{booktabs,amssymb,textcomp}"
-    return "\n\n".join([f"% {' '.join(document.title.split())}\n{needs}", *map(_latex_part, document.parts)]) + "\n"
+    """Each table as a table float in booktabs' style, with the notes that follow it; to be \\input into a paper."""
+    needs = r"% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs,amssymb,textcomp}"
+    written, heading, rest = [f"% {' '.join(document.title.split())}\n{needs}"], "", deque(document.parts)
+    while rest:
+        part = rest.popleft()
+        if not isinstance(part, Table):
+            heading = part.text if isinstance(part, Heading) else heading
+            written.append(_latex_part(part))
+            continue
+        notes = []
+        while rest and isinstance(note := rest[0], Note):
+            notes.append(_latex_part(note))
+            rest.popleft()
+        caption = part.title.removesuffix(":") or heading or part.name.capitalize()
+        label = re.sub(r"[^A-Za-z0-9.]+", "-", f"{document.title}-{part.name}").strip("-")
+        about = f"\\caption{{{escape_latex(caption)}}}\n\\label{{tab:{label}}}"
+        written.append(f"\\begin{{table}}\n\\centering\n{about}\n{_tabular(part)}\n{_below(notes)}\\end{{table}}")
+    return "\n\n".join(written) + "\n"
 
 
-def _latex_part(part: Part) -> str:
+def _latex_part(part: Heading | Note | Items) -> str:
     if isinstance(part, Heading):
         return rf"\paragraph{{{escape_latex(part.text)}}}"
     if isinstance(part, Note):
         lead = rf"\textbf{{{escape_latex(part.lead)}}}: " if part.lead else ""
         return lead + escape_latex(part.text)
-    if isinstance(part, Items):
-        lines = "\n".join(rf"  \item {escape_latex(line)}" for line in part.lines)
-        return f"\\begin{{itemize}}\n{lines}\n\\end{{itemize}}"
-    columns = "".join("r" if right else "l" for right in part.right)
-    rows = [" & ".join(map(escape_latex, line)) + r" \\" for line in (part.header, *part.lines)]
-    caption = f"\\caption{{{escape_latex(part.title)}}}\n" if part.title else ""
-    body = "\n".join(rows[1:])
-    return (
-        f"\\begin{{table}}\n\\centering\n{caption}\\begin{{tabular}}{{{columns}}}\n\\toprule\n{rows[0]}\n\\midrule\n"
-        f"{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}"
-    )
+    lines = "\n".join(rf"  \item {_no_argument(escape_latex(line))}" for line in part.lines)
+    return f"\\begin{{itemize}}\n{lines}\n\\end{{itemize}}"
+
+
+def _tabular(table: Table) -> str:
+    columns = "".join("r" if right else "l" for right in table.right)
+    rows = [[*map(escape_latex, table.header)]]
+    rows += [
+        [_figure(c) if r else escape_latex(c) for c, r in zip(line, table.right, strict=True)] for line in table.lines
+    ]
+    header, *lines = [_no_argument(" & ".join(cells)) + r" \\" for cells in rows]
+    body = "\n".join(lines)
+    return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{header}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}"
+
+
+def _below(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    text = "\n\n".join(notes)
+    return f"\\par\\medskip\n\\begin{{minipage}}{{\\linewidth}}\\footnotesize\n{text}\n\\end{{minipage}}\n"
+
+
+def _figure(cell: str) -> str:
+    """Figures have minus signs where text has hyphens."""
+    return re.sub(r"(?<![^\s\[(/])-(?=\d)", "$-$", escape_latex(cell))
+
+
+def _no_argument(written: str) -> str:
+    """What follows a rule, the end of a row or an \\item, which would take a bracket or a star for themselves."""
+    return f"{{}}{written}" if written.startswith(("[", "*")) else written
 
 
 DOCUMENTS: dict[str, Callable[[Document], str]] = {"md": markdown, "html": html_page, "latex": latex}

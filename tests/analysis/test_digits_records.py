@@ -141,7 +141,14 @@ class Page(HTMLParser):
             self.shown.append(data)
 
 
-SIGNS = {r"$\blacktriangle$": "▲", r"$\triangledown$": "▽", r"$\pm$": "±", r"$\rightarrow$": "→", "---": "—"}
+SIGNS = {
+    r"$\blacktriangle$": "▲",
+    r"$\triangledown$": "▽",
+    r"$\pm$": "±",
+    "$-$": "-",
+    r"$\rightarrow$": "→",
+    "---": "—",
+}
 SIGNS |= {r"\textquotedbl{}": '"', r"\textgreater{}": ">", r"\textless{}": "<", r"\textasciitilde{}": "~"}
 
 

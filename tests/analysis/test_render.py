@@ -34,11 +34,45 @@ def test_markdown() -> None:
 
 def test_latex() -> None:
     text = latex(document("a_b & 5 %"))
-    assert text.startswith("% a_b & 5 %\n% Needs \\usepackage{booktabs,amssymb,textcomp}\n\n\\begin{table}")
-    assert "\\caption{Of a\\_b \\& 5 \\%:}\n\\begin{tabular}{lr}\n\\toprule\nName & Gain \\\\\n\\midrule\n" in text
+    needs = "% Needs \\usepackage[T1]{fontenc} and \\usepackage{booktabs,amssymb,textcomp}"
+    assert text.startswith(f"% a_b & 5 %\n{needs}\n\n\\begin{{table}}")
+    caption = "\\caption{Of a\\_b \\& 5 \\%}\n\\label{tab:a-b-5-gains}\n"
+    assert f"{caption}\\begin{{tabular}}{{lr}}\n" in text
+    assert "\\begin{tabular}{lr}\n\\toprule\nName & Gain \\\\\n\\midrule\n" in text
     assert "a\\_b \\& 5 \\% & +1.50 \\\\\n\\textless{}i\\textgreater{} & --- \\\\\n\\bottomrule" in text
     assert "\\textbf{Unfinished}: of a\\_b \\& 5 \\%" in text
     assert "  \\item two\n\\end{itemize}" in text
+
+
+def test_latex_takes_no_cell_for_an_argument() -> None:
+    names = ["[0.2em]", "*", "a [b]"]
+    table = Table("t", FRAME, names[:2], [[name, ""] for name in names], [False, False])
+    text = latex(Document("t", [table, Items(names)]))
+    assert "\\toprule\n{}[0.2em] & * \\\\\n\\midrule\n{}[0.2em] & " in text
+    assert "\n{}* &  \\\\\na [b] &" in text
+    assert "\\item {}[0.2em]\n  \\item {}*\n  \\item a [b]\n" in text
+
+
+def test_latex_has_minus_signs_in_figures_and_hyphens_in_names() -> None:
+    lines = [["-1-2", "-1.27 [-7.94, +5.41]"], ["ViT-T -2", "1e-05"]]
+    text = latex(Document("t", [Table("t", FRAME, ["Name", "-1"], lines, [False, True]), Note("on -1")]))
+    assert "-1-2 & $-$1.27 [$-$7.94, +5.41] \\\\\nViT-T -2 & 1e-05 \\\\\n" in text
+    assert "Name & -1 \\\\" in text
+    assert "\non -1\n" in text
+
+
+def test_a_latex_table_is_called_as_its_heading_and_holds_its_notes() -> None:
+    first, second = (Table(name, FRAME, ["a"], [["b"]], [False]) for name in ("gains", "settings-1"))
+    parts = [first, Note("one"), Note("two", lead="But"), Heading("On models"), second, Items(["c"]), Note("three")]
+    text = latex(Document("cifar_10", parts))
+    assert re.findall(r"\\caption\{(.*)\}\n\\label\{(.*)\}", text) == [
+        ("Gains", "tab:cifar-10-gains"),
+        ("On models", "tab:cifar-10-settings-1"),
+    ]
+    floats = re.findall(r"\\begin\{table\}.*?\\end\{table\}", text, re.DOTALL)
+    notes = "\\begin{minipage}{\\linewidth}\\footnotesize\none\n\n\\textbf{But}: two\n\\end{minipage}\n"
+    assert [notes in each for each in floats] == [True, False]
+    assert text.endswith("\\end{itemize}\n\nthree\n")
 
 
 def test_data_has_types_and_no_escapes() -> None:
@@ -94,6 +128,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_
 @given(name=NAMES)
 @example(name=NASTY)
 @example(name="[a](b) ![c](d) **e** `f` <http://g.h> | \\| \\")
+@example(name="[a] *b")
 @example(name="_a_ __b__ c_d ~~e~~ &amp; &#35; # x")
 def test_every_format_shows_a_name_as_it_is(name: str) -> None:
     shown = " ".join(name.split())
@@ -106,7 +141,7 @@ def test_every_format_shows_a_name_as_it_is(name: str) -> None:
     assert texts.count(shown) == 3 if shown else True  # title, cell and list
     assert "".join(Seen(html_page(whole)).texts).count(shown) >= 6
     line = next(line for line in latex(whole).splitlines() if line.endswith(r"& +1.50 \\"))
-    assert _plain(line.removesuffix(r" & +1.50 \\")) == shown
+    assert _plain(line.removeprefix("{}").removesuffix(r" & +1.50 \\")) == shown
     assert (
         data(pl.DataFrame({"name": [name]}), "json")
         == (json.dumps([{"name": name}], ensure_ascii=False, separators=(",", ":")) + "\n").encode()
