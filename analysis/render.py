@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import re
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -36,13 +37,16 @@ LATEX = {
 }
 
 
-MEANINGFUL = re.compile(r"[\\`*<>|]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=[#\w])|^#|~(?=~)|(?<=~)~")
+MEANINGFUL = re.compile(
+    r"[\\`*<>|$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=[#\w])|^#|~(?=~)|(?<=~)~|^[-+](?=[\s-]|$)"
+)
+NUMBERED = re.compile(r"^(\d{1,9})(?=[.)](?:\s|$))")
 
 
 def escape_markdown(text: str) -> str:
     """Text that markdown shows as it is, on one line. What means nothing where it stands is left as it is, for those
     who read it raw: an underscore within a word, brackets that make no link."""
-    return MEANINGFUL.sub(r"\\\g<0>", " ".join(text.split()))
+    return NUMBERED.sub(r"\1\\", MEANINGFUL.sub(r"\\\g<0>", " ".join(text.split())))
 
 
 def escape_html(text: str) -> str:
@@ -77,12 +81,21 @@ def _markdown_part(part: Part) -> str:
 def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:
     """A markdown table padded so that it reads well raw. Cells are markdown already."""
     rows = [header, *lines]
-    widths = [max(3, *(len(line[i]) for line in rows)) for i in range(len(header))]
+    widths = [max(3, *(display_width(line[i]) for line in rows)) for i in range(len(header))]
     rule = ["-" * (w - 1) + ":" if r else "-" * w for w, r in zip(widths, right, strict=True)]
-    padded = [
-        [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)] for line in rows
-    ]
+    padded = [[_pad(cell, w, right=r) for cell, w, r in zip(line, widths, right, strict=True)] for line in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
+
+
+def _pad(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - display_width(text))
+    return space + text if right else text + space
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal it takes: letters of East Asia and emoji two, what joins the one before none."""
+    seen = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")]
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in seen)
 
 
 def html_fragment(parts: Sequence[Part]) -> str:

@@ -129,6 +129,11 @@ NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_
 @example(name=NASTY)
 @example(name="[a](b) ![c](d) **e** `f` <http://g.h> | \\| \\")
 @example(name="[a] *b")
+@example(name="-")
+@example(name="- - -")
+@example(name="+ a")
+@example(name="1. a")
+@example(name="12)")
 @example(name="_a_ __b__ c_d ~~e~~ &amp; &#35; # x")
 def test_every_format_shows_a_name_as_it_is(name: str) -> None:
     shown = " ".join(name.split())
@@ -157,7 +162,30 @@ def _plain(line: str) -> str:
 
 @pytest.mark.parametrize(
     ("text", "raw"),
-    [("snake_case", "snake_case"), ("+1.0 [-2, +3] ▲", "+1.0 [-2, +3] ▲"), ("a # b", "a # b"), ("R & D", "R & D")],
+    [
+        ("snake_case", "snake_case"),
+        ("+1.0 [-2, +3] ▲", "+1.0 [-2, +3] ▲"),
+        ("a # b", "a # b"),
+        ("R & D", "R & D"),
+        ("-1.5 and 2.5", "-1.5 and 2.5"),
+    ],
 )
 def test_what_means_nothing_is_not_escaped(text: str, raw: str) -> None:
     assert markdown(Document("t", [Note(text)])) == f"### t\n\n{raw}\n"
+
+
+def test_dollars_begin_no_formula() -> None:
+    assert markdown(Document("t", [Note("$x$ for $5")])) == "### t\n\n\\$x\\$ for \\$5\n"
+
+
+def test_columns_are_as_wide_as_what_is_seen_of_them() -> None:
+    names = ["蒸馏", "e\u0301te\u0301", "a👍", "abcd"]
+    lines = markdown(as_document(pl.DataFrame({"x": names, "n": [1, 2, 3, 4]}), "t")).splitlines()[2:]
+    assert lines == [
+        "| x    |   n |",
+        "| ---- | --: |",
+        "| 蒸馏 |   1 |",
+        "| e\u0301te\u0301  |   2 |",
+        "| a👍  |   3 |",
+        "| abcd |   4 |",
+    ]

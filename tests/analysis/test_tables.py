@@ -18,7 +18,7 @@ from scipy import stats
 
 from analysis.gains import GAINS_SCHEMA, baselines, gains
 from analysis.load import load_grid
-from analysis.render import align
+from analysis.render import align, display_width
 from analysis.shown import human
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_table
@@ -627,7 +627,7 @@ def test_no_name_adds_a_column_or_a_line(teacher: str, student: str) -> None:
     lines = table_lines(text)
     # A pipe divides cells unless an odd number of backslashes stands before it.
     assert [len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines] == [9, 9, 9]
-    assert len({len(line) for line in lines}) == 1
+    assert len({display_width(line) for line in lines}) == 1
     assert len(text.splitlines()) == len(plain.splitlines())
 
 
