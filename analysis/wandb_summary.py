@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from analysis.document import Document
 from analysis.errors import AnalysisError
-from analysis.gains import POINT
+from analysis.gains import gains
 from analysis.load import Grid
 from analysis.plots import LIGHT, Picture, pictures
 from analysis.render import markdown
@@ -74,9 +72,19 @@ def _log(
         for written in sorted(Path(scratch).iterdir()):
             artifact.add_file(str(written))
         run.log_artifact(artifact)
-        done = grid.cells.filter(pl.col("status") == "done")
-        run.summary.update({"done": done.height, "planned": grid.cells.height, "best_test_last": done[POINT].max()})
+        run.summary.update(counts(grid))
         run.finish()
+
+
+def counts(grid: Grid) -> dict[str, int]:
+    """How many teachers and cells there are, and of the gains how many are clear."""
+    effects = gains(grid)["effect"]
+    return {
+        "done": int((grid.cells["status"] == "done").sum()),
+        "planned": grid.cells.height,
+        "clear_gains": int((effects == "gain").sum()),
+        "negative_transfers": int((effects == "negative transfer").sum()),
+    }
 
 
 def write_report(grid: Grid) -> str:

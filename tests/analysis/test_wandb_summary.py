@@ -13,7 +13,7 @@ from analysis.gains import gains
 from analysis.load import load_grid
 from analysis.render import markdown
 from analysis.tables import tables
-from analysis.wandb_summary import report_blocks
+from analysis.wandb_summary import counts, report_blocks
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.test_wandb_export import folders, read_records, read_run
 
@@ -51,7 +51,8 @@ def test_a_finished_grid_is_written_with_its_tables_pictures_and_report(
     kinds = {name.removesuffix("._type"): kind for name, kind in logged.items() if name.endswith("._type")}
     assert kinds["tables/gains"] == kinds["tables/models"] == "table-file"
     assert kinds["pictures/gains"] == kinds["pictures/accuracy"] == "image-file"
-    assert (run.summary["done"], run.summary["planned"]) == (5, 5)
+    about = {name: count for name, count in run.summary.items() if "/" not in name}
+    assert about == {"done": 5, "planned": 5, "clear_gains": 0, "negative_transfers": 0}
     (files,) = [files for name, kind, files in artifacts(summary) if (name, kind) == ("summary-tiny", "report")]
     assert {"report.html", "gains.png", "accuracy.png"} <= set(files)
     (written,) = (summary / "files/media/table/tables").glob("gains_*.table.json")
@@ -59,6 +60,20 @@ def test_a_finished_grid_is_written_with_its_tables_pictures_and_report(
     frame = gains(load_grid(grid.storage))
     assert table["columns"] == frame.columns
     assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == frame.to_dicts()
+
+
+def test_the_summary_counts_the_clear_gains(make_grid: Maker) -> None:
+    grid = make_grid(students=["A", "B", "C"])
+    grid.fill({(name, None): [80.0, 81.0, 82.0] for name in ("A", "B", "C")})
+    grid.fill(
+        {("A", "ViT-T"): [82.0, 83.1, 84.0], ("B", "ViT-T"): [79.0, 80.1, 81.0], ("C", "ViT-T"): [70.0, 99.0, None]}
+    )
+    assert counts(load_grid(grid.storage)) == {"done": 17, "planned": 19, "clear_gains": 1, "negative_transfers": 1}
+
+
+def test_the_summary_of_baselines_counts_no_gains(make_grid: Maker) -> None:
+    grid = make_grid(modes=["baseline"])
+    assert counts(load_grid(grid.storage)) == {"done": 0, "planned": 3, "clear_gains": 0, "negative_transfers": 0}
 
 
 def test_a_report_needs_to_be_online(make_grid: Maker, capsys: pytest.CaptureFixture[str]) -> None:
