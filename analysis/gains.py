@@ -13,7 +13,7 @@ import polars as pl
 from analysis.load import Records
 from analysis.shown import Row, pair
 from analysis.stats import (
-    bootstrap_interval,
+    bootstrap_intervals,
     effect,
     holm,
     p_paired_t,
@@ -114,8 +114,8 @@ def _stage_ids(cells: pl.DataFrame, keys: Sequence[str]) -> dict[tuple[Any, ...]
 def corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[list[float | None], int]:
     """Holm's p of each pair, and for how many tests: those of the whole grids, whatever --where has left of them. A
     test that stands on the very same cells in two grids is one."""
-    family = {tuple(one.planned.values()): one for one in pairs(records.whole or records, point=point)}
-    family |= {tuple(one.planned.values()): one for one in found}
+    whole = [] if records.whole is None else pairs(records.whole, point=point)
+    family = {tuple(one.planned.values()): one for one in [*whole, *found]}
     tests = {one.stages: p_paired_t(list(one.gains.values())) for one in family.values()}
     p_holm = dict(zip(tests, holm([*tests.values()]), strict=True))
     return [p_holm[one.stages] for one in found], sum(p is not None for p in tests.values())
@@ -140,8 +140,10 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
     found = pairs(records, point=point)
     titles = _titles([one.planned for one in found])
     p_holms, tests = corrected(found, records, point=point)
+    gained = [list(one.gains.values()) for one in found]
+    bounds = bootstrap_intervals(gained)
     rows = []
-    for one, experiment, p_holm in zip(found, titles, p_holms, strict=True):
+    for one, gain, experiment, p_holm, boot in zip(found, gained, titles, p_holms, bounds, strict=True):
         row = one.planned
         top1, size = teachers.get((row["grid"], row["teacher"]), (None, None))
         teacher_top1 = None if top1 is None else 100 * top1
@@ -159,7 +161,7 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
                 **{axis: row[axis] for axis in AXES},
                 **_columns("baseline", one.baseline),
                 **taught,
-                **_gain(list(one.gains.values())),
+                **_gain(gain, boot),
                 "gain_p_holm": p_holm,
                 "gain_tests": tests,
                 "val_mean": _columns("val", one.val)["val_mean"],
@@ -171,15 +173,14 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=GAINS_SCHEMA)
 
 
-def _gain(gains: list[float]) -> dict[str, float | int | str | None]:
+def _gain(gains: list[float], bounds: tuple[float, float] | None) -> dict[str, float | int | str | None]:
     if not gains:
         return {"gain_n": 0}
     gain = summarize(gains)
     found: dict[str, float | int | str | None] = {"gain_mean": gain.mean, "gain_n": gain.n, "effect": "unclear"}
-    if show_spread(gains):
-        boot_low, boot_high = bootstrap_interval(gains) or (None, None)
+    if show_spread(gains) and bounds is not None:
         found |= {"gain_low": gain.low, "gain_high": gain.high, "effect": effect(gain), "gain_p": p_paired_t(gains)}
-        found |= {"gain_boot_low": boot_low, "gain_boot_high": boot_high}
+        found |= {"gain_boot_low": bounds[0], "gain_boot_high": bounds[1]}
     return found | {"gain_p_exact": p_sign_flip(gains)}
 
 

@@ -186,7 +186,8 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
     """The cells and the stages of the plans, by what their grids are called, and what could not be read."""
     kinds = {stage_id: kind for plan in plans.values() for stage_id, kind in plan.kinds.items()}
     records, problems = load_records(reader, kinds)
-    rows = pl.concat(plan.rows.select(pl.lit(name).alias("grid"), *ROW) for name, plan in plans.items())
+    names = pl.Series("grid", [name for name, plan in plans.items() for _ in range(plan.rows.height)], dtype=pl.String)
+    rows = pl.concat([plan.rows for plan in plans.values()]).insert_column(0, names)
     planned = pl.DataFrame(
         [(name, stage_id, kind) for name, plan in plans.items() for stage_id, kind in plan.kinds.items()],
         schema=dict.fromkeys(("grid", "stage_id", "kind"), pl.String),

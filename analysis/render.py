@@ -87,6 +87,10 @@ def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Seque
     return "\n".join("| " + " | ".join(line) + " |" for line in [padded[0], rule, *padded[1:]])
 
 
+# Latin letters, arrows and the marks of gains: nearly every cell, at once.
+NARROW = re.compile("[ -~\u00a0-\u00ac\u00ae-\u02ff\u2014\u2190-\u21ff\u25b2\u25bc\u25bd]*")
+
+
 def _pad(text: str, width: int, *, right: bool) -> str:
     space = " " * (width - display_width(text))
     return space + text if right else text + space
@@ -94,6 +98,8 @@ def _pad(text: str, width: int, *, right: bool) -> str:
 
 def display_width(text: str) -> int:
     """How many columns of a terminal it takes: letters of East Asia and emoji two, what joins the one before none."""
+    if NARROW.fullmatch(text):
+        return len(text)
     seen = [character for character in text if unicodedata.category(character) not in ("Mn", "Me", "Cf")]
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in seen)
 

@@ -14,7 +14,7 @@ from analysis.stats.paired import (
 from analysis.stats.resampling import (
     RESAMPLES,
     Estimate,
-    bootstrap_interval,
+    bootstrap_intervals,
     interquartile_mean,
     probability_of_improvement,
 )
@@ -24,7 +24,7 @@ __all__ = [
     "RESAMPLES",
     "Estimate",
     "Summary",
-    "bootstrap_interval",
+    "bootstrap_intervals",
     "effect",
     "holm",
     "interquartile_mean",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.stats import Estimate, bootstrap_interval, interquartile_mean, probability_of_improvement
+from analysis.stats import Estimate, bootstrap_intervals, interquartile_mean, probability_of_improvement
+
+
+def bootstrap_interval(values: Sequence[float], **how: Any) -> tuple[float, float] | None:
+    (found,) = bootstrap_intervals([values], **how)
+    return found
+
+
+def test_many_intervals_are_those_of_each_alone() -> None:
+    many = [[2.0, -1.0, 7.0], [3.0], [4.0, 4.5], [], [1.0, 2.0, 4.0, 8.0], [0.0, 0.5, 9.0]] * 100
+    assert bootstrap_intervals(many) == [bootstrap_interval(values) for values in many]
+
 
 percents = st.integers(0, 1000).map(lambda tenths: tenths / 10)
 tasks = st.lists(st.lists(percents, min_size=1, max_size=5), min_size=1, max_size=6)
