@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -156,8 +157,13 @@ class GridSpec(Strict):
     def recipe_of(self, model: ModelSpec) -> Recipe:
         """The grid's recipe with the model's overrides. Raises pydantic's ValidationError."""
         merged = _merge(asdict(self.recipe), model.recipe)
-        recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(merged), strict=True)
-        return recipe
+        return _recipes().validate_json(json.dumps(merged), strict=True)
+
+
+@cache
+def _recipes() -> TypeAdapter[Recipe]:
+    """Made once: a plan asks for it again for every student and seed, and making it takes longer than all the rest."""
+    return TypeAdapter(Recipe)
 
 
 def _merge(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
