@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import shlex
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 
     from grid.plan import Plan
     from grid.run import Outcome
+    from grid.signs import Planned
     from grid.store import Store
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+STORAGE = "./runs"
+LAST = ""  # --status alone
+WATCH_SECONDS = 3.0
+WATCHED_LINES = 8  # of each state
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,10 +39,21 @@ def parser() -> argparse.ArgumentParser:
         prog="launch.py",
         description="Run a knowledge-distillation grid: teachers x students x (baseline | distilled) x seeds. "
         "Run it again to finish what was interrupted or failed; what is done is not computed twice.",
-        epilog="Exit status: 0 all done, 1 some stages failed, 2 bad input, 130 interrupted.",
+        epilog="Exit status: 0 all done, 1 some stages failed, 2 bad input, 130 interrupted. Of --status: 0 done, or "
+        "running without a failure; 1 some stages failed, or nothing runs though it is unfinished; 2 bad input.",
     )
     parse.add_argument("--grid", metavar="NAME|FILE", help="a named grid (see --list) or a grid file")
     parse.add_argument("--list", action="store_true", help="show the named grids")
+    parse.add_argument(
+        "--status",
+        nargs="?",
+        const=LAST,
+        metavar="NAME|FILE",
+        help="show how a grid stands, from its storage alone, and stop (no name: the grid launched last)",
+    )
+    parse.add_argument(
+        "--watch", action="store_true", help="with --status: show it anew every few seconds until the end"
+    )
     parse.add_argument("--dry-run", action="store_true", help="print the plan and what would run, and stop")
     parse.add_argument(
         "--set",
@@ -50,7 +69,9 @@ def parser() -> argparse.ArgumentParser:
         help="folder with the images of a data set known by name: the standard folders, archives, or parquet files "
         "(default: download them)",
     )
-    parse.add_argument("--storage", default="./runs", metavar="PATH|URL", help="where results live (default: ./runs)")
+    parse.add_argument(
+        "--storage", default=STORAGE, metavar="PATH|URL", help=f"where results live (default: {STORAGE})"
+    )
     parse.add_argument(
         "--address", metavar="ADDRESS", help="a running Ray: auto or ray://HOST:PORT (default: start one here)"
     )
@@ -71,8 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.list:
             return list_grids()
+        if args.watch and args.status is None:
+            raise UserError("--watch is for --status")
+        if args.status is not None:
+            return show_status(args)
         if args.grid is None:
-            parse.error("one of --grid and --list is needed")
+            parse.error("one of --grid, --list and --status is needed")
         if args.cpus is not None and args.cpus < 1:
             raise UserError(f"--cpus must be >= 1, got {args.cpus}")
         if args.cpus is not None and args.address is not None:
@@ -92,6 +117,65 @@ def list_grids() -> int:
     for name in named_grids():
         tell(f"{name:<16} {load_grid(name).description}")
     return DONE
+
+
+def show_status(args: argparse.Namespace) -> int:
+    """How a grid stands on its storage; with --watch until nothing is left to run, or Ctrl-C."""
+    from datetime import UTC, datetime
+
+    from grid.signs import GridReader
+    from grid.status import GridStatus, grid_status, lines
+    from grid.store import Store
+
+    if args.grid is not None and args.status != LAST:
+        raise UserError("give the grid to --status alone: leave --grid out")
+    asked = args.grid if args.status == LAST else args.status
+    reader = GridReader(Store(args.storage), asked)
+    results = f"python -m analysis table {shlex.quote(reader.name)}{storage_of(args)}"
+    again = to_go_on(args, reader.read().planned, asked)
+
+    def look(limit: int | None = None) -> tuple[GridStatus, str]:
+        status = grid_status(reader.read(), datetime.now(UTC))
+        return status, "\n".join(lines(status, again=again, results=results, limit=limit))
+
+    if args.watch:
+        from rich.live import Live
+        from rich.text import Text
+
+        try:
+            with Live(console=console_on(sys.stdout), auto_refresh=False) as live:
+                while True:
+                    status, text = look(WATCHED_LINES)
+                    live.update(Text(text), refresh=True)
+                    if status.is_over:
+                        break
+                    time.sleep(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            return DONE
+    else:
+        status, text = look()
+        tell(text)
+    return DONE if status.is_well else SOME_FAILED
+
+
+def to_go_on(args: argparse.Namespace, planned: Planned, asked: str | None) -> str:
+    """The command that goes on with a grid. Its storage knows neither the grid's file nor what --set has changed."""
+    from grid.load import load_grid, named_grids
+
+    name, hint = planned.name, ""
+    grid = asked if asked is not None and asked != name else name
+    if grid == name and name not in named_grids():
+        grid, hint = "FILE", f" (with the file of grid {name})"
+    else:
+        with contextlib.suppress(UserError):  # its images may be on another machine
+            if planned.plan is None or planned.plan.spec != load_grid(grid):
+                hint = " (with the --set and --data that it was launched with)"
+    return f"python launch.py --grid {shlex.quote(grid)}{storage_of(args)}{hint}"
+
+
+def storage_of(args: argparse.Namespace) -> str:
+    """What commands in messages say of the storage."""
+    return "" if args.storage == STORAGE else f" --storage {shlex.quote(args.storage)}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -165,11 +249,8 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
     elif not outcome.errors:
         tell(f"Done: {outcome.done} stages computed, {outcome.reused} reused.")
     tell(f"\n{table}")
-    name, storage = (
-        outcome.plan.spec.name,
-        "" if args.storage == "./runs" else f" --storage {shlex.quote(args.storage)}",
-    )
-    tell(f"Models, costs, pictures and every record on one page: python -m analysis report {name}{storage}")
+    page = f"python -m analysis report {outcome.plan.spec.name}{storage_of(args)}"
+    tell(f"Models, costs, pictures and every record on one page: {page}")
     if not outcome.errors:
         return DONE
     failed, blocked = outcome.failed, outcome.blocked

@@ -84,16 +84,9 @@ def load_grid(grid: str, overrides: Sequence[str] = (), *, data: str | None = No
     """The named grid or file, with `key.path=value` overrides applied before anything is checked; its images (`--data`:
     in that folder), its models' code and checkpoints are found."""
     path = find_grid(grid)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"grid file {path}: cannot be read: {error}") from None
-    raw = _parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, what=f"grid file {path}")
-    if not isinstance(raw, dict):
-        raise UserError(f"grid file {path}: expected keys and values, found {type(raw).__name__}")
+    raw = read_grid(path)
     for override in overrides:
         _apply(raw, override)
-    raw.setdefault("name", path.stem)
     what = f"grid {path.stem}"
     spec = spec_from_dict(raw, what=what)
     dataset = located(spec.dataset, data)
@@ -102,6 +95,18 @@ def load_grid(grid: str, overrides: Sequence[str] = (), *, data: str | None = No
         spec = spec_from_dict({**raw, "dataset": json.loads(dataset.model_dump_json())}, what=what)
     found = {axis: tuple(map(_found, getattr(spec, axis))) for axis in ("teachers", "students")}
     return spec.model_copy(update=found)
+
+
+def read_grid(path: Path) -> dict[Any, Any]:
+    """A grid file's keys and values, unchecked but for being such; one without a name has the file's."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"grid file {path}: cannot be read: {error}") from None
+    raw = _parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, what=f"grid file {path}")
+    if not isinstance(raw, dict):
+        raise UserError(f"grid file {path}: expected keys and values, found {type(raw).__name__}")
+    return {"name": path.stem, **raw}
 
 
 def _found(model: ModelSpec) -> ModelSpec:

@@ -193,9 +193,9 @@ class Store:
         if not self.exists(f"{stage.folder}/{RECORD}"):
             return False
         self.claim(stage)
-        return not isinstance(stage, LogitsStage) or self._covers(stage)
+        return not isinstance(stage, LogitsStage) or self.covers(stage)
 
-    def _covers(self, stage: LogitsStage) -> bool:
+    def covers(self, stage: LogitsStage) -> bool:
         """Whether the stored logits are all that are asked for, and of the teacher as it is now."""
         if not self.exists(f"{stage.teacher.folder}/{RECORD}"):
             return False

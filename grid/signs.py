@@ -1,0 +1,276 @@
+"""What lies on a storage of a grid: its plan, and what each stage left there or tells of itself while it runs. What
+cannot be read is named and passed over. Needs neither Ray nor torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from grid.errors import UserError, one_line
+from grid.plan import FOLDERS, LogitsStage, Plan, Stage, make_plan
+from grid.records import Record, RecordError, record_from_json
+from grid.run import PLAN
+from grid.spec.grid import GridSpec
+from grid.store import FAILURE, PROGRESS, RECORD, Store
+
+PLAN_SCHEMA_VERSION = 1
+
+# A lease is renewed every ten seconds. Progress is told at each epoch, and within one every ten minutes unless the grid
+# says otherwise.
+LEASE_SILENT = timedelta(seconds=60)
+PROGRESS_SILENT = timedelta(minutes=30)
+
+LEASE = re.compile(r"lease-(\d+)\.json")
+
+READS_AT_A_TIME = 16  # a storage by URL answers many as fast as one
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a stage that is worked on last told of itself. done: of `total` epochs or views."""
+
+    at: datetime
+    silent_after: timedelta
+    launch: str | None = None
+    host: str | None = None
+    started_at: datetime | None = None
+    done: float | None = None
+    total: float | None = None
+
+    def is_alive(self, now: datetime) -> bool:
+        return now - self.at <= self.silent_after
+
+    @property
+    def fraction(self) -> float:
+        return 0.0 if self.done is None or self.total is None else min(1.0, self.done / self.total)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in a stage's folder. record: only where the outputs are complete."""
+
+    record: Record | None = None
+    failure: Record | None = None
+    sign: Sign | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A grid's plan as it lies on the storage. kinds: of its stages, by id, in the plan's order. plan: made again from
+    its spec; None where another version of this program wrote it, which called the stages otherwise."""
+
+    name: str
+    launched_at: datetime
+    kinds: dict[str, str]
+    plan: Plan | None
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        return {stage.id: stage for stage in self.plan.stages} if self.plan is not None else {}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A grid as it was found. found: by stage id; problems: what was passed over, a line each."""
+
+    planned: Planned
+    storage: str
+    found: Mapping[str, Found]
+    problems: tuple[str, ...] = ()
+
+
+class GridReader:
+    """Reads a grid as often as it is asked to; the records of what is done once."""
+
+    def __init__(self, store: Store, asked: str | None = None) -> None:
+        """asked: a grid's name or a grid file, None for the grid launched last. Raises UserError for one that is not
+        there, and for a storage that cannot be read."""
+        self.store = store
+        self._records: dict[str, Record] = {}
+        self._passed_over: dict[str, str] = {}
+        with _readable(store):
+            names = store.names("grids")
+            self.name = self._last(names) if asked is None else self._find(asked, names)
+        self._unread_plans = dict(self._passed_over)
+
+    def read(self) -> Facts:
+        """Raises UserError where the storage, or the plan, cannot be read."""
+        with _readable(self.store):
+            return self._read_all()
+
+    def _read_all(self) -> Facts:
+        path = f"grids/{self.name}/{PLAN}"
+        self._passed_over = dict(self._unread_plans)
+        try:
+            planned = parse_plan(self.store.read(path), self.name)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.store.location(path)}: {error}; launch the grid again") from None
+        folders = {kind: set(self.store.names(folder)) for kind, folder in FOLDERS.items()}
+        there = [stage for stage, kind in planned.kinds.items() if stage in folders[kind]]
+        with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
+            found = dict(
+                zip(there, pool.map(lambda stage: self._look(stage, planned.kinds[stage]), there), strict=True)
+            )
+        for stage in planned.stages.values():
+            if isinstance(stage, LogitsStage) and stage.id in found and not self._covers(stage, found):
+                found[stage.id] = replace(found[stage.id], record=None)
+        return Facts(planned, self.store.url, found, tuple(self._passed_over[p] for p in sorted(self._passed_over)))
+
+    def _find(self, asked: str, names: list[str]) -> str:
+        name = asked if asked in names else grid_name(asked)
+        if name in names and self.store.exists(f"grids/{name}/{PLAN}"):
+            return name
+        known = ", ".join(self._launches(names))
+        raise UserError(f"no grid {name!r} was run in {self.store.url}; there {f'are {known}' if known else 'is none'}")
+
+    def _last(self, names: list[str]) -> str:
+        launches = self._launches(names)
+        if launches:
+            return max(launches, key=lambda name: (launches[name], name))
+        unread = "".join(f"; {problem}" for problem in self._passed_over.values())
+        hint = "run python launch.py --grid digits, or give --storage"
+        raise UserError(f"no grid was run in {self.store.url}: {hint}{unread}")
+
+    def _launches(self, names: list[str]) -> dict[str, datetime]:
+        """When each grid was launched last."""
+        plans = {name: self._read(f"grids/{name}/{PLAN}", launched_at) for name in names}
+        return {name: at for name, at in plans.items() if at is not None}
+
+    def _look(self, stage: str, kind: str) -> Found:
+        if stage in self._records:
+            return Found(self._records[stage])
+        folder = f"{FOLDERS[kind]}/{stage}"
+        record = self._read(f"{folder}/{RECORD}", _record)
+        if record is not None and kind != "logits":
+            self._records[stage] = record
+            return Found(record)
+        # Beside a record of logits there may be the signs of a launch that adds to them, for a longer schedule.
+        names = self.store.names(folder)
+        leases = {int(match[1]): name for name in names if (match := LEASE.fullmatch(name))}
+        failure = self._read(f"{folder}/{FAILURE}", _record) if FAILURE in names else None
+        progress = self._read(f"{folder}/{PROGRESS}", _progress) if PROGRESS in names else None
+        lease = self._read(f"{folder}/{leases[max(leases)]}", _lease) if leases else None
+        return Found(record, failure, _together(lease, progress))
+
+    def _covers(self, stage: LogitsStage, found: Mapping[str, Found]) -> bool:
+        teacher = found.get(stage.teacher.id, Found())
+        readable = teacher.record is not None and found[stage.id].record is not None
+        return readable and self.store.covers(stage)
+
+    def _read(self, path: str, parse: Callable[[bytes], T]) -> T | None:
+        """None where there is no such file, or none that can be read."""
+        try:
+            return parse(self.store.read(path))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = one_line(error) if isinstance(error, KeyError | TypeError) else str(error)
+            self._passed_over[path] = f"{self.store.location(path)}: {reason}"
+            return None
+
+
+@contextlib.contextmanager
+def _readable(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UserError(f"--storage {store.url}: cannot be read: {reason}") from None
+
+
+def grid_name(asked: str) -> str:
+    """What a grid file calls its grid; of anything else, the text itself. Raises UserError as reading a grid does."""
+    path = Path(asked)
+    if path.suffix not in (".yaml", ".yml", ".json"):
+        return asked
+    from grid.load import find_grid, read_grid
+
+    return str(read_grid(find_grid(asked))["name"])
+
+
+def launched_at(plan: bytes) -> datetime:
+    """Raises ValueError with the reason that it is no plan."""
+    return parse_time(_document(plan)["written_at"])
+
+
+def parse_plan(data: bytes, name: str) -> Planned:
+    """Raises ValueError with the reason it is none."""
+    document = _document(data)
+    try:
+        kinds = {str(stage["id"]): str(stage["kind"]) for stage in document["stages"]}
+        at = parse_time(document["written_at"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a plan: {one_line(error)}") from None
+    if not kinds or kinds.values() - FOLDERS.keys():
+        raise ValueError("not a plan: it has no stages, or such of unknown kinds")
+    try:
+        plan = make_plan(GridSpec.model_validate(document["spec"]))
+    except (ValueError, KeyError, TypeError):
+        return Planned(name, at, kinds, None)
+    return Planned(name, at, kinds, plan if {stage.id for stage in plan.stages} == kinds.keys() else None)
+
+
+def parse_time(text: Any) -> datetime:
+    """Raises TypeError and ValueError."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"not a plan: {error}") from None
+    if not isinstance(document, dict) or document.get("schema_version") != PLAN_SCHEMA_VERSION:
+        raise ValueError("a plan of another version of this program")
+    return document
+
+
+def _record(data: bytes) -> Record:
+    try:
+        record = record_from_json(data)
+        if record["finished_at"] is not None:
+            parse_time(record["finished_at"])
+    except RecordError as error:
+        raise ValueError(f"{error}; remove that folder to have it computed again") from None
+    return record
+
+
+def _progress(data: bytes) -> Sign:
+    facts = json.loads(data)
+    done, total = float(facts["done"]), float(facts["total"])
+    if not (math.isfinite(done) and math.isfinite(total) and total > 0):
+        raise ValueError(f"{done} of {total} is no progress")
+    return replace(_sign(facts, PROGRESS_SILENT), done=done, total=total)
+
+
+def _lease(data: bytes) -> Sign:
+    return _sign(json.loads(data), LEASE_SILENT)
+
+
+def _sign(facts: dict[str, Any], silent_after: timedelta) -> Sign:
+    at = parse_time(facts["at"])
+    started_at = parse_time(facts["started_at"]) if facts.get("started_at") else None
+    launch, host = (str(facts[name]) if facts.get(name) else None for name in ("launch", "host"))
+    return Sign(at, silent_after, launch, host, started_at)
+
+
+def _together(lease: Sign | None, progress: Sign | None) -> Sign | None:
+    """The lease says whether and where a stage runs, the progress how far it is."""
+    if lease is None or progress is None:
+        return lease or progress
+    started_at = lease.started_at or progress.started_at
+    return replace(lease, started_at=started_at, done=progress.done, total=progress.total)
