@@ -30,6 +30,7 @@ DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 STORAGE = "./runs"
 LAST = ""  # --status alone
+LOCAL_DASHBOARD = "localhost:8265"
 WATCH_SECONDS = 3.0
 WATCHED_LINES = 8  # of each state
 
@@ -77,6 +78,14 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--cpus", type=int, metavar="N", help="CPUs of the Ray started here (default: all)")
     parse.add_argument(
+        "--dashboard",
+        nargs="?",
+        const=LOCAL_DASHBOARD,
+        metavar="HOST:PORT",
+        help=f"start Ray's dashboard too, at {LOCAL_DASHBOARD} unless told otherwise; it asks for no password, and "
+        "whoever reaches it can run code",
+    )
+    parse.add_argument(
         "--wandb",
         choices=("offline", "online", "disabled"),
         help="log to Weights & Biases (default: online where wandb finds a key, offline otherwise)",
@@ -102,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--cpus must be >= 1, got {args.cpus}")
         if args.cpus is not None and args.address is not None:
             raise UserError("--cpus is for a Ray started here: leave it out with --address")
+        if args.dashboard is not None and args.address is not None:
+            raise UserError("--dashboard is for a Ray started here: the one at --address has its own")
         return run(args)
     except UserError as error:
         tell(f"error: {error}", sys.stderr)
@@ -182,7 +193,7 @@ def run(args: argparse.Namespace) -> int:
     """Check, plan, run and conclude. Raises UserError before anything has started."""
     from analysis.cli import table
     from analysis.wandb_export import Exporter
-    from grid.cluster.session import output_to
+    from grid.cluster.session import Dashboard, output_to
     from grid.load import load_grid
     from grid.plan import make_plan
     from grid.run import Options, done_stages, grid_folder, run_grid
@@ -199,6 +210,9 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     if args.address is not None and args.address.startswith("ray://"):
         return run_on_cluster(args, plan, store)
+    dashboard = Dashboard.at(args.dashboard) if args.dashboard is not None else None
+    if dashboard is not None:
+        dashboard.check()
     store.check_writable()
     folder = grid_folder(plan)
     log = Path(store.location(folder) if store.is_local else tempfile.mkdtemp(prefix="kd-grid-")) / "launch.log"
@@ -210,8 +224,10 @@ def run(args: argparse.Namespace) -> int:
             console.print(text, markup=False, highlight=False)
 
         say(f"Grid {plan.spec.name}: {len(plan.stages)} stages, results in {store.url}, log in {log}")
+        if dashboard is not None:
+            say(f"Ray's dashboard, once Ray has started: {dashboard.url}")
         with Exporter(store.url, plan.spec.name, mode=args.wandb, warn=say) as exporter:
-            options = Options(address=args.address, cpus=args.cpus)
+            options = Options(address=args.address, cpus=args.cpus, dashboard=dashboard)
             outcome = run_grid(plan, store, options, console, on_done=lambda stage: exporter.add(stage.id))
             if not outcome.interrupted:
                 exporter.add_all()

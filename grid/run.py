@@ -23,7 +23,7 @@ from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import Store
 
 if TYPE_CHECKING:
-    from grid.cluster.session import Capacity
+    from grid.cluster.session import Capacity, Dashboard
 
 log = logging.getLogger("kd_grid")
 
@@ -45,10 +45,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Options:
-    """address: of a running Ray, None to start one here. cpus: of the Ray started here."""
+    """address: of a running Ray, None to start one here. cpus, dashboard: of the Ray started here."""
 
     address: str | None = None
     cpus: int | None = None
+    dashboard: Dashboard | None = None
 
 
 def grid_folder(plan: Plan) -> str:
@@ -168,7 +169,8 @@ class _Run:
                 quiet(self.options.address)
                 preparing.start()
                 with self.console.status("Starting Ray" if self.options.address is None else "Joining Ray"):
-                    nodes = stack.enter_context(session(self.options.address, cpus=self.options.cpus))
+                    started = session(self.options.address, cpus=self.options.cpus, dashboard=self.options.dashboard)
+                    nodes = stack.enter_context(started)
                 stack.enter_context(self.reporter)
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
                 capacity = Capacity.of(nodes, self.plan.spec.resources)

@@ -144,6 +144,42 @@ class Capacity:
         return True
 
 
+@dataclass(frozen=True)
+class Dashboard:
+    """Where Ray's dashboard listens."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def at(cls, text: str) -> Dashboard:
+        """Of HOST:PORT. Raises UserError for anything else."""
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise UserError(f"--dashboard {text}: expected HOST:PORT, such as localhost:8265")
+        return cls(host.strip("[]"), int(port))
+
+    @property
+    def url(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def check(self) -> None:
+        """Raises UserError where it is not installed, or cannot listen there."""
+        quiet(None)
+        try:
+            import ray.dashboard.optional_deps  # noqa: F401
+        except ImportError as error:
+            how = "pip install -e '.[dashboard]' -c constraints.txt"
+            raise UserError(f"--dashboard: {error}; Ray's dashboard comes with {how}") from None
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((self.host, self.port))
+        except OSError as error:
+            raise UserError(f"--dashboard {self.host}:{self.port}: cannot listen there: {error.strerror}") from None
+
+
 def quiet(address: str | None) -> None:
     """Settings that Ray reads when it is imported: before any of it is."""
     settings = dict(QUIET)
@@ -154,8 +190,10 @@ def quiet(address: str | None) -> None:
 
 
 @contextlib.contextmanager
-def session(address: str | None, *, cpus: int | None) -> Iterator[list[dict[str, float]]]:
-    """A Ray to work on; yields the resources of each node. address None starts one here.
+def session(
+    address: str | None, *, cpus: int | None, dashboard: Dashboard | None = None
+) -> Iterator[list[dict[str, float]]]:
+    """A Ray to work on; yields the resources of each node. address None starts one here, with Ray's dashboard if asked.
 
     It is left at the end of the context, or by an exception with the end of the process.
     """
@@ -171,7 +209,8 @@ def session(address: str | None, *, cpus: int | None) -> Iterator[list[dict[str,
             ray.init(
                 address="local",  # never one that happens to run on this machine
                 num_cpus=cpus or len(os.sched_getaffinity(0)),
-                include_dashboard=False,
+                include_dashboard=dashboard is not None,
+                **({"dashboard_host": dashboard.host, "dashboard_port": dashboard.port} if dashboard else {}),
                 object_store_memory=OBJECT_STORE_BYTES,
                 **common,
             )
