@@ -167,7 +167,7 @@ def _outlook(status: GridStatus, *, again: str, results: str) -> str:
         return f"No estimate yet of the time left, {at_a_time} at a time"
     if not status.unknown:
         return f"About {duration(status.left)} left, {at_a_time} at a time"
-    others = f"and {status.unknown} stages of models or kinds of which none is done yet"
+    others = f"not counting {status.unknown} stages of which none alike is done yet"
     return f"About {duration(status.left)} left, {at_a_time} at a time, {others}"
 
 

@@ -125,7 +125,7 @@ def test_a_grid_in_the_middle(written: Written) -> None:
         f"  ResNet-S alone, seed 0: OSError: [Errno 28] No space left on device ({second.folder}/failure.txt)",
         "",
         "Device time used by what is done: 2 min on GPU",
-        "About 30 s left, 2 at a time, and 2 stages of models or kinds of which none is done yet",
+        "About 30 s left, 2 at a time, not counting 2 stages of which none alike is done yet",
     ]
     assert not written.status().is_well
 
