@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
 import tempfile
+import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from grid.errors import UserError, one_line
 from grid.identity import canonical_json
@@ -28,6 +32,10 @@ CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "model.safetensors"
 CURVE = "curve.parquet"
 PROGRESS = "progress.json"
+
+NONCE = "kd-grid-created-by"
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_memory_lock = threading.Lock()
 
 
 class IdentityMismatchError(UserError):
@@ -81,17 +89,31 @@ class Store:
             self._fs.pipe_file(full, data)
             self.drop_copy(path)
             return
-        Path(full).parent.mkdir(parents=True, exist_ok=True)
-        temporary = f"{full}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+        with _finished(full, data) as temporary:
             os.replace(temporary, full)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Publish a file unless there is one: of many that race, on any machine, exactly one is told True.
+
+        On a local disk without hard links a reader may see the file while it is being written.
+        """
+        full = self._full(path)
+        if self._local:
+            return _create_local(full, data)
+        return _create_memory(self._fs, full, data) if isinstance(self._fs, MemoryFileSystem) else self._put(full, data)
+
+    def _put(self, full: str, data: bytes) -> bool:
+        # The client sends a request again whose answer was lost: whether the file is that of the first try is on it.
+        nonce = uuid.uuid4().hex
+        on_s3 = "s3" in self._fs.protocol
+        try:
+            self._fs.pipe_file(full, data, mode="create", **({"Metadata": {NONCE: nonce}} if on_s3 else {}))
+        except OSError as error:
+            code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+            if not isinstance(error, FileExistsError) and code != "PreconditionFailed":
+                raise
+            return on_s3 and self._fs.metadata(full, refresh=True).get(NONCE) == nonce
+        return True
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is already gone is no error."""
@@ -221,3 +243,50 @@ class Store:
         except (OSError, RecordError):
             return None
         return record if record["launch"] == launch else None
+
+
+@contextlib.contextmanager
+def _finished(full: str, data: bytes) -> Iterator[str]:
+    """A temporary file beside its place, written and synced; removed at the end if it is still there."""
+    Path(full).parent.mkdir(parents=True, exist_ok=True)
+    temporary = f"{full}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _create_local(full: str, data: bytes) -> bool:
+    with _finished(full, data) as temporary:
+        try:
+            os.link(temporary, full)
+        except FileExistsError:
+            return os.stat(temporary).st_nlink == 2  # over NFS the answer to the link that was made can be lost
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+        else:
+            return True
+    try:
+        descriptor = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+    except BaseException:
+        Path(full).unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _create_memory(fs: MemoryFileSystem, full: str, data: bytes) -> bool:
+    with _memory_lock:
+        if fs.exists(full):
+            return False
+        fs.pipe_file(full, data)
+        return True

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
 import os
 import pickle
+import queue
 import tempfile
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,6 +80,85 @@ def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_writable_storage_keeps_no_probe(store: Store) -> None:
     store.check_writable()
     assert store.names("") == []
+
+
+def test_a_file_is_created_once(store: Store) -> None:
+    assert store.create("leases/a", b"first")
+    assert not store.create("leases/a", b"second")
+    assert not store.create("leases/a", b"first"), "the same bytes of another are another's"
+    assert store.read("leases/a") == b"first"
+    assert store.names("leases") == ["a"]
+    store.remove("leases/a")
+    assert store.create("leases/a", b"third")
+    assert store.read("leases/a") == b"third"
+
+
+def race(url: str, start: Any, won: Any, number: int) -> None:
+    store = Store(url)
+    for turn in range(40):
+        start.wait(60)
+        if store.create(f"turn-{turn}", b"%d" % number):
+            won.put((turn, number))
+
+
+def who_won(store: Store, won: Any) -> None:
+    """Exactly one in each turn, and the file is the winner's."""
+    winners = sorted(won.get(timeout=60) for _ in range(40))
+    assert [turn for turn, _ in winners] == list(range(40))
+    assert [store.read(f"turn-{turn}") for turn, _ in winners] == [b"%d" % number for _, number in winners]
+    assert won.empty()
+
+
+def test_of_many_threads_one_creates_a_file(store: Store) -> None:
+    barrier, won = threading.Barrier(8), queue.Queue[Any]()
+    threads = [threading.Thread(target=race, args=(store.url, barrier, won, i)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    who_won(store, won)
+
+
+def test_of_many_processes_one_creates_a_file(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, won = context.Barrier(6), context.Queue()
+    processes = [context.Process(target=race, args=(str(tmp_path), barrier, won, i)) for i in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    who_won(Store(str(tmp_path)), won)
+
+
+def test_a_link_is_made_whose_answer_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, link = Store(str(tmp_path)), os.link
+
+    def lossy(source: str, target: str) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "sent again, as NFS does", target)
+
+    monkeypatch.setattr(os, "link", lossy)
+    assert store.create("a", b"1")
+
+
+def test_a_disk_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EPERM, "no links here", target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert store.create("a", b"1")
+    assert not store.create("a", b"2")
+    assert store.read("a") == b"1"
+    assert store.names("") == ["a"]
+
+
+def test_a_file_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    Store(str(tmp_path)).write("file", b"in the way")
+    with pytest.raises(OSError, match="file"):
+        Store(str(tmp_path)).create("file/below", b"1")
 
 
 def test_folders_are_removed_with_all_in_them(store: Store) -> None:
