@@ -5,6 +5,10 @@ class UserError(Exception):
     """Bad input: printed as one line, exit status 2, before anything has started."""
 
 
+class StorageError(OSError):
+    """A storage that is full, or did not answer for as long as one waits: names the place and the way out."""
+
+
 def one_line(error: BaseException) -> str:
     """'ValueError: what it says', without line breaks: how a failed stage is recorded and shown."""
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from grid.load import spec_from_dict
 from grid.plan import LogitsStage, Plan, make_plan
+from tests.object_store import BUCKET, ObjectStore, as_environment
 
 VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "global_pool": "avg"}
 RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8]}
@@ -19,6 +21,26 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[ObjectStore]:
+    pytest.importorskip("s3fs")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    server = ObjectStore()
+    with as_environment(server):
+        import s3fs
+
+        s3fs.S3FileSystem(skip_instance_cache=True).mkdir(BUCKET)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: ObjectStore) -> Iterator[ObjectStore]:
+    """An S3 with BUCKET in it, known to this process and to those that it starts by the usual environment."""
+    with as_environment(s3_server):
+        yield s3_server
 
 
 def tiny_grid(**changes: Any) -> dict[str, Any]:

@@ -22,15 +22,23 @@ from grid.plan import LogitsStage, Plan, Stage
 from grid.records import SCHEMA_VERSION, RecordError, Value, make_record, record_from_json, record_to_json
 from grid.store import FAILURE, IDENTITY, RECORD, IdentityMismatchError, Store
 from tests.conftest import with_epochs
+from tests.object_store import BUCKET
 
 Planner = Callable[..., Plan]
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The same behaviour on a folder and on an object store, whose copies on this machine are the test's own."""
+    """The same behaviour on a folder and on object stores, whose copies on this machine are the test's own."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return Store(str(tmp_path / "runs") if request.param == "local" else f"memory://{uuid.uuid4().hex}")
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    roots = {
+        "local": tmp_path / "runs",
+        "memory": f"memory://{uuid.uuid4().hex}",
+        "s3": f"s3://{BUCKET}/{uuid.uuid4().hex}",
+    }
+    return Store(str(roots[request.param]))
 
 
 def test_files_come_back(store: Store) -> None:
@@ -282,15 +290,15 @@ def test_a_local_file_is_the_file_itself_or_a_copy_made_once(store: Store, monke
     path = store.local_file("a/b/file")
     assert path.read_bytes() == b"one"
 
-    def refuse(path: str) -> bytes:
-        raise AssertionError(f"{path} is read again")
+    def refuse(info: dict[str, Any], target: Path) -> None:
+        raise AssertionError(f"{info} is read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "read", refuse)
+        patch.setattr(store, "_fetch", refuse)
         assert store.local_file("a/b/file") == path
     store.write("a/b/file", b"two")
-    assert store.local_file("a/b/file").read_bytes() == b"two", "a write drops the copy of what was there"
-    assert [p.name for p in path.parent.iterdir()] == ["file"]
+    assert store.local_file("a/b/file").read_bytes() == b"two", "a copy is of one state of the file"
+    assert [p.name for p in store.local_file("a/b/file").parent.iterdir()] == ["file"]
 
 
 def test_copies_of_two_storages_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,78 @@
+"""This machine's copies of files that lie behind a URL: fetched once, whoever asks, and anew when the file changes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from grid.errors import UserError
+
+PLACE = "KD_GRID_CACHE"
+# What tells one state of a file from another; an object store's tag is of the contents.
+VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
+
+
+class Copies:
+    """Of one storage. They lie below KD_GRID_CACHE, or in the temporary folder; they may be deleted at any time."""
+
+    def __init__(self, url: str) -> None:
+        self._storage = hashlib.sha256(url.encode()).hexdigest()[:8]
+
+    def folder(self, path: str, infos: Sequence[dict[str, Any]]) -> Path:
+        """Where the copies lie of files in this state, as the storage describes them."""
+        facts = [
+            (info["name"], info["size"], [str(info.get(key)) for key in VERSIONS if info.get(key)][:1])
+            for info in infos
+        ]
+        version = hashlib.sha256(repr(sorted(facts)).encode()).hexdigest()[:12]
+        return _root() / self._storage / path / version
+
+    def provide(
+        self, path: str, infos: Sequence[dict[str, Any]], fetch: Callable[[dict[str, Any], Path], None]
+    ) -> list[Path]:
+        """The copies of these files; those that are missing or not whole are fetched, by one process at a time."""
+        folder = self.folder(path, infos)
+        targets = [folder / info["name"].rstrip("/").rsplit("/", 1)[-1] for info in infos]
+        if all(map(_is_whole, targets, infos)):
+            return targets
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_suffix(".lock"), "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for target, info in zip(targets, infos, strict=True):
+                if _is_whole(target, info):
+                    continue
+                part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+                try:
+                    fetch(info, part)
+                    part.replace(target)
+                finally:
+                    part.unlink(missing_ok=True)
+        return targets
+
+    def drop(self, path: str, infos: Sequence[dict[str, Any]]) -> None:
+        folder = self.folder(path, infos)
+        for info in infos:
+            (folder / info["name"].rsplit("/", 1)[-1]).unlink(missing_ok=True)
+
+
+def _is_whole(copy: Path, info: dict[str, Any]) -> bool:
+    try:
+        return copy.stat().st_size == int(info["size"])
+    except FileNotFoundError:
+        return False
+
+
+def _root() -> Path:
+    """The user's own: in a shared temporary folder anybody could have put another in its place."""
+    place = os.environ.get(PLACE)
+    root = Path(place).expanduser() if place else Path(tempfile.gettempdir()) / f"kd-grid-cache-{os.getuid()}"
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if root.is_symlink() or root.stat().st_uid != os.getuid():
+        raise UserError(f"{root}: belongs to somebody else: give a folder of yours in {PLACE}")
+    return root

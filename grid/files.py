@@ -1,0 +1,270 @@
+"""Files under one root, a folder or a URL, through fsspec. Every file is published whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from grid.copies import Copies
+from grid.credentials import check_no_credentials
+from grid.errors import StorageError, UserError, one_line
+from grid.local_files import create_local, write_local
+from grid.retry import PATIENCE, answer_of, passes, retried
+
+NONCE = "kd-grid-created-by"
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+# Seconds to connect, seconds without a byte, tries of the client's own (a kept connection may have been closed).
+STEADY, PROBE = (5, 30, 2), (4, 8, 1)
+PROBE_PATIENCE = 10.0
+
+_memory_lock = threading.Lock()
+
+T = TypeVar("T")
+
+
+class Files:
+    """Paths given to its methods are relative, with forward slashes.
+
+    A write is atomic: local files are written beside their place, synced and renamed; object stores publish a
+    finished upload. A reader never sees half a file, and nothing is remembered of what others may have changed.
+    Storage that fails for a while is waited for. Any thread may use it, and a forked process.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        waits: tuple[float, float, int] = STEADY,
+        patience: float = PATIENCE,
+        level: int = logging.WARNING,
+    ) -> None:
+        check_no_credentials(url, what="--storage")
+        self._waits, self._patience, self._level = waits, patience, level
+        self._connected, self._root = connect(url, waits)
+        self._process = os.getpid()
+        self._local = isinstance(self._connected, LocalFileSystem)
+        self.url = self._root if self._local else url
+        self._copies = Copies(self.url)
+
+    @property
+    def _fs(self) -> fsspec.AbstractFileSystem:
+        if self._process != os.getpid():  # a client's connections and threads do not survive a fork
+            self._connected, self._process = connect(self.url, self._waits)[0], os.getpid()
+        return self._connected
+
+    @property
+    def is_local(self) -> bool:
+        return self._local
+
+    def location(self, path: str) -> str:
+        """Where a relative path lies, for people and for messages."""
+        return f"{self.url.rstrip('/')}/{path}"
+
+    def _full(self, path: str) -> str:
+        if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise ValueError(f"{path!r} leaves the storage")
+        return f"{self._root.rstrip('/')}/{path}"
+
+    def _try(self, path: str, call: Callable[[str], T]) -> T:
+        """call(full path), for as long as its errors pass. Raises StorageError where they do not, or it is full."""
+        full, place = self._full(path), self.location(path)
+        try:
+            return retried(lambda: call(full), what=place, patience=self._patience, level=self._level)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FULL:
+                reason = f"{os.strerror(error.errno)}: free some, then launch again: what is done is kept"
+            elif passes(error):
+                reason = (
+                    f"{one_line(error)}, for {self._patience:.0f} s: launch again when it answers; what is done is kept"
+                )
+            else:
+                raise
+            raise StorageError(f"{place}: {reason}") from error
+
+    def exists(self, path: str) -> bool:
+        # fsspec's own says False of whatever cannot be read at the moment.
+        try:
+            self._try(path, self._fs.info)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError."""
+        data: bytes = self._try(path, self._fs.cat_file)
+        return data
+
+    def write(self, path: str, data: bytes) -> None:
+        """Publish a file atomically, replacing any."""
+        if self._local:
+            self._try(path, lambda full: write_local(full, data))
+        else:
+            self._try(path, lambda full: self._fs.pipe_file(full, data))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Publish a file unless there is one: of many that race, on any machine, exactly one is told True.
+
+        On a local disk without hard links a reader may see the file while it is being written.
+        """
+        if self._local:
+            return self._try(path, lambda full: create_local(full, data))
+        if isinstance(self._fs, MemoryFileSystem):
+            return self._try(path, lambda full: _create_memory(self._fs, full, data))
+        # A request whose answer is lost is sent again: whether the file is that of the first try is on it.
+        nonce = uuid.uuid4().hex
+        return self._try(path, lambda full: self._put_new(full, data, nonce))
+
+    def _put_new(self, full: str, data: bytes, nonce: str) -> bool:
+        on_s3 = "s3" in self._fs.protocol
+        try:
+            self._fs.pipe_file(full, data, mode="create", **({"Metadata": {NONCE: nonce}} if on_s3 else {}))
+        except OSError as error:
+            if not isinstance(error, FileExistsError) and (answer_of(error) or (0, ""))[0] != 412:
+                raise
+            return on_s3 and self._fs.metadata(full).get(NONCE) == nonce
+        return True
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is already gone is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            self._try(path, self._fs.rm_file)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove a folder with all that is in it, and its parent if that is then empty; best effort."""
+        full, parent = self._full(path), path.rpartition("/")[0]
+        with contextlib.suppress(Exception):  # left-overs harm nobody, and each backend has errors of its own
+            self._fs.rm(full, recursive=True)
+            if parent and not self.names(parent):
+                # Ray puts an empty object in a folder's place on an object store.
+                remove = self._fs.rm_file if "s3" in self._fs.protocol else self._fs.rmdir
+                remove(self._full(parent) + "/")
+
+    def names(self, folder: str) -> list[str]:
+        """Names in a folder, sorted; none where there is no such folder."""
+        if not self._local:
+            return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in self._list(folder))
+        try:
+            return sorted(self._try(folder, os.listdir))
+        except FileNotFoundError:
+            return []
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        def entries(full: str) -> list[dict[str, Any]]:
+            found = self._fs.ls(full, detail=True, refresh=True)
+            # Object stores have empty objects in place of folders, the folder itself among them.
+            return [entry for entry in found if entry["name"].rstrip("/") != full.rstrip("/")]
+
+        try:
+            return self._try(folder, entries)
+        except FileNotFoundError:
+            return []
+
+    def size(self, path: str) -> int:
+        """In bytes. Raises FileNotFoundError."""
+        return int(self._try(path, self._fs.size))
+
+    def read_start(self, path: str, count: int) -> bytes:
+        """A file's first bytes. Raises FileNotFoundError."""
+
+        def start(full: str) -> bytes:
+            try:
+                data: bytes = self._fs.cat_file(full, start=0, end=count)
+            except OSError as error:
+                if (answer_of(error) or (0, ""))[0] != 416:
+                    raise
+                return b""  # an empty file has no range
+            return data
+
+        return self._try(path, start)
+
+    def local_file(self, path: str) -> Path:
+        """A file on this machine's disk: itself, or a copy made once per machine. Raises FileNotFoundError."""
+        if self._local:
+            return Path(self._full(path))
+        info = self._try(path, self._fs.info)
+        return self._copies.provide(path, [info], self._fetch)[0]
+
+    def local_folder(self, folder: str) -> Path:
+        """A folder's files on this machine's disk, as `local_file`."""
+        if self._local:
+            return Path(self._full(folder))
+        infos = [info for info in self._list(folder) if info["type"] == "file"]
+        self._copies.provide(folder, infos, self._fetch)
+        return self._copies.folder(folder, infos)
+
+    def drop_copy(self, path: str) -> bool:
+        """Remove this machine's copy of a file, so that it is fetched anew; False where the file itself lies here."""
+        if not self._local:
+            with contextlib.suppress(FileNotFoundError):
+                self._copies.drop(path, [self._try(path, self._fs.info)])
+        return not self._local
+
+    def _fetch(self, info: dict[str, Any], target: Path) -> None:
+        path = info["name"].removeprefix(self._root.rstrip("/")).lstrip("/")
+        self._try(path, lambda full: self._fs.get_file(full, str(target)))
+
+    def check_writable(self) -> None:
+        """Write, read and remove a probe. Raises UserError saying what failed, within seconds."""
+        probe = Files(self.url, waits=PROBE, patience=PROBE_PATIENCE, level=logging.DEBUG)
+        name = f"probe-{uuid.uuid4().hex[:8]}"
+        try:
+            probe.write(name, b"probe")
+            back = probe.read(name)
+            probe.remove(name)
+        except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
+            raise UserError(f"--storage {self.url}: cannot be written: {reason_of(error)}") from None
+        if back != b"probe":
+            raise UserError(f"--storage {self.url}: what is written there does not come back the same")
+
+
+def connect(url: str, waits: tuple[float, float, int]) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a URL and the path in it. Raises UserError for a kind that is unknown or not installed."""
+    to_connect, without_a_byte, tries = waits
+    options: dict[str, Any] = {}
+    if url.startswith(("s3://", "s3a://")):
+        # Another process's files must be seen at once; and waiting for a storage is this module's alone.
+        client = {"connect_timeout": to_connect, "read_timeout": without_a_byte}
+        options = {
+            "use_listings_cache": False,
+            "config_kwargs": {**client, "retries": {"total_max_attempts": tries, "mode": "standard"}},
+        }
+    try:
+        fs, root = fsspec.core.url_to_fs(os.path.expanduser(url), **options)
+    except ImportError as error:
+        extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(url.partition("://")[0])
+        way_out = f"needs a package that is not installed: pip install -e '.[{extra}]' -c constraints.txt"
+        raise UserError(f"--storage {url}: {way_out if extra else error}") from None
+    except ValueError as error:
+        raise UserError(f"--storage {url}: {error}") from None
+    if options:
+        fs.retries = 1
+    return fs, root
+
+
+def reason_of(error: BaseException) -> str:
+    """What a user is told of a storage that cannot be used."""
+    if isinstance(error, StorageError) and error.__cause__ is not None:
+        error = error.__cause__
+    return getattr(error, "strerror", None) or one_line(error)
+
+
+def _create_memory(fs: MemoryFileSystem, full: str, data: bytes) -> bool:
+    with _memory_lock:
+        try:
+            fs.info(full)
+        except FileNotFoundError:
+            fs.pipe_file(full, data)
+            return True
+        return False
