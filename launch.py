@@ -204,6 +204,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from grid.preview import inspect_models, print_plan
 
+        store.check_readable()
         print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout))
         return DONE
 

@@ -21,30 +21,29 @@ def grid_folder(storage: str, grid: str) -> Path | None:
     """Where what belongs to a grid is written; None where that is not on this machine, in a storage by URL."""
     return None if "://" in storage else Path(storage).expanduser() / "grids" / grid
 
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
 
 class Reader:
     """Files below storage roots. What lies in several of them is read from the first that has it: a stage's id says
     what it was computed from, so that its record is as good from one as from another.
 
-    Raises AnalysisError, with the storage's name, for one of an unknown kind and for what is there and cannot be read.
+    Raises AnalysisError, with the storage's name, for one of an unknown kind, for what is there and cannot be read, and
+    for a path that leaves it: names and ids come from users and from files.
     """
 
     def __init__(self, *storages: str) -> None:
         self.storages = tuple(dict.fromkeys(storages))
         self._places: list[tuple[fsspec.AbstractFileSystem, str]] = []
         for storage in self.storages:
-            try:
-                local = "://" not in storage
-                fs, root = fsspec.core.url_to_fs(str(Path(storage).expanduser()) if local else storage)
-            except (ValueError, ImportError) as error:
-                raise AnalysisError(f"--storage {storage}: {error}") from None
-            self._places.append((fs, root.rstrip("/")))
+            self._places.append(_place(storage))
 
     def __str__(self) -> str:
         return ", ".join(self.storages)
 
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
+        _check_inside([path])
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             try:
                 data: bytes = fs.cat_file(f"{root}/{path}")
@@ -58,6 +57,7 @@ class Reader:
     def read_many(self, paths: Sequence[str], problems: list[str] | None = None) -> dict[str, bytes]:
         """Those that are there, at once where a storage can. What is there and cannot be read is added to problems, a
         line each; without them it is raised."""
+        _check_inside(paths)
         found: dict[str, bytes] = {}
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             wanted = [path for path in paths if path not in found]
@@ -88,6 +88,26 @@ class Reader:
                 raise _unreadable(storage, "grids", error) from error
             found += [(storage, name) for name in sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)]
         return found
+
+
+def _check_inside(paths: Sequence[str]) -> None:
+    outside = next((path for path in paths if ".." in path.split("/") or "\0" in path), None)
+    if outside is not None:
+        raise AnalysisError(f"{outside!r} leaves the storage")
+
+
+def _place(storage: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    kind, _, rest = storage.partition("://")
+    if ":" in rest.rpartition("@")[0]:
+        raise AnalysisError(f"--storage {kind}://...: holds credentials: leave them out of the URL")
+    try:
+        fs, root = fsspec.core.url_to_fs(storage if rest else str(Path(storage).expanduser()))
+    except ImportError as error:
+        way_out = f"needs a package that is not installed: pip install -e '.[{EXTRAS.get(kind)}]' -c constraints.txt"
+        raise AnalysisError(f"--storage {storage}: {way_out if kind in EXTRAS else error}") from None
+    except ValueError as error:
+        raise AnalysisError(f"--storage {storage}: {error}") from None
+    return fs, root.rstrip("/")
 
 
 def _unreadable(storage: str, path: str, error: Exception) -> AnalysisError:

@@ -25,8 +25,10 @@ from grid.retry import PATIENCE, answer_of, passes, retried
 NONCE = "kd-grid-created-by"
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
-# Seconds to connect, seconds without a byte, tries of the client's own (a kept connection may have been closed).
-STEADY, PROBE = (5, 30, 2), (4, 8, 1)
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+# Seconds to connect, and without a byte.
+STEADY, PROBE = (5, 30), (4, 8)
 PROBE_PATIENCE = 10.0
 
 _memory_lock = threading.Lock()
@@ -46,7 +48,7 @@ class Files:
         self,
         url: str,
         *,
-        waits: tuple[float, float, int] = STEADY,
+        waits: tuple[float, float] = STEADY,
         patience: float = PATIENCE,
         level: int = logging.WARNING,
     ) -> None:
@@ -217,40 +219,58 @@ class Files:
 
     def check_writable(self) -> None:
         """Write, read and remove a probe. Raises UserError saying what failed, within seconds."""
-        probe = Files(self.url, waits=PROBE, patience=PROBE_PATIENCE, level=logging.DEBUG)
         name = f"probe-{uuid.uuid4().hex[:8]}"
-        try:
+
+        def write(probe: Files) -> bytes:
             probe.write(name, b"probe")
             back = probe.read(name)
             probe.remove(name)
-        except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
-            raise UserError(f"--storage {self.url}: cannot be written: {reason_of(error)}") from None
-        if back != b"probe":
+            return back
+
+        if self._probe(write, "written") != b"probe":
             raise UserError(f"--storage {self.url}: what is written there does not come back the same")
 
+    def check_readable(self) -> None:
+        """Raises UserError, within seconds, where nobody answers or nothing may be read; it may be empty."""
+        self._probe(lambda probe: probe.exists("probe"), "read")
 
-def connect(url: str, waits: tuple[float, float, int]) -> tuple[fsspec.AbstractFileSystem, str]:
+    def _probe(self, call: Callable[[Files], T], how: str) -> T:
+        try:
+            return call(Files(self.url, waits=PROBE, patience=PROBE_PATIENCE, level=logging.DEBUG))
+        except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
+            raise UserError(f"--storage {self.url}: cannot be {how}: {reason_of(error)}") from None
+
+
+def connect(url: str, waits: tuple[float, float]) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL and the path in it. Raises UserError for a kind that is unknown or not installed."""
-    to_connect, without_a_byte, tries = waits
-    options: dict[str, Any] = {}
-    if url.startswith(("s3://", "s3a://")):
-        # Another process's files must be seen at once; and waiting for a storage is this module's alone.
-        client = {"connect_timeout": to_connect, "read_timeout": without_a_byte}
-        options = {
-            "use_listings_cache": False,
-            "config_kwargs": {**client, "retries": {"total_max_attempts": tries, "mode": "standard"}},
-        }
+    kind = url.partition("://")[0]
     try:
+        options = _for_s3(waits) if kind in ("s3", "s3a") else {}
         fs, root = fsspec.core.url_to_fs(os.path.expanduser(url), **options)
     except ImportError as error:
-        extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(url.partition("://")[0])
-        way_out = f"needs a package that is not installed: pip install -e '.[{extra}]' -c constraints.txt"
-        raise UserError(f"--storage {url}: {way_out if extra else error}") from None
+        way_out = f"needs a package that is not installed: pip install -e '.[{EXTRAS.get(kind)}]' -c constraints.txt"
+        raise UserError(f"--storage {url}: {way_out if kind in EXTRAS else error}") from None
     except ValueError as error:
         raise UserError(f"--storage {url}: {error}") from None
     if options:
         fs.retries = 1
     return fs, root
+
+
+def _for_s3(waits: tuple[float, float]) -> dict[str, Any]:
+    """Another process's files are seen at once, and waiting for a storage is this module's alone."""
+    from aiobotocore.session import AioSession
+
+    session = AioSession()
+    session.register("before-call.s3", _send_at_once)
+    to_connect, without_a_byte = waits
+    client = {"connect_timeout": to_connect, "read_timeout": without_a_byte, "retries": {"total_max_attempts": 1}}
+    return {"session": session, "use_listings_cache": False, "skip_instance_cache": True, "config_kwargs": client}
+
+
+def _send_at_once(params: dict[str, Any], **_: Any) -> None:
+    # Told to wait for a go-ahead before it sends, the client waits for ever where none comes.
+    params["headers"].pop("Expect", None)
 
 
 def reason_of(error: BaseException) -> str:

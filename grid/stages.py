@@ -144,6 +144,7 @@ class Progress:
 
     def __init__(self, stage: Stage, store: Store, *, total: int) -> None:
         self.path, self.store, self.total = f"{stage.folder}/{PROGRESS}", store, total
+        self.stage_id = stage.id
         self.started_at, self.host = now(), platform.node()
         self.written = -PROGRESS_SECONDS
 
@@ -153,7 +154,10 @@ class Progress:
             return
         self.written = time.monotonic()
         facts = {"done": done, "total": self.total, "started_at": self.started_at, "host": self.host, "at": now()}
-        self.store.write(self.path, json.dumps(facts).encode())
+        try:
+            self.store.write(self.path, json.dumps(facts).encode())
+        except OSError as error:  # nothing is lost that anybody needs
+            log.warning("stage %s: its progress is not shown: %s", self.stage_id, one_line(error))
 
 
 def publish(stage: Stage, store: Store, values: Mapping[str, Value]) -> None:

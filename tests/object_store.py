@@ -15,6 +15,8 @@ KEY, SECRET = "AKIATESTING", "not-a-secret-of-anybody"
 SLOW_DOWN = (503, "SlowDown", "Please reduce your request rate.")
 NO_SUCH_KEY_ID = (403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records.")
 
+LOST = (503, "SlowDown", "The request was carried out, and its answer lost.")
+
 Answer = tuple[int, str, str]
 Environ = dict[str, Any]
 Fault = Callable[[Environ], Answer | None]
@@ -31,6 +33,9 @@ class _Frail:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         self.seen.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
         answer = self.fault(environ)
+        if answer is LOST:
+            list(self.app(environ, lambda *_: None))
+            environ["CONTENT_LENGTH"] = "0"
         if answer is None:
             if "HTTP_IF_NONE_MATCH" not in environ:
                 return self.app(environ, start_response)

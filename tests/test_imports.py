@@ -19,7 +19,7 @@ ALLOWED = {
         *("onnx", "onnxruntime"),
     },
     "analysis": {"fsspec", "matplotlib", "numpy", "polars", "scipy", "wandb", "wandb_workspaces"},
-    "grid": {"kd", "fsspec", "numpy", "polars", "pydantic", "rich", "safetensors", "torch", "yaml"},
+    "grid": {"aiobotocore", "kd", "fsspec", "numpy", "polars", "pydantic", "rich", "safetensors", "torch", "yaml"},
     "grid/cluster": {"grid", "kd", "ray", "torch"},
 }
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from grid.credentials import has_credentials
 from grid.identity import canonical, canonical_json
 from grid.spec.strict import Strict, one_or_many
 
@@ -75,6 +76,13 @@ class ModelSpec(Strict):
                     "checkpoint"
                 )
         return args
+
+    @field_validator("checkpoint")
+    @classmethod
+    def _no_secret(cls, checkpoint: str | None) -> str | None:
+        if checkpoint is not None and has_credentials(checkpoint):
+            raise ValueError("holds credentials, which plans and logs would show: download it, and give its path")
+        return checkpoint
 
     @field_validator("args", "recipe")
     @classmethod
