@@ -147,7 +147,7 @@ class Files:
         """Remove a folder with all that is in it, and its parent if that is then empty; best effort."""
         full, parent = self._full(path), path.rpartition("/")[0]
         with contextlib.suppress(Exception):  # left-overs harm nobody, and each backend has errors of its own
-            self._fs.rm(full, recursive=True)
+            retried(lambda: self._fs.rm(full, recursive=True), what=self.location(path), patience=PROBE_PATIENCE)
             if parent and not self.names(parent):
                 # Ray puts an empty object in a folder's place on an object store.
                 remove = self._fs.rm_file if "s3" in self._fs.protocol else self._fs.rmdir
