@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
@@ -14,6 +15,8 @@ from grid.cluster.trial import train_cell
 from grid.plan import CellStage, stage_to_json
 from grid.schedule import Schedule
 from grid.store import Store
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 
 
 def run_cells(
@@ -30,6 +33,8 @@ def run_cells(
     cells = sum(schedule.state(cell) == "waiting" for cell in schedule.plan.cells)
     # With a search algorithm, Tune would otherwise keep a single trial waiting for its worker.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, capacity.slots(0)))
+    # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     tuner = tune.Tuner(
         tune.with_resources(train_cell, capacity.cell.as_dict()),
         tune_config=tune.TuneConfig(

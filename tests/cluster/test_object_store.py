@@ -1,0 +1,112 @@
+"""A whole grid on an S3 that is busy at times: launched and read as a user would, it gives what a folder gives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from analysis.cli import table
+from analysis.load import load_grid
+from grid.load import spec_from_dict
+from grid.plan import make_plan
+from grid.run import write_plan
+from grid.stages import Runtime
+from grid.store import Store
+from tests.conftest import tiny_grid
+from tests.grid.running import prepare, train
+from tests.launching import ROOT, Launch, write_grid
+from tests.object_store import BUCKET, KEY, SECRET, SLOW_DOWN, Answer, ObjectStore, as_environment
+
+PLANTED = {"WANDB_API_KEY": "planted" + "0a1b2c3d" * 5, "HF_TOKEN": "hf_plantedPlantedPlanted"}
+PASSING = ("seconds", "latency", "throughput", "_at")
+
+
+class Busy:
+    """A storage that refuses everything for four seconds, once the launch has begun to work."""
+
+    def __init__(self) -> None:
+        self.requests, self.refused, self.until = 0, 0, float("inf")
+
+    def __call__(self, environ: dict[str, Any]) -> Answer | None:
+        self.requests += 1
+        if self.requests == 60:
+            self.until = time.monotonic() + 4
+        bad = self.requests >= 60 and time.monotonic() < self.until
+        self.refused += bad
+        return SLOW_DOWN if bad else None
+
+
+@pytest.fixture(scope="module")
+def ran(s3_server: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Launch, Busy]:
+    """The storage, the folder it was launched in, the launch and what it had to bear."""
+    folder, storage, busy = tmp_path_factory.mktemp("s3"), f"s3://{BUCKET}/kd", Busy()
+    with as_environment(s3_server, **PLANTED, TMPDIR=str(folder)), s3_server.failing(busy):
+        args = ("--grid", write_grid(folder, tiny_grid()), "--storage", storage, "--cpus", "2", "--wandb", "offline")
+        launch = Launch(*args, folder=folder)
+        assert launch.finish() == 0, launch.text()
+    return storage, folder, launch, busy
+
+
+def test_the_table_is_that_of_a_folder(ran: tuple[str, Path, Launch, Busy], s3: ObjectStore, tmp_path: Path) -> None:
+    storage, _, launch, busy = ran
+    assert busy.refused > 0
+    plan, store, runtime = (
+        make_plan(spec_from_dict(tiny_grid(), what="tiny")),
+        Store(str(tmp_path)),
+        Runtime.here(threads=1),
+    )
+    prepare(plan, store, runtime)
+    for cell in plan.cells:
+        assert train(cell, store, runtime) is None
+    write_plan(plan, store)
+    there, here = load_grid(storage, "tiny"), load_grid(str(tmp_path), "tiny")
+    measured = [name for name in here.cells.columns if not any(word in name for word in PASSING)]
+    same = [name for name in measured if name not in ("grid", "launch", "code_version", "workers")]
+    assert there.cells.select(same).equals(here.cells.select(same))
+    assert table(storage, "tiny") == table(str(tmp_path), "tiny")
+    assert table(storage, "tiny") in launch.out.read_text()
+
+
+def test_everything_is_read_from_there(ran: tuple[str, Path, Launch, Busy], s3: ObjectStore, tmp_path: Path) -> None:
+    storage = ran[0]
+
+    def read(*args: str) -> None:
+        command = [sys.executable, "-m", "analysis", args[0], "tiny", "--storage", storage, *args[1:]]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "warning" not in done.stderr
+
+    read("curves", "--output", str(tmp_path / "curves.csv"))
+    read("records", "--output", str(tmp_path / "records.csv"))
+    read("report", "--output", str(tmp_path / "report.html"))
+    read("table", "--output", str(tmp_path / "table.md"))
+    assert pl.read_csv(tmp_path / "records.csv")["status"].to_list() == ["done"] * 9
+    assert len(pl.read_csv(tmp_path / "curves.csv")) == 9 * 2
+    assert table(storage, "tiny").splitlines()[2] in (tmp_path / "table.md").read_text()
+    assert "ResNet-T" in (tmp_path / "report.html").read_text()
+
+
+def test_ray_leaves_nothing_there(ran: tuple[str, Path, Launch, Busy], s3: ObjectStore) -> None:
+    store = Store(ran[0])
+    assert store.names("") == ["cells", "datasets", "grids", "logits", "teachers"]
+    assert store.names("grids/tiny") == ["plan.json"]
+
+
+def test_no_secret_is_in_any_file_of_a_run(ran: tuple[str, Path, Launch, Busy], s3: ObjectStore) -> None:
+    """On the storage, in the logs, in Weights & Biases' files, in what was printed."""
+    storage, folder, launch, _ = ran
+    store = Store(storage)
+    found = {path: store._fs.cat_file(path) for path in store._fs.find(store._root) if not path.endswith("/")}
+    found |= {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len([path for path in found if path.startswith(BUCKET) and path.endswith("record.json")]) == 11
+    assert any(path.endswith(".wandb") for path in found)
+    assert any(path.endswith("launch.log") for path in found)
+    for secret in (SECRET, KEY, *PLANTED.values()):
+        assert [path for path, data in found.items() if secret.encode() in data] == []
+    assert SECRET not in launch.text()
