@@ -260,6 +260,8 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
     if outcome.interrupted:
         done = outcome.reused + outcome.done
         tell(f"\nInterrupted with {done} of {total} stages done. To go on: {again(args)}", sys.stderr)
+        for stage_id, how_far in outcome.left.items():
+            tell(f"  {titles[stage_id]}: {f'saved at {how_far}' if how_far else 'starts again'}", sys.stderr)
         return INTERRUPTED
     if outcome.reused == total:
         tell("Everything was done already; nothing was computed.")

@@ -127,6 +127,8 @@ class Reporter:
             self.waiting.pop(stage.id, None)
             if state == "running":
                 self._started(stage)
+            elif state == "waiting":
+                self._given_back(stage)
             elif state == "done":
                 self._ended(stage, self._result(stage), style="green")
             elif state == "failed":
@@ -143,6 +145,12 @@ class Reporter:
                 total, unit = stage.recipe.epochs, "epochs"
             title = escape(self.titles[stage.id])
             self._tasks[stage.id] = self._bars.add_task(f"  {title}", total=total, unit=unit, note="")
+
+    def _given_back(self, stage: Stage) -> None:
+        self.running.pop(stage.id, None)
+        self.waiting[stage.id] = stage
+        if self._bars is not None and stage.id in self._tasks:
+            self._bars.remove_task(self._tasks.pop(stage.id))
 
     def _ended(self, stage: Stage, text: str, *, style: str) -> None:
         self.running.pop(stage.id, None)
@@ -183,12 +191,27 @@ class Reporter:
                     note = "estimating the time left" if left is None else f"about {duration(left)} left"
                     self._bars.update(self._overall, completed=self.finished, note=note)
 
-    def _poll(self, stage: Stage) -> None:
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def how_far(self, stage: Stage) -> str:
+        """'epoch 3.5 of 32', of what is stored; empty where nothing is."""
+        facts = self._progress(stage)
+        unit = "file" if isinstance(stage, LogitsStage) else "epoch"
+        return f"{unit} {facts[0]:.3g} of {facts[1]:g}" if facts is not None else ""
+
+    def _progress(self, stage: Stage) -> tuple[float, float] | None:
         try:
             facts = json.loads(self.store.read(f"{stage.folder}/{PROGRESS}"))
-            done, total = float(facts["done"]), float(facts["total"])
+            return float(facts["done"]), float(facts["total"])
         except (OSError, ValueError, KeyError, TypeError):
-            return  # not started yet, or just finished
+            return None  # not started yet, or just finished
+
+    def _poll(self, stage: Stage) -> None:
+        facts = self._progress(stage)
+        if facts is None:
+            return
+        done, total = facts
         with self._lock:
             if stage.id in self.running:
                 self.running[stage.id] = (stage, done / total)

@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from grid.errors import UserError, one_line
+from grid.interruption import on_first_signal
+from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import CellStage, Plan, Stage
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import Store
@@ -32,7 +35,8 @@ PLAN = "plan.json"
 
 @dataclass
 class Outcome:
-    """What a launch did. reused: stages that were done before; errors: by stage id, of failed and blocked stages."""
+    """What a launch did. reused: stages that were done before; errors: by stage id, of failed and blocked stages; left:
+    by stage id, how far those were that an interruption ended."""
 
     plan: Plan
     reused: int
@@ -41,6 +45,7 @@ class Outcome:
     blocked: list[Stage] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    left: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,12 +149,18 @@ class _Run:
             "code_version": code_version(),
             "checkpoint_minutes": plan.spec.resources.checkpoint_minutes,
             "deterministic": plan.spec.resources.deterministic,
+            "stop": f"{grid_folder(plan)}/ray/{self.launch}/stop",
         }
+        self.leases = Leases(store, self.launch, stop=self.run_facts["stop"])
         self.busy, self.lock = 0, threading.Lock()
+        self.stopped: list[Stage] = []
 
     def on_change(self, stage: Stage, state: State, error: str | None) -> None:
         if state == "done":
-            self.outcome.done += 1
+            if self.store.record(stage)["launch"] == self.launch:
+                self.outcome.done += 1
+            else:
+                self.outcome.reused += 1  # another launch was at it
             self._on_done(stage)
         elif state == "failed":
             self.outcome.failed.append(stage)
@@ -172,6 +183,7 @@ class _Run:
                     started = session(self.options.address, cpus=self.options.cpus, dashboard=self.options.dashboard)
                     nodes = stack.enter_context(started)
                 stack.enter_context(self.reporter)
+                stack.enter_context(on_first_signal(self._stop))
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
                 capacity = Capacity.of(nodes, self.plan.spec.resources)
                 self.reporter.estimate.slots = max(1, capacity.slots(0))
@@ -184,10 +196,23 @@ class _Run:
                 raise
             self.outcome.interrupted = True
         else:
+            self.outcome.interrupted = self.schedule.stopped and bool(self.schedule.pending())
+        if not self.outcome.interrupted:
             for stage in self.schedule.pending():
                 self.schedule.finish(stage, f"ended without a result; see {self.store.location(stage.folder)}")
+        pending = {stage.id for stage in self.schedule.pending()}
+        self.outcome.left = {s.id: self.reporter.how_far(s) for s in self.stopped if s.id in pending}
         self.outcome.errors = dict(self.schedule.errors)
         return self.outcome
+
+    def _stop(self) -> None:
+        """Hand out nothing more, and have what runs save a checkpoint and leave."""
+        running = self.schedule.running()
+        self.schedule.stop()
+        what = f"waiting for {len(running)} running stages to save a checkpoint" if running else "leaving"
+        self.reporter.say(f"Stopping: {what} (again to leave at once)")
+        self.stopped = running
+        self.leases.stop()
 
     def _run_stages(self, capacity: Capacity) -> None:
         from grid.cluster.cells import run_cells
@@ -230,7 +255,18 @@ class _Run:
 
             self.schedule.start(data)
             runtime = Runtime(**self.run_facts)
-            self._finish(data, execute(data, self.store, runtime, lambda: prepare_dataset(data, self.store, runtime)))
+
+            def work() -> None:
+                # Another launch may be at it, or just have done it.
+                while not self.store.is_done(data):
+                    lease = self.leases.take(data.folder)
+                    if lease is None:
+                        time.sleep(LOOK_SECONDS)
+                        continue
+                    with lease:
+                        prepare_dataset(data, self.store, runtime)
+
+            self._finish(data, execute(data, self.store, runtime, work))
         import grid.cluster.cells
         import grid.cluster.teachers  # noqa: F401
 
@@ -268,13 +304,14 @@ class _Run:
         return wanted
 
     def _finish(self, stage: Stage, error: str | None) -> None:
-        if self.schedule.stopped:
-            return
-        if error is not None and self.store.failure(stage, launch=self.launch) is None:
+        recorded = error is None or self.store.failure(stage, launch=self.launch) is not None
+        if self.schedule.stopped and not recorded:
+            return  # interrupted, not failed
+        if not recorded:
             # Its worker died before it could write a record of its own.
             from grid.stages import record_failure
 
-            record_failure(stage, self.store, error, launch=self.launch)
+            record_failure(stage, self.store, str(error), launch=self.launch)
         self.schedule.finish(stage, error)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -87,8 +87,9 @@ class Schedule:
     def _cost(self, job: TeacherJob) -> float:
         return sum(self._costs.get(stage.id, 0) for stage in job.stages)
 
-    def next_cell(self) -> CellStage | None:
-        """The most expensive waiting cell whose inputs are done, marked as running; None where there is none now."""
+    def next_cell(self, *, but: Collection[str] = ()) -> CellStage | None:
+        """The most expensive waiting cell whose inputs are done, marked as running; None where there is none now. but:
+        ids that are passed over."""
         with self._lock:
             if self._stopped:
                 return None
@@ -96,6 +97,7 @@ class Schedule:
                 cell
                 for cell in self.plan.cells
                 if self._states[cell.id] == "waiting"
+                and cell.id not in but
                 and (cell.needs is None or self._states[cell.needs.id] in ("done", "reused"))
             ]
             if not ready:
@@ -105,9 +107,14 @@ class Schedule:
             return cell
 
     def cells_left(self) -> bool:
-        """Whether any cell may still be handed out."""
+        """Whether any cell may still be handed out; one that runs may be given back."""
         with self._lock:
-            return not self._stopped and any(self._states[cell.id] == "waiting" for cell in self.plan.cells)
+            left = ("waiting", "running")
+            return not self._stopped and any(self._states[cell.id] in left for cell in self.plan.cells)
+
+    def running(self) -> list[Stage]:
+        with self._lock:
+            return [s for s in self._stages.values() if self._states[s.id] == "running"]
 
     def running_cells(self) -> int:
         with self._lock:
@@ -115,6 +122,10 @@ class Schedule:
 
     def start(self, stage: Stage) -> None:
         self._set(stage, "running")
+
+    def give_back(self, stage: Stage) -> None:
+        """A stage that was started waits again."""
+        self._set(stage, "waiting")
 
     def finish(self, stage: Stage, error: str | None = None) -> None:
         """Mark a stage as done, or as failed with what it blocks."""

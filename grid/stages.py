@@ -26,7 +26,7 @@ from grid.results import axes_of, provenance
 from grid.store import FAILURE, PROGRESS, RECORD, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import meta_to_json, open_dataset, prepare
-from kd.train import WHOLE, Shard
+from kd.train import WHOLE, Shard, StoppedError
 
 log = logging.getLogger("kd_grid")
 
@@ -35,7 +35,8 @@ PROGRESS_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a stage runs: facts that go on its record and never into its id."""
+    """Where and how a stage runs: facts that go on its record and never into its id. stop: the file on the storage
+    that tells the launch's stages to save what they have and leave."""
 
     threads: int = 1
     device: str = "cpu"
@@ -43,6 +44,7 @@ class Runtime:
     code_version: str = "unknown"
     checkpoint_minutes: float = 10.0
     deterministic: bool = False
+    stop: str = ""
 
     @classmethod
     def here(cls, *, threads: int, device: str | None = None, **facts: Any) -> Runtime:
@@ -111,15 +113,30 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime) -> None
     publish(stage, store, values)
 
 
-def run_logits(stage: LogitsStage, store: Store, runtime: Runtime, *, shard: Shard = WHOLE) -> None:
-    """Compute what is missing of a teacher's logits; the first worker then publishes the record."""
+def run_logits(
+    stage: LogitsStage,
+    store: Store,
+    runtime: Runtime,
+    *,
+    leave: Callable[[], bool] = lambda: False,
+    shard: Shard = WHOLE,
+) -> None:
+    """Compute what is missing of a teacher's logits; the first worker then publishes the record. Raises StoppedError
+    once leave() says so, between two files."""
     started_at, started = now(), time.perf_counter()
     device = torch.device(runtime.device)
     dataset = open_dataset(store.local_folder(stage.teacher.data.folder))
     cache = LogitsCache(stage, store, dataset, device)
     progress = Progress(stage, store, total=len(stage.units))
     first = shard.rank == 0
-    cache.make_all(part=shard.rank, parts=shard.world, on_stored=progress.report if first else lambda _: None)
+
+    def on_stored(units: int) -> None:
+        if first:
+            progress.report(units)
+        if leave():
+            raise StoppedError
+
+    cache.make_all(part=shard.rank, parts=shard.world, on_stored=on_stored)
     if shard.rank != 0:
         return
     for name in dataset.evaluated:

@@ -35,11 +35,12 @@ def run_trainable(
     store: Store,
     runtime: Runtime,
     *,
+    leave: Callable[[], bool] = lambda: False,
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> None:
     """Train a teacher or a student from wherever its checkpoint stands, and publish weights, curve and record. A given
-    teacher is only evaluated."""
+    teacher is only evaluated. Raises StoppedError once leave() says so and a checkpoint is stored."""
     started_at, started = now(), time.perf_counter()
     device, recipe = torch.device(runtime.device), stage.recipe
     dataset = open_dataset(store.local_folder(stage.data.folder))
@@ -90,6 +91,7 @@ def run_trainable(
             evaluate=evaluate,
             resume=resume,
             on_state=on_state,
+            leave=leave,
             save_now=lambda: time.monotonic() - saved_at >= 60 * runtime.checkpoint_minutes,
             shard=shard,
             wrap=wrap,

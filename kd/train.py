@@ -28,6 +28,10 @@ Row = dict[str, float | int | None]
 AGREE_STEPS = 16
 
 
+class StoppedError(BaseException):
+    """Training was asked to end before its last epoch. No error of it: nothing that catches errors may record it."""
+
+
 class DivergedError(ArithmeticError):
     """The loss is no longer a number."""
 
@@ -100,6 +104,7 @@ def train(
     resume: TrainState | None = None,
     on_state: Callable[[TrainState], None] = lambda state: None,
     save_now: Callable[[], bool] = lambda: False,
+    leave: Callable[[], bool] = lambda: False,
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> list[Row]:
@@ -108,12 +113,13 @@ def train(
     views: the training images on one device; the model is on it already (`kd.models.build.on_device`). seed decides
     batch order and dropout. evaluate(model) -> columns for the row, called every `recipe.evaluate_every` epochs and at
     the last; wrap makes the module whose forward is trained (DistributedDataParallel, say). on_state receives a state
-    that is safe to keep: after each epoch, and within one whenever save_now() says so. With `recipe.ema_decay` the
-    averaged weights are what is evaluated, and what the model holds at the end.
+    that is safe to keep: after each epoch, and within one whenever save_now() says so, or leave(), which then ends the
+    training there. With `recipe.ema_decay` the averaged weights are what is evaluated, and what the model holds at the
+    end.
     With several workers each computes its part of every global batch; rank 0 alone evaluates and reports.
 
-    Raises DivergedError for a loss or a weight that is not finite, noticed at the end of its epoch and before any state
-    is handed out.
+    Raises StoppedError, on all workers, where leave() has ended it; and DivergedError for a loss or a weight that is
+    not finite, noticed at the end of its epoch and before any state is handed out.
     """
     device, count = views.device, len(views)
     optimizer = make_optimizer(model, recipe)
@@ -158,12 +164,13 @@ def train(
                 averaged.update(model)
             sums.loss_S[step] = loss * (len(batches[step]) / count)
             sums.hits += hits
-            if step + 1 < steps and _agree(save_now, step, shard, device):
+            if step + 1 < steps and _agree(lambda: save_now() or leave(), step, shard, device):
                 total = sums.of_all_workers(shard)
                 _check_finite(total.loss_S, model, epoch=epoch, step=step, recipe=recipe)
                 if shard.rank == 0:
                     seconds = sums.seconds + time.perf_counter() - started
                     on_state(_state(step + 1, model, optimizer, averaged, curve, total, seconds))
+                _stop_if(leave, shard, device)
         total = sums.of_all_workers(shard)
         _check_finite(total.loss_S, model, epoch=epoch, step=steps - 1, recipe=recipe)
         trained_at = time.perf_counter()
@@ -181,6 +188,8 @@ def train(
         curve.append(row)
         if shard.rank == 0:
             on_state(_state(0, model, optimizer, averaged, curve))
+        if epoch + 1 < recipe.epochs:
+            _stop_if(leave, shard, device)
     if averaged is not None:
         model.load_state_dict(averaged.module.state_dict())
     return curve
@@ -237,6 +246,11 @@ def _agree(save_now: Callable[[], bool], step: int, shard: Shard, device: torch.
     if shard.world > 1 and (step + 1) % AGREE_STEPS:
         return False
     return first_decides(save_now, shard, device)
+
+
+def _stop_if(leave: Callable[[], bool], shard: Shard, device: torch.device) -> None:
+    if first_decides(leave, shard, device):
+        raise StoppedError
 
 
 def first_decides(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +13,13 @@ from ray.tune.search import Searcher
 
 from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.trial import train_cell
+from grid.lease import Leases
 from grid.plan import CellStage, stage_to_json
 from grid.schedule import Schedule
 from grid.store import Store
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
+ELSEWHERE_SECONDS = 2.0
 
 
 def run_cells(
@@ -30,7 +33,6 @@ def run_cells(
     run: dict[str, Any],
 ) -> None:
     """Run every cell that the schedule hands out; returns when it has none left. Must be called in the main thread."""
-    cells = sum(schedule.state(cell) == "waiting" for cell in schedule.plan.cells)
     # With a search algorithm, Tune would otherwise keep a single trial waiting for its worker.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, capacity.slots(0)))
     # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
@@ -39,7 +41,7 @@ def run_cells(
         tune.with_resources(train_cell, capacity.cell.as_dict()),
         tune_config=tune.TuneConfig(
             search_alg=_Cells(schedule, store, capacity, busy_lanes=busy_lanes, finish=finish, run=run),
-            num_samples=cells,
+            num_samples=-1,  # until the search says so: a cell may be handed out again
             reuse_actors=True,
             trial_name_creator=lambda trial: f"cell-{trial.trial_id}",
             trial_dirname_creator=lambda trial: f"cell-{trial.trial_id}",
@@ -69,8 +71,11 @@ class _Cells(Searcher):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.schedule, self.capacity, self.busy_lanes, self.finish = schedule, capacity, busy_lanes, finish
+        self.store, self.leases = store, Leases(store, run["launch"])
         self.common = {"storage": store.url, "threads": capacity.cell.cpus, "run": run}
         self.given: dict[str, CellStage] = {}
+        self.looked = -ELSEWHERE_SECONDS
+        self.elsewhere: set[str] = set()
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
         return True
@@ -80,7 +85,12 @@ class _Cells(Searcher):  # type: ignore[misc]
             return Searcher.FINISHED
         if self.schedule.running_cells() >= self.capacity.slots(self.busy_lanes()):
             return None
-        cell = self.schedule.next_cell()
+        self._look_elsewhere()
+        while (cell := self.schedule.next_cell(but=self.elsewhere)) is not None:
+            if self.leases.other(cell.folder) is None:
+                break
+            self.elsewhere.add(cell.id)
+            self.schedule.give_back(cell)
         if cell is None:
             return None
         self.given[trial_id] = cell
@@ -92,8 +102,22 @@ class _Cells(Searcher):  # type: ignore[misc]
             return
         if error:
             self.finish(cell, f"its worker failed {MAX_WORKER_DEATHS + 1} times (out of memory?); see Ray's logs")
+        elif (result or {}).get("left"):
+            self.elsewhere.add(cell.id)
+            self.schedule.give_back(cell)
         else:
             self.finish(cell, (result or {}).get("error") or None)
+
+    def _look_elsewhere(self) -> None:
+        """Cells that another launch is at, now and then: some are done by now, and some it has given up."""
+        if not self.elsewhere or time.monotonic() - self.looked < ELSEWHERE_SECONDS:
+            return
+        self.looked = time.monotonic()
+        for cell in self.schedule.plan.cells:
+            if cell.id in self.elsewhere and self.leases.other(cell.folder) is None:
+                self.elsewhere.discard(cell.id)
+                if self.store.is_done(cell):
+                    self.finish(cell, None)
 
     # Tune keeps copies of its search algorithm to resume from; here the store knows what is done.
 

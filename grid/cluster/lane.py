@@ -6,6 +6,9 @@ module too, and would take seconds for what it never uses.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,11 +23,13 @@ class _PeerLostError(BaseException):
 
 
 def train_lane(config: dict[str, Any]) -> None:
-    """Do the stages of `config` in turn. An error of the code becomes the stage's failure and is not retried."""
+    """Do the stages of `config` in turn, waiting for one that another launch is at. An error of the code becomes the
+    stage's failure and is not retried. Ends early where the launch is to stop."""
     import ray.train
     import torch
     from ray.train.torch import get_device
 
+    from grid.lease import LOOK_SECONDS, Leases
     from grid.plan import stage_from_json
     from grid.stages import Runtime, free_gpu
     from grid.store import Store
@@ -34,6 +39,8 @@ def train_lane(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
     runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
+    device = torch.device(runtime.device)
+    leases = Leases(store, runtime.launch, stop=runtime.stop)
     failed: set[str] = set()
     for text in config["stages"]:
         stage = stage_from_json(text)
@@ -43,34 +50,50 @@ def train_lane(config: dict[str, Any]) -> None:
             settled = store.is_done(stage) or store.failure(stage, launch=runtime.launch) is not None
             return not settled and not failed & set(stage.inputs().values())
 
-        if first_decides(wanted, shard, torch.device(runtime.device)):
-            _run(stage, store, runtime, shard)
+        while first_decides(wanted, shard, device):
+            if first_decides(leases.stopping, shard, device):
+                return
+            lease = leases.take(stage.folder) if shard.rank == 0 else None
+            try:
+                if not first_decides(partial(bool, lease), shard, device):
+                    time.sleep(LOOK_SECONDS)
+                    continue
+                # What came in between the look and the lease was done by another launch.
+                if first_decides(wanted, shard, device):
+                    _run(stage, store, runtime, shard, leave=leases.stopping if lease is None else lease.leave)
+            finally:
+                if lease is not None:
+                    lease.release()
             free_gpu()
         if not store.is_done(stage):
             failed.add(stage.id)
 
 
-def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard) -> None:
+def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard, *, leave: Callable[[], bool]) -> None:
     import torch
     from ray.train.torch import prepare_model
 
     from grid.plan import LogitsStage, TeacherStage
     from grid.stages import execute, run_logits
     from grid.training import run_trainable
+    from kd.train import StoppedError
 
     def work() -> None:
         try:
             if isinstance(stage, TeacherStage):
-                run_trainable(stage, store, runtime, shard=shard, wrap=prepare_model)
+                run_trainable(stage, store, runtime, leave=leave, shard=shard, wrap=prepare_model)
             elif isinstance(stage, LogitsStage):
-                run_logits(stage, store, runtime, shard=shard)
+                run_logits(stage, store, runtime, leave=leave, shard=shard)
         except (torch.distributed.DistError, RuntimeError) as error:
             if shard.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
                 raise _PeerLostError from error
             raise
 
+    error = None
     try:
         error = execute(stage, store, runtime, work)
+    except StoppedError:
+        pass  # a checkpoint is stored, or between two files of logits
     except _PeerLostError as lost:
         raise RuntimeError("another worker was lost") from lost
     if shard.world > 1:

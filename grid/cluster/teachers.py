@@ -3,6 +3,7 @@ take the lane's teachers in turn. Starting a worker group costs seconds; it is p
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -16,6 +17,7 @@ from ray.train.torch import TorchTrainer
 from grid.cluster.lane import train_lane
 from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
 from grid.errors import one_line
+from grid.lease import Leases
 from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
 from grid.schedule import TeacherJob
 from grid.store import Store
@@ -135,8 +137,11 @@ def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, A
 
 def _units(stage_json: str, storage: str, threads: int, run: dict[str, Any], *, part: int, parts: int) -> None:
     from grid.stages import Runtime, run_logits
-    from kd.train import Shard
+    from kd.train import Shard, StoppedError
 
     stage = stage_from_json(stage_json)
     assert isinstance(stage, LogitsStage)
-    run_logits(stage, Store(storage), Runtime.here(threads=threads, **run), shard=Shard(part, parts))
+    store, runtime = Store(storage), Runtime.here(threads=threads, **run)
+    leave = Leases(store, runtime.launch, stop=runtime.stop).stopping
+    with contextlib.suppress(StoppedError):
+        run_logits(stage, store, runtime, leave=leave, shard=Shard(part, parts))

@@ -13,20 +13,33 @@ from ray import tune
 
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
+    from grid.lease import Leases
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, free_gpu
     from grid.store import Store
     from grid.training import run_trainable
+    from kd.train import StoppedError
 
     stage = stage_from_json(config["stage"])
     assert isinstance(stage, CellStage)
-    store = Store(config["storage"])
+    store, runtime = Store(config["storage"]), Runtime(**config["run"])
+    leases = Leases(store, runtime.launch, stop=runtime.stop)
+    lease = None if leases.stopping() else leases.take(stage.folder)
+    if lease is None:
+        tune.report({"error": "", "left": True})
+        return
 
     def work() -> None:
         # Another launch over the same storage may have been faster.
         if not store.is_done(stage):
-            run_trainable(stage, store, Runtime.here(threads=config["threads"], **config["run"]))
+            here = Runtime.here(threads=config["threads"], **config["run"])
+            run_trainable(stage, store, here, leave=lease.leave)
 
-    error = execute(stage, store, Runtime(**config["run"]), work)
+    error, left = None, False
+    with lease:
+        try:
+            error = execute(stage, store, runtime, work)
+        except StoppedError:
+            left = True
     free_gpu()
-    tune.report({"error": error or ""})
+    tune.report({"error": error or "", "left": left})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
@@ -26,20 +27,25 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     undisturbed = Launch(*common, "--storage", str(whole), folder=tmp_path)
     assert undisturbed.finish() == 0, undisturbed.text()
 
-    # Ctrl-C while something is being trained.
+    # Ctrl-C while something is being trained: it saves a checkpoint and leaves.
     first = launch()
     first.wait_until(lambda: bool(checkpoints()))
     first.interrupt(signal.SIGINT)
     assert first.finish(60) == 130, first.text()
+    assert "Stopping: waiting for" in first.out.read_text()
     assert "Interrupted" in first.err.read_text()
     assert f"To go on: python launch.py --grid {path}" in first.err.read_text()
-    assert first.left_over() == []
+    assert re.search(r"^  .*: saved at epoch [0-9.]+ of 60$", first.err.read_text(), re.MULTILINE), first.text()
+    assert first.left_over(timeout=20) == []
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+    assert not list(broken.glob("*/*/lease-*.json")), "given back"
     assert checkpoints(), "what was running goes on from its last step saved"
 
-    # SIGTERM, as a scheduler would send it.
+    # SIGTERM, as a scheduler would send it, and once more: it leaves at once.
     preempted = launch()
     preempted.wait_until(lambda: len(records(broken, "cells")) >= 1 and bool(checkpoints()))
+    preempted.interrupt(signal.SIGTERM)
+    preempted.wait_until(lambda: "Stopping" in preempted.out.read_text())
     preempted.interrupt(signal.SIGTERM)
     assert preempted.finish(60) == 130, preempted.text()
     assert "Interrupted" in preempted.err.read_text()

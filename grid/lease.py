@@ -1,0 +1,197 @@
+"""Who works on a stage: leases on the storage, so that launches share the work and never do a stage twice.
+
+A lease is a file in the stage's folder, `lease-0001.json`; the one with the highest number counts. Whoever takes the
+stage creates the next number, which only one of several can; the holder writes its file anew every few seconds. A
+holder that is silent for a minute, or whose process is gone from this machine, is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import re
+import threading
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from grid.store import Store
+
+log = logging.getLogger("kd_grid")
+
+BEAT_SECONDS = 10.0
+SILENT_SECONDS = 60.0
+OLD = timedelta(minutes=10)
+LOOK_SECONDS = 1.0
+
+_FILE = re.compile(r"lease-(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that works on a stage. machine: what numbers its processes, `born`: when this one began there."""
+
+    launch: str
+    host: str
+    machine: str
+    pid: int
+    born: str
+    beat: int = 0
+    at: str = ""
+
+    @classmethod
+    def here(cls, launch: str) -> Holder:
+        pid = os.getpid()
+        return cls(launch, platform.node(), _machine(), pid, _born(pid))
+
+    def is_gone(self) -> bool:
+        """Whether its process has certainly ended; never known of another machine."""
+        return bool(self.machine) and self.machine == _machine() and _born(self.pid) != self.born
+
+
+def _machine() -> str:
+    """This boot of this machine and its numbering of processes; empty where that cannot be told."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty for one that is not there, or has ended."""
+    try:
+        # The name, in parentheses, may hold anything.
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if facts[0] in "ZX" else facts[19]
+
+
+class Leases:
+    """What a launch holds on a storage, seen from one of its processes. stop: the file that tells its stages to save
+    what they have and leave."""
+
+    def __init__(self, store: Store, launch: str, *, stop: str = "") -> None:
+        self.store, self.launch, self._stop = store, launch, stop
+        self._seen: dict[str, tuple[bytes, float]] = {}
+
+    def stop(self) -> None:
+        self.store.write(self._stop, b"")
+
+    def stopping(self) -> bool:
+        with contextlib.suppress(OSError):  # it may come back
+            return bool(self._stop) and self.store.exists(self._stop)
+        return False
+
+    def other(self, folder: str) -> Holder | None:
+        """The other launch's process that works on the stage in a folder; None where it is free, or this launch's."""
+        return self._current(folder)[1]
+
+    def take(self, folder: str) -> Lease | None:
+        """The lease of the stage in a folder, unless another launch holds it. One of this launch itself is taken over:
+        Ray has said that its worker is lost."""
+        while True:
+            number, other = self._current(folder)
+            if other is not None:
+                return None
+            mine = Holder.here(self.launch)
+            number += 1
+            if not self.store.create(_path(folder, number), _bytes(mine)):
+                continue
+            numbers = _numbers(self.store, folder)
+            if numbers[-1:] != [number]:  # what was looked at is long past
+                self.store.remove(_path(folder, number))
+                continue
+            for old in numbers[:-1]:
+                self.store.remove(_path(folder, old))
+            return Lease(self, folder, number, mine)
+
+    def _current(self, folder: str) -> tuple[int, Holder | None]:
+        """The highest number, and who holds it if that is another launch that lives."""
+        numbers = _numbers(self.store, folder)
+        if not numbers:
+            return 0, None
+        number, path = numbers[-1], _path(folder, numbers[-1])
+        try:
+            data = self.store.read(path)
+        except FileNotFoundError:
+            return number, None  # given back at this moment
+        if path not in self._seen or self._seen[path][0] != data:
+            self._seen[path] = (data, time.monotonic())
+        try:
+            holder = Holder(**json.loads(data))
+            old = datetime.now(UTC) - datetime.fromisoformat(holder.at) > OLD
+        except (ValueError, TypeError):
+            holder, old = Holder("unknown", "unknown", "", 0, ""), False  # another version's: it may live all the same
+        # Clocks of machines differ, so silence is measured by this process's own; ten minutes they do not differ.
+        silent = time.monotonic() - self._seen[path][1] > SILENT_SECONDS
+        free = holder.launch == self.launch or holder.is_gone() or silent or old
+        return number, None if free else holder
+
+
+class Lease:
+    """A stage is held until `release`. A thread renews the lease, and looks whether it was taken over and whether the
+    launch is to stop."""
+
+    def __init__(self, leases: Leases, folder: str, number: int, holder: Holder) -> None:
+        self.leases, self.folder, self.number, self.holder = leases, folder, number, holder
+        self.lost = self.stopping = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease-{folder}", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> bool:
+        """Whether the work is to be left, with what is done of it saved."""
+        return self.lost or self.stopping
+
+    def release(self) -> None:
+        self._over.set()
+        self._thread.join()
+        with contextlib.suppress(OSError):  # it grows old by itself
+            self.leases.store.remove(_path(self.folder, self.number))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _keep(self) -> None:
+        beats, renewed = 0, time.monotonic()
+        while not self._over.wait(LOOK_SECONDS) and not self.lost:
+            self.stopping = self.stopping or self.leases.stopping()
+            if time.monotonic() - renewed < BEAT_SECONDS:
+                continue
+            beats, renewed = beats + 1, time.monotonic()
+            try:
+                self._renew(beats)
+            except OSError as error:  # the storage may come back before anybody takes the stage for free
+                log.warning("%s: its lease could not be renewed: %s", self.folder, error)
+
+    def _renew(self, beat: int) -> None:
+        store = self.leases.store
+        self.lost = _numbers(store, self.folder)[-1:] != [self.number]
+        if self.lost:
+            log.warning("%s: another launch has taken the stage over", store.location(self.folder))
+        else:
+            store.write(_path(self.folder, self.number), _bytes(replace(self.holder, beat=beat)))
+
+
+def _path(folder: str, number: int) -> str:
+    return f"{folder}/lease-{number:04d}.json"
+
+
+def _numbers(store: Store, folder: str) -> list[int]:
+    return sorted(int(found[1]) for name in store.names(folder) if (found := _FILE.fullmatch(name)))
+
+
+def _bytes(holder: Holder) -> bytes:
+    return json.dumps(asdict(replace(holder, at=datetime.now(UTC).isoformat(timespec="seconds")))).encode()
