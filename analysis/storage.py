@@ -21,6 +21,7 @@ def grid_folder(storage: str, grid: str) -> Path | None:
     """Where what belongs to a grid is written; None where that is not on this machine, in a storage by URL."""
     return None if "://" in storage else Path(storage).expanduser() / "grids" / grid
 
+
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
