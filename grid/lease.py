@@ -42,13 +42,14 @@ class Holder:
     machine: str
     pid: int
     born: str
+    started_at: str = ""
     beat: int = 0
     at: str = ""
 
     @classmethod
     def here(cls, launch: str) -> Holder:
         pid = os.getpid()
-        return cls(launch, platform.node(), _machine(), pid, _born(pid))
+        return cls(launch, platform.node(), _machine(), pid, _born(pid), started_at=_now())
 
     def is_gone(self) -> bool:
         """Whether its process has certainly ended; never known of another machine."""
@@ -194,4 +195,8 @@ def _numbers(store: Store, folder: str) -> list[int]:
 
 
 def _bytes(holder: Holder) -> bytes:
-    return json.dumps(asdict(replace(holder, at=datetime.now(UTC).isoformat(timespec="seconds")))).encode()
+    return json.dumps(asdict(replace(holder, at=_now()))).encode()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

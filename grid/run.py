@@ -23,7 +23,7 @@ from grid.interruption import on_first_signal
 from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import CellStage, Plan, Stage
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
-from grid.store import Store
+from grid.store import PROGRESS, Store
 
 if TYPE_CHECKING:
     from grid.cluster.session import Capacity, Dashboard
@@ -202,6 +202,8 @@ class _Run:
                 self.schedule.finish(stage, f"ended without a result; see {self.store.location(stage.folder)}")
         pending = {stage.id for stage in self.schedule.pending()}
         self.outcome.left = {s.id: self.reporter.how_far(s) for s in self.stopped if s.id in pending}
+        for stage in self.stopped:
+            self.store.remove(f"{stage.folder}/{PROGRESS}")  # it does not run any more
         self.outcome.errors = dict(self.schedule.errors)
         return self.outcome
 
