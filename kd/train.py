@@ -26,6 +26,7 @@ Row = dict[str, float | int | None]
 
 # Several workers agree on whether to save this often: it takes a message between them.
 AGREE_STEPS = 16
+LEAVE = 2  # save, and end there
 
 
 class StoppedError(BaseException):
@@ -164,13 +165,16 @@ def train(
                 averaged.update(model)
             sums.loss_S[step] = loss * (len(batches[step]) / count)
             sums.hits += hits
-            if step + 1 < steps and _agree(lambda: save_now() or leave(), step, shard, device):
+            # One word for both: a broadcast for each would cost twice.
+            say = _agree(lambda: LEAVE if leave() else int(save_now()), step, shard, device) if step + 1 < steps else 0
+            if say:
                 total = sums.of_all_workers(shard)
                 _check_finite(total.loss_S, model, epoch=epoch, step=step, recipe=recipe)
                 if shard.rank == 0:
                     seconds = sums.seconds + time.perf_counter() - started
                     on_state(_state(step + 1, model, optimizer, averaged, curve, total, seconds))
-                _stop_if(leave, shard, device)
+                if say == LEAVE:
+                    raise StoppedError
         total = sums.of_all_workers(shard)
         _check_finite(total.loss_S, model, epoch=epoch, step=steps - 1, recipe=recipe)
         trained_at = time.perf_counter()
@@ -188,8 +192,8 @@ def train(
         curve.append(row)
         if shard.rank == 0:
             on_state(_state(0, model, optimizer, averaged, curve))
-        if epoch + 1 < recipe.epochs:
-            _stop_if(leave, shard, device)
+        if epoch + 1 < recipe.epochs and first_decides(leave, shard, device):
+            raise StoppedError
     if averaged is not None:
         model.load_state_dict(averaged.module.state_dict())
     return curve
@@ -241,26 +245,26 @@ def _seed(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed(seed)
 
 
-def _agree(save_now: Callable[[], bool], step: int, shard: Shard, device: torch.device) -> bool:
-    """Whether to save after this step: rank 0 decides, and all must know, for saving adds up their sums."""
+def _agree(say: Callable[[], int], step: int, shard: Shard, device: torch.device) -> int:
+    """What to do after this step: rank 0 decides, and all must know, for saving adds up their sums."""
     if shard.world > 1 and (step + 1) % AGREE_STEPS:
-        return False
-    return first_decides(save_now, shard, device)
-
-
-def _stop_if(leave: Callable[[], bool], shard: Shard, device: torch.device) -> None:
-    if first_decides(leave, shard, device):
-        raise StoppedError
+        return 0
+    return first_says(say, shard, device)
 
 
 def first_decides(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
     """The first worker decides for all, who might see something else for themselves; collective where there are
     several."""
+    return bool(first_says(lambda: int(decide()), shard, device))
+
+
+def first_says(say: Callable[[], int], shard: Shard, device: torch.device) -> int:
+    """A number of the first worker's, for all; collective where there are several."""
     if shard.world == 1:
-        return decide()
-    decision = torch.tensor(int(shard.rank == 0 and decide()), device=device)
-    torch.distributed.broadcast(decision, src=0)
-    return bool(decision.item())
+        return say()
+    said = torch.tensor(say() if shard.rank == 0 else 0, device=device)
+    torch.distributed.broadcast(said, src=0)
+    return int(said.item())
 
 
 def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard: Shard) -> tuple[Sums, int]:

@@ -12,7 +12,7 @@ from tests.launching import Launch, records, signature, write_grid
 
 
 def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> None:
-    recipe = {"epochs": 60, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 30}
+    recipe = {"epochs": 40, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 20}
     # Checkpoints many times an epoch: most of what ends it comes within one.
     path = write_grid(tmp_path, tiny_grid(recipe=recipe, name="killed", resources={"checkpoint_minutes": 1e-3}))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -35,7 +35,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     assert "Stopping: waiting for" in first.out.read_text()
     assert "Interrupted" in first.err.read_text()
     assert f"To go on: python launch.py --grid {path}" in first.err.read_text()
-    assert re.search(r"^  .*: saved at epoch [0-9.]+ of 60$", first.err.read_text(), re.MULTILINE), first.text()
+    assert re.search(r"^  .*: saved at epoch [0-9.]+ of 40$", first.err.read_text(), re.MULTILINE), first.text()
     assert first.left_over(timeout=20) == []
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
     assert not list(broken.glob("*/*/lease-*.json")), "given back"
@@ -49,7 +49,6 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     preempted.interrupt(signal.SIGTERM)
     assert preempted.finish(60) == 130, preempted.text()
     assert "Interrupted" in preempted.err.read_text()
-    assert preempted.left_over() == []
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
 
     # kill -9 once a distilled cell, too, has a checkpoint.
@@ -74,3 +73,4 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
         name = record.relative_to(whole).parent / "model.safetensors"
         if (whole / name).exists():
             assert (broken / name).read_bytes() == (whole / name).read_bytes(), f"{name} differs"
+    assert preempted.left_over() == [], "Ray's agents outlive a launch that left at once by a minute at most"
