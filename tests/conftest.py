@@ -24,12 +24,17 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """A launch in this process logs to a stream that is closed when its test ends."""
-    handlers, level = logging.root.handlers[:], logging.root.level
+def logging_to_open_streams() -> Iterator[None]:
+    """A launch in this process logs to a stream that is closed when its test, or the tests it is made for, end."""
+
+    def drop_closed() -> None:
+        for handler in logging.root.handlers[:]:
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logging.root.removeHandler(handler)
+
+    drop_closed()
     yield
-    logging.root.handlers[:] = handlers
-    logging.root.setLevel(level)
+    drop_closed()
 
 
 @pytest.fixture(scope="session")
