@@ -111,7 +111,7 @@ def _stage_ids(cells: pl.DataFrame, keys: Sequence[str]) -> dict[tuple[Any, ...]
     return {tuple(key): ids for *key, ids in found.iter_rows()}
 
 
-def corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[list[float | None], int]:
+def _corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[list[float | None], int]:
     """Holm's p of each pair, and for how many tests: those of the whole grids, whatever --where has left of them. A
     test that stands on the very same cells in two grids is one."""
     whole = [] if records.whole is None else pairs(records.whole, point=point)
@@ -139,7 +139,7 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
     students = {(grid, student): size for grid, student, size in sizes.iter_rows()}
     found = pairs(records, point=point)
     titles = _titles([one.planned for one in found])
-    p_holms, tests = corrected(found, records, point=point)
+    p_holms, tests = _corrected(found, records, point=point)
     gained = [list(one.gains.values()) for one in found]
     bounds = bootstrap_intervals(gained)
     rows = []

@@ -151,7 +151,7 @@ def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list
     problems: list[str] = []
     for storage in reader.storages:
         one = Reader(storage)
-        there = names if names is not None else [name for _, name in one.grids()]
+        there = names if names is not None else one.grids()
         paths = {f"grids/{name}/plan.json": name for name in there}
         for path, data in one.read_many([*paths]).items():
             try:

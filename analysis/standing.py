@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
@@ -38,28 +40,26 @@ def unfinished(records: Records) -> list[Part]:
 
 def running_section(records: Records) -> list[Part]:
     """What runs now and how far it is; nothing where nothing runs."""
-    columns = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", "temperature", "alpha", "progress")
-    frame = records.stages.filter(pl.col("status") == "running").select(columns)
-    if frame.is_empty():
-        return []
-    lines = [[*_named(row, records), f"{100 * row['progress']:.0f} %"] for row in frame.iter_rows(named=True)]
-    return [Heading("Running"), _table("running", frame, "Progress", lines, records)]
+    return _section(records, "running", "Running", "Progress", "progress", lambda row: f"{100 * row['progress']:.0f} %")
 
 
 def failures_section(records: Records) -> list[Part]:
     """What failed, with its reason; nothing where nothing did."""
-    columns = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", "temperature", "alpha", "error")
-    frame = records.stages.filter(pl.col("status") == "failed").select(columns)
+    return _section(records, "failed", "Failures", "Why", "error", lambda row: row["error"] or "")
+
+
+def _section(
+    records: Records, status: str, heading: str, header: str, column: str, show: Callable[[Row], str]
+) -> list[Part]:
+    """The stages of a status, with one of their facts."""
+    columns = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", "temperature", "alpha", column)
+    frame = records.stages.filter(pl.col("status") == status).select(columns)
     if frame.is_empty():
         return []
-    lines = [[*_named(row, records), row["error"] or ""] for row in frame.iter_rows(named=True)]
-    return [Heading("Failures"), _table("failures", frame, "Why", lines, records)]
-
-
-def _named(row: Row, records: Records) -> list[str]:
-    return [*([row["grid"]] if isinstance(records, Grids) else []), title(row), row["stage_id"]]
-
-
-def _table(name: str, frame: pl.DataFrame, last: str, lines: list[list[str]], records: Records) -> Table:
-    header = [*(["Grid"] if isinstance(records, Grids) else []), "What", "Stage", last]
-    return Table(name, frame, header, lines, [False for _ in header])
+    several = isinstance(records, Grids)
+    lines = [
+        [*([row["grid"]] if several else []), title(row), row["stage_id"], show(row)]
+        for row in frame.iter_rows(named=True)
+    ]
+    names = [*(["Grid"] if several else []), "What", "Stage", header]
+    return [Heading(heading), Table(heading.lower(), frame, names, lines, [False for _ in names])]

@@ -77,9 +77,9 @@ class Reader:
         for start in range(0, len(paths), AT_ONCE):
             yield self.read_many(paths[start : start + AT_ONCE], problems)
 
-    def grids(self) -> list[tuple[str, str]]:
-        """The storage and the name of each folder of a grid, in the storages' order."""
-        found = []
+    def grids(self) -> list[str]:
+        """The names of the grids' folders, in the storages' order."""
+        found: list[str] = []
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             try:
                 entries = fs.ls(f"{root}/grids", detail=False, refresh=True)
@@ -87,7 +87,7 @@ class Reader:
                 continue
             except Exception as error:  # each kind of storage has errors of its own
                 raise _unreadable(storage, "grids", error) from error
-            found += [(storage, name) for name in sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)]
+            found += sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
         return found
 
 

@@ -15,12 +15,14 @@ import platform
 import re
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from grid.records import now
 from grid.store import Store
 
 log = logging.getLogger("kd_grid")
@@ -49,7 +51,7 @@ class Holder:
     @classmethod
     def here(cls, launch: str) -> Holder:
         pid = os.getpid()
-        return cls(launch, platform.node(), _machine(), pid, _born(pid), started_at=_now())
+        return cls(launch, platform.node(), _machine(), pid, _born(pid), started_at=now())
 
     def is_gone(self) -> bool:
         """Whether its process has certainly ended; never known of another machine."""
@@ -190,13 +192,14 @@ def _path(folder: str, number: int) -> str:
     return f"{folder}/lease-{number:04d}.json"
 
 
+def numbered(names: Iterable[str]) -> dict[int, str]:
+    """The leases among the names in a stage's folder, by number, ascending: the last one counts."""
+    return dict(sorted((int(found[1]), name) for name in names if (found := _FILE.fullmatch(name))))
+
+
 def _numbers(store: Store, folder: str) -> list[int]:
-    return sorted(int(found[1]) for name in store.names(folder) if (found := _FILE.fullmatch(name)))
+    return [*numbered(store.names(folder))]
 
 
 def _bytes(holder: Holder) -> bytes:
-    return json.dumps(asdict(replace(holder, at=_now()))).encode()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps(asdict(replace(holder, at=now()))).encode()

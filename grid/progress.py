@@ -162,7 +162,7 @@ class Reporter:
         count = f"[{self.finished:>{len(str(self.total))}}/{self.total} {elapsed:>11}]"
         title = self.titles[stage.id]
         if self._bars is None:
-            self.console.print(f"{count} {title}: {text}{hint}", markup=False, highlight=False)
+            self.say(f"{count} {title}: {text}{hint}")
             return
         self.console.print(f"{escape(count)} {escape(title)}: [{style}]{escape(text)}[/]", highlight=False)
         if stage.id in self._tasks:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 SCHEMA_VERSION = 1
@@ -89,6 +90,11 @@ FIELDS: dict[str, type] = {
 
 class RecordError(ValueError):
     """Bytes that are no record, or one of a schema this version cannot read."""
+
+
+def now() -> str:
+    """As the fields `..._at` have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def make_record(values: Mapping[str, Value]) -> Record:

@@ -22,6 +22,7 @@ from grid.errors import UserError, one_line
 from grid.interruption import on_first_signal
 from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import CellStage, Plan, Stage
+from grid.records import now
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import PROGRESS, Store
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("kd_grid")
 
 PLAN = "plan.json"
+PLAN_SCHEMA_VERSION = 1
 
 
 @dataclass
@@ -83,9 +85,9 @@ def write_plan(plan: Plan, store: Store) -> None:
             axes |= {"teacher_id": stage.teacher.id if stage.teacher is not None else None}
         rows.append(axes)
     document = {
-        "schema_version": 1,
+        "schema_version": PLAN_SCHEMA_VERSION,
         "grid": plan.spec.name,
-        "written_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "written_at": now(),
         "spec": json.loads(plan.spec.model_dump_json()),
         "stages": [{"id": stage.id, "kind": stage.kind} for stage in plan.stages],
         "rows": rows,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,20 +15,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grid.errors import UserError, one_line
+from grid.lease import SILENT_SECONDS, numbered
 from grid.plan import FOLDERS, LogitsStage, Plan, Stage, make_plan
 from grid.records import Record, RecordError, record_from_json
-from grid.run import PLAN
+from grid.run import PLAN, PLAN_SCHEMA_VERSION
 from grid.spec.grid import GridSpec
 from grid.store import FAILURE, PROGRESS, RECORD, Store
 
-PLAN_SCHEMA_VERSION = 1
-
-# A lease is renewed every ten seconds. Progress is told at each epoch, and within one every ten minutes unless the grid
-# says otherwise.
-LEASE_SILENT = timedelta(seconds=60)
+LEASE_SILENT = timedelta(seconds=SILENT_SECONDS)
+# Progress is told at each epoch, and within one every ten minutes unless the grid says otherwise.
 PROGRESS_SILENT = timedelta(minutes=30)
-
-LEASE = re.compile(r"lease-(\d+)\.json")
 
 READS_AT_A_TIME = 16  # a storage by URL answers many as fast as one
 
@@ -157,10 +152,10 @@ class GridReader:
             return Found(record)
         # Beside a record of logits there may be the signs of a launch that adds to them, for a longer schedule.
         names = self.store.names(folder)
-        leases = {int(match[1]): name for name in names if (match := LEASE.fullmatch(name))}
+        leases = [*numbered(names).values()]
         failure = self._read(f"{folder}/{FAILURE}", _record) if FAILURE in names else None
         progress = self._read(f"{folder}/{PROGRESS}", _progress) if PROGRESS in names else None
-        lease = self._read(f"{folder}/{leases[max(leases)]}", _lease) if leases else None
+        lease = self._read(f"{folder}/{leases[-1]}", _lease) if leases else None
         return Found(record, failure, _together(lease, progress))
 
     def _covers(self, stage: LogitsStage, found: Mapping[str, Found]) -> bool:

@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ import torch
 from grid.datasets import source_of
 from grid.errors import one_line
 from grid.plan import DatasetStage, LogitsStage, Stage
-from grid.records import Record, Value, make_record, record_to_json
+from grid.records import Record, Value, make_record, now, record_to_json
 from grid.results import axes_of, provenance
 from grid.store import FAILURE, PROGRESS, RECORD, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
@@ -189,8 +188,3 @@ def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
-
-
-def now() -> str:
-    """ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

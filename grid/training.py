@@ -14,8 +14,9 @@ from torch import nn
 
 from grid.models import at_start, pixels_of
 from grid.plan import CellStage, Trainable
+from grid.records import now
 from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
-from grid.stages import Progress, Runtime, now, publish
+from grid.stages import Progress, Runtime, publish
 from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
 from grid.supervision import Supervision
 from grid.teacher_logits import INFERENCE_BATCH
