@@ -11,6 +11,7 @@ from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
+from grid.cluster.forgetful import Forgetful, Unseen
 from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.trial import train_cell
 from grid.lease import Leases
@@ -41,6 +42,7 @@ def run_cells(
         tune.with_resources(train_cell, capacity.cell.as_dict()),
         tune_config=tune.TuneConfig(
             search_alg=_Cells(schedule, store, capacity, busy_lanes=busy_lanes, finish=finish, run=run),
+            scheduler=Forgetful(),
             num_samples=-1,  # until the search says so: a cell may be handed out again
             reuse_actors=True,
             trial_name_creator=lambda trial: f"cell-{trial.trial_id}",
@@ -50,6 +52,7 @@ def run_cells(
             name="cells",
             storage_path=scratch,
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
+            callbacks=[Unseen()],
             verbose=0,
         ),
     )

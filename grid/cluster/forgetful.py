@@ -1,0 +1,38 @@
+"""A Tune that forgets finished trials: the storage knows what became of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
+
+
+class Forgetful(FIFOScheduler):  # type: ignore[misc]
+    """Runs trials in their order. Tune keeps each to the end, with its configuration, its results, their history and
+    copies of it all as JSON, some 60 KB; here the finished ones go when the next one finishes. The last one stays:
+    with none left, Tune would read its trials back from the storage."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        for finished in (tune_controller._stopped_trials, tune_controller._failed_trials):
+            for old in finished:
+                tune_controller._trials.remove(old)
+                tune_controller._trials_to_cache.discard(old)
+                tune_controller._trial_metadata.pop(old.trial_id, None)
+            finished.clear()
+        # Workers that were asked for, and not needed once another one became free.
+        manager = tune_controller._actor_manager
+        enqueued = manager._pending_actors_to_enqueued_actor_tasks
+        for actor in enqueued.keys() - manager._pending_actors_to_attrs.keys():
+            del enqueued[actor]
+
+
+class Unseen(TrialProgressCallback):  # type: ignore[misc]
+    """In place of the one that Tune adds, which keeps trials too; nobody is shown what it says."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        pass
+
+    def log_result(self, trial: Trial, result: dict[str, Any], error: bool = False) -> None:
+        pass
