@@ -60,6 +60,7 @@ RECORD: dict[str, type[pl.DataType]] = {
     "seconds_total": pl.Float64,
     "device_seconds": pl.Float64,
     "launch": pl.String,
+    "tries": pl.Int64,
     "code_version": pl.String,
     "versions": pl.String,
     "device": pl.String,

@@ -31,7 +31,7 @@ class Copies:
             for info in infos
         ]
         version = hashlib.sha256(repr(sorted(facts)).encode()).hexdigest()[:12]
-        return _root() / self._storage / path / version
+        return cache_root() / self._storage / path / version
 
     def provide(
         self, path: str, infos: Sequence[dict[str, Any]], fetch: Callable[[dict[str, Any], Path], None]
@@ -68,7 +68,7 @@ def _is_whole(copy: Path, info: dict[str, Any]) -> bool:
         return False
 
 
-def _root() -> Path:
+def cache_root() -> Path:
     """The user's own: in a shared temporary folder anybody could have put another in its place."""
     place = os.environ.get(PLACE)
     root = Path(place).expanduser() if place else Path(tempfile.gettempdir()) / f"kd-grid-cache-{os.getuid()}"

@@ -37,7 +37,8 @@ _FILE = re.compile(r"lease-(\d+)\.json")
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that works on a stage. machine: what numbers its processes, `born`: when this one began there."""
+    """A process that works on a stage. machine: what numbers its processes, `born`: when this one began there. tries:
+    how often its launch has begun the stage; each but the last ended with the loss of a worker."""
 
     launch: str
     host: str
@@ -47,11 +48,12 @@ class Holder:
     started_at: str = ""
     beat: int = 0
     at: str = ""
+    tries: int = 1
 
     @classmethod
-    def here(cls, launch: str) -> Holder:
+    def here(cls, launch: str, *, tries: int = 1) -> Holder:
         pid = os.getpid()
-        return cls(launch, platform.node(), _machine(), pid, _born(pid), started_at=now())
+        return cls(launch, platform.node(), _machine(), pid, _born(pid), started_at=now(), tries=tries)
 
     def is_gone(self) -> bool:
         """Whether its process has certainly ended; never known of another machine."""
@@ -94,16 +96,18 @@ class Leases:
 
     def other(self, folder: str) -> Holder | None:
         """The other launch's process that works on the stage in a folder; None where it is free, or this launch's."""
-        return self._current(folder)[1]
+        _, holder, is_free = self._current(folder)
+        return None if is_free else holder
 
     def take(self, folder: str) -> Lease | None:
         """The lease of the stage in a folder, unless another launch holds it. One of this launch itself is taken over:
         Ray has said that its worker is lost."""
         while True:
-            number, other = self._current(folder)
-            if other is not None:
+            number, last, is_free = self._current(folder)
+            if not is_free:
                 return None
-            mine = Holder.here(self.launch)
+            tries = last.tries if last is not None and last.launch == self.launch else 0
+            mine = Holder.here(self.launch, tries=tries + 1)
             number += 1
             if not self.store.create(_path(folder, number), _bytes(mine)):
                 continue
@@ -115,16 +119,17 @@ class Leases:
                 self.store.remove(_path(folder, old))
             return Lease(self, folder, number, mine)
 
-    def _current(self, folder: str) -> tuple[int, Holder | None]:
-        """The highest number, and who holds it if that is another launch that lives."""
+    def _current(self, folder: str) -> tuple[int, Holder | None, bool]:
+        """The highest number, whose it is, and whether the stage is free for this launch: it is its own, or the holder
+        has gone."""
         numbers = _numbers(self.store, folder)
         if not numbers:
-            return 0, None
+            return 0, None, True
         number, path = numbers[-1], _path(folder, numbers[-1])
         try:
             data = self.store.read(path)
         except FileNotFoundError:
-            return number, None  # given back at this moment
+            return number, None, True  # given back at this moment
         if path not in self._seen or self._seen[path][0] != data:
             self._seen[path] = (data, time.monotonic())
         try:
@@ -134,8 +139,7 @@ class Leases:
             holder, old = Holder("unknown", "unknown", "", 0, ""), False  # another version's: it may live all the same
         # Clocks of machines differ, so silence is measured by this process's own; ten minutes they do not differ.
         silent = time.monotonic() - self._seen[path][1] > SILENT_SECONDS
-        free = holder.launch == self.launch or holder.is_gone() or silent or old
-        return number, None if free else holder
+        return number, holder, holder.launch == self.launch or holder.is_gone() or silent or old
 
 
 class Lease:

@@ -95,17 +95,22 @@ def check_checkpoint(model: ModelSpec, dataset: DatasetSpec) -> None:
 def provide_weights(plan: Plan, done: set[str], store: Store) -> None:
     """Have at hand, before anything runs, the weights that unfinished stages start from: checkpoints on the storage,
     timm's in this machine's cache. Raises ModelError, CheckpointError or UserError."""
+    info = plan.data.dataset.info
+    for model in models_with_weights(plan, done):
+        if model.checkpoint is not None:
+            publish_checkpoint(model, store)
+        else:
+            build(model.name, args=model.args, classes=info.classes, channels=info.channels, pretrained=True)
+
+
+def models_with_weights(plan: Plan, done: set[str]) -> list[ModelSpec]:
+    """Models of unfinished stages that start from weights, each once."""
     needed: dict[str, ModelSpec] = {}
     stages: list[Trainable] = [*plan.teachers, *plan.cells]
     for stage in stages:
         if stage.id not in done and (stage.model.pretrained or stage.model.checkpoint is not None):
             needed.setdefault(canonical_json(model_payload(stage.model, plan.data.dataset)), stage.model)
-    info = plan.data.dataset.info
-    for model in needed.values():
-        if model.checkpoint is not None:
-            publish_checkpoint(model, store)
-        else:
-            build(model.name, args=model.args, classes=info.classes, channels=info.channels, pretrained=True)
+    return [*needed.values()]
 
 
 def factory_of(model: ModelSpec) -> Callable[..., Any] | None:

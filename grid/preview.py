@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from grid.disk import sized, written_bytes
 from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.models import check_checkpoint, facts_of
-from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage
+from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage, Trainable
 from grid.schedule import unneeded_logits
 from grid.spec.model import ModelSpec
 from kd.checkpoint import CheckpointError
@@ -65,11 +66,22 @@ def saved_by_cache(plan: Plan, facts: dict[str, ModelFacts], costs: dict[str, fl
     return online - sum(costs[stage.id] for stage in plan.logits)
 
 
+def stage_bytes(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, int]:
+    """What each stage leaves on the storage, by its id: see `grid.disk.written_bytes`."""
+    models = _by_model(plan, facts)
+    stages: list[Trainable] = [*plan.teachers, *plan.cells]
+    return written_bytes(plan, {stage.id: models[_key(stage.model)].size_bytes for stage in stages})
+
+
 def _macs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, int]:
-    """By model, whatever a grid calls it: a stage that several entries share has the label of the first."""
+    return {key: fact.macs for key, fact in _by_model(plan, facts).items()}
+
+
+def _by_model(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, ModelFacts]:
+    """Whatever a grid calls it: a stage that several entries share has the label of the first."""
     spec = plan.spec
     named = [(f"teachers/{m.shown}", m) for m in spec.teachers] + [(f"students/{m.shown}", m) for m in spec.students]
-    return {_key(model): facts[name].macs for name, model in named}
+    return {_key(model): facts[name] for name, model in named}
 
 
 def _key(model: ModelSpec) -> str:
@@ -126,6 +138,9 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     summary = ", ".join(f"{count} {kind} ({left[kind]} to run)" for kind, count in counts.items())
     console.print(f"{len(plan.stages)} stages: {summary}", markup=False)
     console.print(f"Work to do: {human(work)}FLOPs" if work else "Nothing to do: everything is done already")
+    if work:
+        room = sum(size for stage, size in stage_bytes(plan, facts).items() if stage not in finished)
+        console.print(f"Room on the storage: some {sized(room)}", markup=False)
     if saved > 0:
         console.print(f"Cached teacher logits save {human(saved)}FLOPs of the whole grid against the teacher online")
 

@@ -76,6 +76,7 @@ FIELDS: dict[str, type] = {
     "device_seconds": float,
     # provenance
     "launch": str,
+    "tries": int,  # how often that launch began the stage; each but the last ended with the loss of a worker
     "code_version": str,
     "versions": str,  # JSON
     "device": str,

@@ -38,7 +38,8 @@ PLAN_SCHEMA_VERSION = 1
 @dataclass
 class Outcome:
     """What a launch did. reused: stages that were done before; errors: by stage id, of failed and blocked stages; left:
-    by stage id, how far those were that an interruption ended."""
+    by stage id, how far those were that an interruption ended. lost_workers: how many were lost at stages that are
+    done now."""
 
     plan: Plan
     reused: int
@@ -48,6 +49,7 @@ class Outcome:
     errors: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     left: dict[str, str] = field(default_factory=dict)
+    lost_workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,19 +111,23 @@ def run_grid(
         write_plan(plan, store)
         return outcome
     # Models come with torch and timm: not before there is something to do.
+    from grid.disk import check_room
     from grid.models import provide_weights
-    from grid.preview import inspect_models, stage_costs
+    from grid.preview import inspect_models, stage_bytes, stage_costs
     from kd.checkpoint import CheckpointError
     from kd.models.build import ModelError
 
     with console.status("Checking the models"):
-        costs = stage_costs(plan, inspect_models(plan))
+        facts = inspect_models(plan)
+        costs, written = stage_costs(plan, facts), stage_bytes(plan, facts)
+        check_room(plan, done, written, store)
         try:
             provide_weights(plan, done, store)
         except (ModelError, CheckpointError) as error:
             raise UserError(f"grid {plan.spec.name}: {error}") from None
     write_plan(plan, store)
-    return _Run(plan, store, options, console, on_done=on_done, done=done, costs=costs, outcome=outcome).run()
+    run = _Run(plan, store, options, console, on_done=on_done, done=done, costs=costs, written=written, outcome=outcome)
+    return run.run()
 
 
 class _Run:
@@ -137,12 +143,14 @@ class _Run:
         on_done: Callable[[Stage], None],
         done: set[str],
         costs: dict[str, float],
+        written: dict[str, int],
         outcome: Outcome,
     ) -> None:
         from grid.progress import Reporter
 
         self.plan, self.store, self.options, self.console = plan, store, options, console
         self.outcome, self._on_done = outcome, on_done
+        self.done, self.written = done, written
         self.reporter = Reporter(plan, store, console, done=done, costs=costs)
         self.schedule = Schedule(plan, done=done, costs=costs, observer=self)
         self.launch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -159,8 +167,10 @@ class _Run:
 
     def on_change(self, stage: Stage, state: State, error: str | None) -> None:
         if state == "done":
-            if self.store.record(stage)["launch"] == self.launch:
+            record = self.store.record(stage)
+            if record["launch"] == self.launch:
                 self.outcome.done += 1
+                self.outcome.lost_workers += int(record["tries"] or 1) - 1
             else:
                 self.outcome.reused += 1  # another launch was at it
             self._on_done(stage)
@@ -184,6 +194,8 @@ class _Run:
                 with self.console.status("Starting Ray" if self.options.address is None else "Joining Ray"):
                     started = session(self.options.address, cpus=self.options.cpus, dashboard=self.options.dashboard)
                     nodes = stack.enter_context(started)
+                    if self.options.address is not None:
+                        self._check_nodes(self.options.address)
                 stack.enter_context(self.reporter)
                 stack.enter_context(on_first_signal(self._stop))
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
@@ -208,6 +220,22 @@ class _Run:
             self.store.remove(f"{stage.folder}/{PROGRESS}")  # it does not run any more
         self.outcome.errors = dict(self.schedule.errors)
         return self.outcome
+
+    def _check_nodes(self, address: str) -> None:
+        from grid.cluster.preflight import Needs, alive_nodes, check_nodes
+        from grid.models import models_with_weights
+
+        nodes, info = alive_nodes(), self.plan.data.dataset.info
+        cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+        self.reporter.say(f"Ray at {address}: {len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
+        models = [model for model in models_with_weights(self.plan, self.done) if model.pretrained]
+        needs = Needs(
+            pretrained=tuple((model.name, model.args) for model in models),
+            classes=info.classes,
+            channels=info.channels,
+            kept=sum(self.written[stage.id] for stage in (self.plan.data, *self.plan.teachers, *self.plan.logits)),
+        )
+        check_nodes([node for node in nodes if node.cpus or node.gpus], self.store, needs)
 
     def _stop(self) -> None:
         """Hand out nothing more, and have what runs save a checkpoint and leave."""

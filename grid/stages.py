@@ -35,7 +35,7 @@ PROGRESS_SECONDS = 1.0
 @dataclass(frozen=True)
 class Runtime:
     """Where and how a stage runs: facts that go on its record and never into its id. stop: the file on the storage
-    that tells the launch's stages to save what they have and leave."""
+    that tells the launch's stages to save what they have and leave. tries: how often the launch has begun the stage."""
 
     threads: int = 1
     device: str = "cpu"
@@ -44,6 +44,7 @@ class Runtime:
     checkpoint_minutes: float = 10.0
     deterministic: bool = False
     stop: str = ""
+    tries: int = 1
 
     @classmethod
     def here(cls, *, threads: int, device: str | None = None, **facts: Any) -> Runtime:
@@ -56,7 +57,7 @@ class Runtime:
         return runtime
 
     def provenance(self) -> dict[str, Value]:
-        return {"launch": self.launch, "code_version": self.code_version}
+        return {"launch": self.launch, "code_version": self.code_version, "tries": self.tries}
 
 
 def execute(stage: Stage, store: Store, runtime: Runtime, run: Callable[[], None]) -> str | None:

@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 
 from grid.cluster.forgetful import Forgetful, Unseen
 from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
-from grid.cluster.trial import train_cell
+from grid.cluster.trial import Cell
 from grid.lease import Leases
 from grid.plan import CellStage, stage_to_json
 from grid.schedule import Schedule
@@ -39,7 +39,7 @@ def run_cells(
     # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
     tuner = tune.Tuner(
-        tune.with_resources(train_cell, capacity.cell.as_dict()),
+        tune.with_resources(Cell, capacity.cell.as_dict()),
         tune_config=tune.TuneConfig(
             search_alg=_Cells(schedule, store, capacity, busy_lanes=busy_lanes, finish=finish, run=run),
             scheduler=Forgetful(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +19,30 @@ if TYPE_CHECKING:
     from kd.train import Shard
 
 
+DIED = "its workers died too often (out of memory?); see Ray's logs"
+
+
 class _PeerLostError(BaseException):
     """Another worker of the group is gone: no failure of this one's, so nothing that catches errors may record it."""
 
 
+class DepartureError(RuntimeError):
+    """A machine of the group is about to be taken away: Ray Train starts another group, which goes on."""
+
+
 def train_lane(config: dict[str, Any]) -> None:
     """Do the stages of `config` in turn, waiting for one that another launch is at. An error of the code becomes the
-    stage's failure and is not retried. Ends early where the launch is to stop."""
+    stage's failure and is not retried. Ends early where the launch is to stop; raises DepartureError, once a checkpoint
+    is stored, where a machine is about to go."""
     import ray.train
     import torch
     from ray.train.torch import get_device
 
-    from grid.lease import LOOK_SECONDS, Leases
+    from grid.cluster.departure import Departure
+    from grid.cluster.session import MAX_WORKER_DEATHS
+    from grid.lease import LOOK_SECONDS, Lease, Leases
     from grid.plan import stage_from_json
-    from grid.stages import Runtime, free_gpu
+    from grid.stages import Runtime, free_gpu, record_failure
     from grid.store import Store
     from kd.train import Shard, first_decides
 
@@ -41,6 +52,7 @@ def train_lane(config: dict[str, Any]) -> None:
     runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
     device = torch.device(runtime.device)
     leases = Leases(store, runtime.launch, stop=runtime.stop)
+    departure = Departure(_nodes(shard))
     failed: set[str] = set()
     for text in config["stages"]:
         stage = stage_from_json(text)
@@ -53,20 +65,41 @@ def train_lane(config: dict[str, Any]) -> None:
         while first_decides(wanted, shard, device):
             if first_decides(leases.stopping, shard, device):
                 return
+            if first_decides(departure.is_near, shard, device):
+                raise DepartureError
             lease = leases.take(stage.folder) if shard.rank == 0 else None
             try:
                 if not first_decides(partial(bool, lease), shard, device):
                     time.sleep(LOOK_SECONDS)
                     continue
+                tries = 1 if lease is None else lease.holder.tries
+                if tries > MAX_WORKER_DEATHS + 1:
+                    record_failure(stage, store, DIED, launch=runtime.launch)
+
+                def leave(lease: Lease | None = lease) -> bool:
+                    return departure.is_near() or (leases.stopping() if lease is None else lease.leave())
+
                 # What came in between the look and the lease was done by another launch.
                 if first_decides(wanted, shard, device):
-                    _run(stage, store, runtime, shard, leave=leases.stopping if lease is None else lease.leave)
+                    _run(stage, store, replace(runtime, tries=tries), shard, leave=leave)
             finally:
                 if lease is not None:
                     lease.release()
             free_gpu()
         if not store.is_done(stage):
             failed.add(stage.id)
+
+
+def _nodes(shard: Shard) -> list[str]:
+    """Ids of the nodes that the group's workers are on; collective."""
+    import ray
+    import torch
+
+    own = ray.get_runtime_context().get_node_id()
+    nodes = [own] * shard.world
+    if shard.world > 1:
+        torch.distributed.all_gather_object(nodes, own)
+    return nodes
 
 
 def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard, *, leave: Callable[[], bool]) -> None:

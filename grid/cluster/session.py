@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from grid.errors import UserError
 from grid.spec.grid import Resources
@@ -215,7 +215,7 @@ def session(
                 **common,
             )
         else:
-            ray.init(address=address, **common)
+            ray.init(address=address, runtime_env=_with_this_code(), **common)
     except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
         what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
         raise UserError(f"{what}: {' '.join(str(error).split())}") from None
@@ -225,6 +225,16 @@ def session(
     # down has the process ended with status 1. It ends with the process instead.
     yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
     ray.shutdown()
+
+
+def _with_this_code() -> dict[str, Any]:
+    """This project's code goes to the workers, which may have none, or another version. A job has been given its own
+    by `ray job submit`."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    root = Path(__file__).parents[2]
+    modules = [str(root / name) for name in ("grid", "kd", "analysis", "launch.py")]
+    return {"py_modules": modules, "excludes": ["__pycache__/", "*.pyc"]}
 
 
 def _check_reachable(address: str) -> None:

@@ -88,8 +88,9 @@ class _Group:
             run_config=RunConfig(
                 name=f"teachers-{stages[0].id}",
                 storage_path=scratch,
-                # With several workers, an error of the code ends the group as a death does.
-                failure_config=FailureConfig(max_failures=MAX_WORKER_DEATHS + len(stages)),
+                # So often may each stage lose its workers, which the lane itself counts; with several workers, an
+                # error of the code ends the group as well.
+                failure_config=FailureConfig(max_failures=(MAX_WORKER_DEATHS + 1) * len(stages)),
             ),
         )
         self.thread = threading.Thread(target=self._fit, name=f"group-{stages[0].id}", daemon=True)

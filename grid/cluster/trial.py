@@ -6,9 +6,13 @@ starting whenever another one becomes free for its trial, so a slow start would 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ray import tune
+from ray.tune.trainable.function_trainable import wrap_function
+
+from grid.cluster.departure import Departure, end_process, leave_on_sigterm
 
 
 def train_cell(config: dict[str, Any]) -> None:
@@ -24,22 +28,28 @@ def train_cell(config: dict[str, Any]) -> None:
     assert isinstance(stage, CellStage)
     store, runtime = Store(config["storage"]), Runtime(**config["run"])
     leases = Leases(store, runtime.launch, stop=runtime.stop)
-    lease = None if leases.stopping() else leases.take(stage.folder)
-    if lease is None:
-        tune.report({"error": "", "left": True})
-        return
+    error, left = None, True
+    with Departure() as departure:
+        lease = None if departure.is_near() or leases.stopping() else leases.take(stage.folder)
+        if lease is not None:
 
-    def work() -> None:
-        # Another launch over the same storage may have been faster.
-        if not store.is_done(stage):
-            here = Runtime.here(threads=config["threads"], **config["run"])
-            run_trainable(stage, store, here, leave=lease.leave)
+            def work() -> None:
+                # Another launch over the same storage may have been faster.
+                if not store.is_done(stage):
+                    here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
+                    run_trainable(stage, store, here, leave=lambda: lease.leave() or departure.is_near())
 
-    error, left = None, False
-    with lease:
-        try:
-            error = execute(stage, store, runtime, work)
-        except StoppedError:
-            left = True
-    free_gpu()
+            with lease, contextlib.suppress(StoppedError):
+                error, left = execute(stage, store, runtime, work), False
+            free_gpu()
+        if left and departure.is_near():
+            end_process()
     tune.report({"error": error or "", "left": left})
+
+
+class Cell(wrap_function(train_cell)):  # type: ignore[misc]
+    """`train_cell` in an actor that minds SIGTERM; set up in the main thread, which alone may say so."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        leave_on_sigterm()
+        super().setup(config)

@@ -76,10 +76,14 @@ class Place:
     def get_world_size(self) -> int:
         return self.world
 
+    def get_node_id(self) -> str:
+        return f"node-{self.rank}"
+
 
 def as_worker(patch: pytest.MonkeyPatch, *, rank: int, world: int) -> None:
     wrap = torch.nn.parallel.DistributedDataParallel if world > 1 else lambda model: model
     patch.setattr(ray.train, "get_context", lambda: Place(rank, world))
+    patch.setattr(ray, "get_runtime_context", lambda: Place(rank, world))
     patch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     patch.setattr(ray.train.torch, "prepare_model", wrap)
 

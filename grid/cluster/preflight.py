@@ -1,0 +1,174 @@
+"""Before any work, within seconds: whether every node of a cluster can take part, and what is wrong where one cannot.
+
+Each node is asked by a task of its own, which takes no CPU. What is asked is small: this module imports neither torch
+nor timm, nor do the nodes unless pretrained weights are needed there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+import shutil
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from grid.copies import cache_root
+from grid.disk import sized
+from grid.errors import UserError, one_line
+from grid.files import PROBE, PROBE_PATIENCE, Files, reason_of
+
+# What a result may depend on, or what would not work together.
+PACKAGES = ("ray", "torch", "torchvision", "timm", "numpy")
+ANSWER_SECONDS = 90.0
+SHOWN = 3  # of the nodes that cannot take part
+
+LAUNCH = "launch"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of Ray. name: its address, with its host's name."""
+
+    id: str
+    name: str
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> Node:
+        """From an entry of ray.nodes()."""
+        address, host = facts["NodeManagerAddress"], facts["NodeManagerHostname"]
+        name = address if host in ("", address) else f"{address} ({host})"
+        return cls(facts["NodeID"], name, facts["Resources"].get("CPU", 0), facts["Resources"].get("GPU", 0))
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What every node must have. pretrained: names and arguments of models whose weights timm fetches, for so many
+    classes and channels; kept: bytes that a machine's copies of files behind a URL may take."""
+
+    pretrained: tuple[tuple[str, dict[str, Any]], ...] = ()
+    classes: int = 0
+    channels: int = 0
+    kept: int = 0
+
+
+def alive_nodes() -> list[Node]:
+    return [Node.of(facts) for facts in ray.nodes() if facts["Alive"]]
+
+
+def check_nodes(nodes: Sequence[Node], storage: Files, needs: Needs) -> None:
+    """Raises UserError that names the nodes that cannot take part, with the reason and the way out."""
+    folder = f"probe-{uuid.uuid4().hex[:8]}"
+    word = uuid.uuid4().hex.encode()
+    storage.write(f"{folder}/{LAUNCH}", word)
+    try:
+        problems = _ask(nodes, storage.url, folder, word, needs)
+        for node in nodes:
+            if node.name not in problems and _read(storage, f"{folder}/{node.id}") != word:
+                problems[node.name] = f"what it writes to {storage.url} is not seen here: {SHARED}"
+    finally:
+        storage.remove_folder(folder)
+    if problems:
+        shown = "; ".join(f"node {name}: {problem}" for name, problem in [*problems.items()][:SHOWN])
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise UserError(f"{len(problems)} of {len(nodes)} nodes cannot take part: {shown}{more}")
+
+
+SHARED = "the storage must be a folder that all nodes share, or a URL"
+
+
+def _ask(nodes: Sequence[Node], url: str, folder: str, word: bytes, needs: Needs) -> dict[str, str]:
+    here = ray.get_runtime_context().get_node_id()
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = {}
+    for node in nodes:
+        # This machine has fetched its weights already.
+        wanted = replace(needs, pretrained=()) if node.id == here else needs
+        place = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        asked[task.options(scheduling_strategy=place).remote(url, folder, node.id, word, wanted)] = node
+    answered, silent = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER_SECONDS)
+    own = versions()
+    problems = {asked[ref].name: f"does not answer within {ANSWER_SECONDS:.0f} s" for ref in silent}
+    for ref in answered:
+        try:
+            there, problem = ray.get(ref)
+        except Exception as error:  # whatever kept the node from answering
+            problems[asked[ref].name] = f"cannot run this project's code: {one_line(error)[:500]}"
+            continue
+        problem = other_versions(there, here=own) or problem
+        if problem:
+            problems[asked[ref].name] = problem
+    return {node.name: problems[node.name] for node in nodes if node.name in problems}
+
+
+def look(url: str, folder: str, node: str, word: bytes, needs: Needs) -> tuple[dict[str, str], str]:
+    """Runs on a node: its versions, and what keeps it from taking part, empty where nothing does."""
+    return versions(), _storage_problem(url, folder, node, word, needs.kept) or _weights_problem(needs)
+
+
+def _storage_problem(url: str, folder: str, node: str, word: bytes, kept: int) -> str:
+    try:
+        storage = Files(url, waits=PROBE, patience=PROBE_PATIENCE, level=logging.DEBUG)
+        if _read(storage, f"{folder}/{LAUNCH}") != word:
+            return f"does not see in {url} what is written there from here: {SHARED}"
+        storage.write(f"{folder}/{node}", word)
+        free = kept if storage.is_local else shutil.disk_usage(cache_root()).free
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # each backend has exceptions of its own
+        return f"--storage {url} cannot be written there: {reason_of(error)}"
+    if free < kept:
+        return f"{sized(free)} free in {cache_root()}, some {sized(kept)} are needed for copies of the storage's files"
+    return ""
+
+
+def _weights_problem(needs: Needs) -> str:
+    if needs.pretrained:
+        from kd.models.build import ModelError, build
+
+        for name, args in needs.pretrained:
+            try:
+                build(name, args=args, classes=needs.classes, channels=needs.channels, pretrained=True)
+            except ModelError as error:
+                return str(error)
+    return ""
+
+
+def _read(storage: Files, path: str) -> bytes | None:
+    try:
+        return storage.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of the packages, and of this project's code, as a hash."""
+    found = {"Python": ".".join(platform.python_version_tuple()[:2])}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "none"
+    return {**found, "kd-grid": code_hash()}
+
+
+def code_hash() -> str:
+    """Of what runs in workers."""
+    root, digest = Path(__file__).parents[2], hashlib.sha256()
+    for file in sorted([*root.glob("grid/**/*.py"), *root.glob("kd/**/*.py")]):
+        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def other_versions(there: dict[str, str], *, here: dict[str, str]) -> str:
+    other = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
+    return f"has {', '.join(other)}: install the same there, or use the same image" if other else ""
