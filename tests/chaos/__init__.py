@@ -1,0 +1,1 @@
+"""`make chaos`: a grid under kills, to its end, against the same grid left alone."""
