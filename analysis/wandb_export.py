@@ -82,7 +82,8 @@ class Exporter:
 
     def add(self, stage_id: str) -> None:
         """Have a finished stage written; ids that are no teacher or cell of the grid are passed over."""
-        self._queue.put(stage_id)
+        if self.mode != "disabled":
+            self._queue.put(stage_id)
 
     def add_all(self) -> None:
         """Have every stage of the grid written that is finished and was not written in this mode before."""

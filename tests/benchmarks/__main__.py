@@ -11,6 +11,7 @@ import torch
 
 from kd.measure import device_name
 from tests.benchmarks.cluster import cell_overhead_s, grid_vs_ideal
+from tests.benchmarks.many_cells import cells_1000
 from tests.benchmarks.memory import cell_extra_mb
 from tests.benchmarks.tables import table_of_1000
 from tests.benchmarks.training import (
@@ -29,6 +30,7 @@ BENCHMARKS = (
     channels_last_vs_default,
     grid_vs_ideal,
     cell_overhead_s,
+    cells_1000,
     cell_extra_mb,
     table_of_1000,
 )
