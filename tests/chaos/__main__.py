@@ -40,8 +40,11 @@ def main() -> int:
             cluster.add_node(cpus=1)
         chance = random.Random(args.seed)
         campaign = Campaign(args.grid, args.overrides, cluster=cluster, folder=folder, chance=chance, say=say)
-        expected = campaign.undisturbed()
-        tally = campaign.run(args.kills, expected)
+        try:
+            expected = campaign.undisturbed()
+            tally = campaign.run(args.kills, expected)
+        finally:
+            campaign.end()
     if args.s3:
         tally.problems += through_outages(args.grid, args.overrides, folder, expected, say)
     print("\n" + "\n".join(tally.lines()))

@@ -63,6 +63,7 @@ class Campaign:
         self.grid, self.cluster, self.folder, self.chance, self.say = grid, cluster, folder, chance, say
         self.sets = [word for change in overrides for word in ("--set", change)]
         self.tally = Tally()
+        self.last: Launch | None = None
 
     def undisturbed(self) -> Results:
         storage, started = self.folder / "undisturbed", time.monotonic()
@@ -136,4 +137,10 @@ class Campaign:
 
     def _launch(self, storage: Path) -> Launch:
         where = ("--address", self.cluster.address, "--storage", str(storage), "--wandb", "disabled")
-        return Launch("--grid", self.grid, *where, *self.sets, folder=self.folder / "output")
+        self.last = Launch("--grid", self.grid, *where, *self.sets, folder=self.folder / "output")
+        return self.last
+
+    def end(self) -> None:
+        """Leave no launch behind."""
+        if self.last is not None and self.last.process.poll() is None:
+            self.last.kill()
