@@ -27,7 +27,9 @@ from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import PROGRESS, Store
 
 if TYPE_CHECKING:
-    from grid.cluster.session import Capacity, Dashboard
+    from grid.cluster.capacity import Capacity
+    from grid.cluster.fleet import Fleet
+    from grid.cluster.session import Dashboard
 
 log = logging.getLogger("kd_grid")
 
@@ -184,7 +186,7 @@ class _Run:
             log.exception("stage %s could not be reported as %s", stage.id, state)
 
     def run(self) -> Outcome:
-        from grid.cluster.session import Capacity, log_folder, quiet, session
+        from grid.cluster.session import log_folder, quiet, session
 
         preparing = threading.Thread(target=self._prepare, name="prepare", daemon=True)
         try:
@@ -193,17 +195,19 @@ class _Run:
                 preparing.start()
                 with self.console.status("Starting Ray" if self.options.address is None else "Joining Ray"):
                     started = session(self.options.address, cpus=self.options.cpus, dashboard=self.options.dashboard)
-                    nodes = stack.enter_context(started)
+                    stack.enter_context(started)
+                    from grid.cluster.fleet import Fleet
+
+                    fleet = Fleet(self.plan.spec.resources, say=self.reporter.say)
                     if self.options.address is not None:
-                        self._check_nodes(self.options.address)
+                        self._check_nodes(fleet, self.options.address)
                 stack.enter_context(self.reporter)
                 stack.enter_context(on_first_signal(self._stop))
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
-                capacity = Capacity.of(nodes, self.plan.spec.resources)
-                self.reporter.estimate.slots = max(1, capacity.slots(0))
+                self.reporter.estimate.slots = max(1, fleet.capacity().slots(0))
                 preparing.join()
                 if self.schedule.state(self.plan.data) in ("done", "reused"):
-                    self._run_stages(capacity)
+                    self._run_stages(fleet)
         except BaseException as error:
             self.schedule.stop()
             if not isinstance(error, KeyboardInterrupt):
@@ -221,13 +225,12 @@ class _Run:
         self.outcome.errors = dict(self.schedule.errors)
         return self.outcome
 
-    def _check_nodes(self, address: str) -> None:
-        from grid.cluster.preflight import Needs, alive_nodes, check_nodes
+    def _check_nodes(self, fleet: Fleet, address: str) -> None:
+        from grid.cluster.preflight import Needs, check_nodes
         from grid.models import models_with_weights
 
-        nodes, info = alive_nodes(), self.plan.data.dataset.info
-        cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-        self.reporter.say(f"Ray at {address}: {len(nodes)} nodes, {cpus:g} CPUs, {gpus:g} GPUs")
+        info = self.plan.data.dataset.info
+        self.reporter.say(f"Ray at {address}: {fleet}")
         models = [model for model in models_with_weights(self.plan, self.done) if model.pretrained]
         needs = Needs(
             pretrained=tuple((model.name, model.args) for model in models),
@@ -235,7 +238,7 @@ class _Run:
             channels=info.channels,
             kept=sum(self.written[stage.id] for stage in (self.plan.data, *self.plan.teachers, *self.plan.logits)),
         )
-        check_nodes([node for node in nodes if node.cpus or node.gpus], self.store, needs)
+        check_nodes([node for node in fleet.nodes if node.works], self.store, needs)
 
     def _stop(self) -> None:
         """Hand out nothing more, and have what runs save a checkpoint and leave."""
@@ -246,9 +249,12 @@ class _Run:
         self.stopped = running
         self.leases.stop()
 
-    def _run_stages(self, capacity: Capacity) -> None:
+    def _run_stages(self, fleet: Fleet) -> None:
         from grid.cluster.cells import run_cells
+        from grid.cluster.packing import Packing
 
+        packing, capacity = Packing(self.plan, self.store, self.schedule, fleet.capacity), fleet.capacity()
+        packing.measure()  # before teachers take the GPUs
         scratch = f"{grid_folder(self.plan)}/ray/{self.launch}"
         location = self.store.location(scratch)
         jobs = self.schedule.teacher_jobs()
@@ -264,9 +270,11 @@ class _Run:
                 run_cells(
                     self.schedule,
                     self.store,
-                    capacity,
+                    fleet,
+                    packing,
                     busy_lanes=lambda: self.busy,
                     finish=self._finish,
+                    say=lambda cell, text: self.reporter.say(f"{self.reporter.titles[cell.id]}: {text}"),
                     scratch=location,
                     run=self.run_facts,
                 )

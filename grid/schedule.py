@@ -88,8 +88,8 @@ class Schedule:
         return sum(self._costs.get(stage.id, 0) for stage in job.stages)
 
     def next_cell(self, *, but: Collection[str] = ()) -> CellStage | None:
-        """The most expensive waiting cell whose inputs are done, marked as running; None where there is none now. but:
-        ids that are passed over."""
+        """The most expensive waiting cell whose inputs are done; None where there is none now. but: ids that are passed
+        over."""
         with self._lock:
             if self._stopped:
                 return None
@@ -102,9 +102,7 @@ class Schedule:
             ]
             if not ready:
                 return None
-            cell = max(ready, key=lambda cell: self._costs.get(cell.id, 0))
-            self.start(cell)
-            return cell
+            return max(ready, key=lambda cell: self._costs.get(cell.id, 0))
 
     def cells_left(self) -> bool:
         """Whether any cell may still be handed out; one that runs may be given back."""
@@ -115,10 +113,6 @@ class Schedule:
     def running(self) -> list[Stage]:
         with self._lock:
             return [s for s in self._stages.values() if self._states[s.id] == "running"]
-
-    def running_cells(self) -> int:
-        with self._lock:
-            return sum(self._states[cell.id] == "running" for cell in self.plan.cells)
 
     def start(self, stage: Stage) -> None:
         self._set(stage, "running")

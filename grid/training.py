@@ -83,20 +83,27 @@ def run_trainable(
         curve: list[Row] = [{"epoch": 0, **evaluate(model)}]
         curve[0] |= {"seconds_train": 0.0, "seconds_evaluate": time.perf_counter() - evaluating}
     else:
-        curve = train(
-            model,
-            views=ViewStream(dataset.train, recipe.views, pixels, device=device),
-            objective=supervision.objective,
-            recipe=recipe,
-            seed=seed,
-            evaluate=evaluate,
-            resume=resume,
-            on_state=on_state,
-            leave=leave,
-            save_now=lambda: time.monotonic() - saved_at >= 60 * runtime.checkpoint_minutes,
-            shard=shard,
-            wrap=wrap,
-        )
+        try:
+            curve = train(
+                model,
+                views=ViewStream(dataset.train, recipe.views, pixels, device=device),
+                objective=supervision.objective,
+                recipe=recipe,
+                seed=seed,
+                evaluate=evaluate,
+                resume=resume,
+                on_state=on_state,
+                leave=leave,
+                save_now=lambda: time.monotonic() - saved_at >= 60 * runtime.checkpoint_minutes,
+                shard=shard,
+                wrap=wrap,
+            )
+        except torch.OutOfMemoryError as error:
+            images = recipe.micro_batch_size or recipe.batch_size
+            raise torch.OutOfMemoryError(
+                f"{stage.model.shown}: no memory is left on the GPU for {images} images at a time: set a smaller "
+                f"micro_batch_size in its recipe ({error})"
+            ) from error
     if shard.rank != 0:
         return
     trained_at = time.perf_counter()

@@ -11,8 +11,10 @@ from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
+from grid.cluster.capacity import MAX_WORKER_DEATHS, Share
+from grid.cluster.fleet import Fleet
 from grid.cluster.forgetful import Forgetful, Unseen
-from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
+from grid.cluster.packing import Packing
 from grid.cluster.trial import Cell
 from grid.lease import Leases
 from grid.plan import CellStage, stage_to_json
@@ -26,23 +28,27 @@ ELSEWHERE_SECONDS = 2.0
 def run_cells(
     schedule: Schedule,
     store: Store,
-    capacity: Capacity,
+    fleet: Fleet,
+    packing: Packing,
     *,
     busy_lanes: Callable[[], int],
     finish: Callable[[CellStage, str | None], None],
+    say: Callable[[CellStage, str], None],
     scratch: str,
     run: dict[str, Any],
 ) -> None:
-    """Run every cell that the schedule hands out; returns when it has none left. Must be called in the main thread."""
-    # With a search algorithm, Tune would otherwise keep a single trial waiting for its worker.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, capacity.slots(0)))
+    """Run every cell that the schedule hands out; returns when it has none left. Must be called in the main thread.
+    say: is told what befalls a cell that goes on all the same."""
+    # As many trials as the search gives may wait for a worker; with one of its own, Tune would keep a single one.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1000000"
     # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
+    cells = _Cells(schedule, store, fleet, packing, busy_lanes=busy_lanes, finish=finish, say=say, run=run)
     tuner = tune.Tuner(
-        tune.with_resources(Cell, capacity.cell.as_dict()),
+        tune.with_resources(Cell, _share),
         tune_config=tune.TuneConfig(
-            search_alg=_Cells(schedule, store, capacity, busy_lanes=busy_lanes, finish=finish, run=run),
-            scheduler=Forgetful(),
+            search_alg=cells,
+            scheduler=Forgetful(is_full=cells.is_full),
             num_samples=-1,  # until the search says so: a cell may be handed out again
             reuse_actors=True,
             trial_name_creator=lambda trial: f"cell-{trial.trial_id}",
@@ -52,31 +58,48 @@ def run_cells(
             name="cells",
             storage_path=scratch,
             failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
-            callbacks=[Unseen()],
+            callbacks=[Unseen(), _Lost(cells)],
             verbose=0,
         ),
     )
     tuner.fit()
 
 
+def _share(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([config["share"]])
+
+
+class _Lost(tune.Callback):  # type: ignore[misc]
+    """Says that a cell goes on after its worker was lost."""
+
+    def __init__(self, cells: _Cells) -> None:
+        self.cells = cells
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.cells.on_trial_recover(trial.trial_id, trial.run_metadata.num_failures)
+
+
 class _Cells(Searcher):  # type: ignore[misc]
-    """Gives Tune the next ready cell whenever a slot is free, and the schedule what became of it."""
+    """Gives Tune the next ready cell whenever there is room for it, and the schedule what became of it."""
 
     def __init__(
         self,
         schedule: Schedule,
         store: Store,
-        capacity: Capacity,
+        fleet: Fleet,
+        packing: Packing,
         *,
         busy_lanes: Callable[[], int],
         finish: Callable[[CellStage, str | None], None],
+        say: Callable[[CellStage, str], None],
         run: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.schedule, self.capacity, self.busy_lanes, self.finish = schedule, capacity, busy_lanes, finish
+        self.schedule, self.fleet, self.packing = schedule, fleet, packing
+        self.busy_lanes, self.finish, self.say = busy_lanes, finish, say
         self.store, self.leases = store, Leases(store, run["launch"])
-        self.common = {"storage": store.url, "threads": capacity.cell.cpus, "run": run}
-        self.given: dict[str, CellStage] = {}
+        self.common = {"storage": store.url, "run": run}
+        self.given: dict[str, tuple[CellStage, Share]] = {}
         self.looked = -ELSEWHERE_SECONDS
         self.elsewhere: set[str] = set()
 
@@ -86,30 +109,53 @@ class _Cells(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         if not self.schedule.cells_left():
             return Searcher.FINISHED
-        if self.schedule.running_cells() >= self.capacity.slots(self.busy_lanes()):
-            return None
         self._look_elsewhere()
-        while (cell := self.schedule.next_cell(but=self.elsewhere)) is not None:
-            if self.leases.other(cell.folder) is None:
-                break
-            self.elsewhere.add(cell.id)
-            self.schedule.give_back(cell)
-        if cell is None:
-            return None
-        self.given[trial_id] = cell
-        return {"stage": stage_to_json(cell), **self.common}
+        measured: set[str] = set()
+        while (cell := self.schedule.next_cell(but=self.elsewhere | measured)) is not None:
+            share = self.packing.share_of(cell)
+            if share is None:
+                measured.add(cell.id)
+            elif not self._has_room(share):
+                return None
+            elif self.leases.other(cell.folder) is None:
+                self.schedule.start(cell)
+                self.given[trial_id] = (cell, share)
+                how = {"share": share.as_dict(), "threads": share.cpus, "shares_gpu": share.is_part_of_a_gpu}
+                return {"stage": stage_to_json(cell), **how, **self.common}
+            else:
+                self.elsewhere.add(cell.id)
+        return None
+
+    def is_full(self) -> bool:
+        """Whether a cell of the usual share has no room now."""
+        return not self._has_room(self.fleet.capacity().cell)
+
+    def _has_room(self, share: Share) -> bool:
+        running = [share for _, share in self.given.values()]
+        return self.fleet.capacity().has_room(share, running=running, busy_lanes=self.busy_lanes())
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        cell = self.given.pop(trial_id, None)
-        if cell is None:
+        cell, share = self.given.pop(trial_id, (None, None))
+        if cell is None or share is None:
             return
+        what = result or {}
         if error:
             self.finish(cell, f"its worker failed {MAX_WORKER_DEATHS + 1} times (out of memory?); see Ray's logs")
-        elif (result or {}).get("left"):
+        elif what.get("crowded"):
+            more = self.packing.out_of_memory(cell, share)
+            self.say(cell, f"no memory left beside others on the GPU; it gets {more.gpus:g} of one from now on")
+            self.schedule.give_back(cell)
+        elif what.get("left"):
             self.elsewhere.add(cell.id)
             self.schedule.give_back(cell)
         else:
-            self.finish(cell, (result or {}).get("error") or None)
+            self.finish(cell, what.get("error") or None)
+
+    def on_trial_recover(self, trial_id: str, failures: int) -> None:
+        cell, _ = self.given.get(trial_id, (None, None))
+        if cell is not None:
+            tries = f" (try {failures + 1} of {MAX_WORKER_DEATHS + 1})" if failures else ""
+            self.say(cell, f"its worker is lost; it goes on from its checkpoint{tries}")
 
     def _look_elsewhere(self) -> None:
         """Cells that another launch is at, now and then: some are done by now, and some it has given up."""

@@ -59,7 +59,7 @@ class Departure:
     def is_near(self) -> bool:
         if not self._draining and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
-            self._draining = bool(self._nodes & _draining_nodes())
+            self._draining = bool(self._nodes & draining_nodes())
         return self._draining or _asked.is_set()
 
 
@@ -70,11 +70,12 @@ def end_process() -> NoReturn:
     os._exit(1)
 
 
-def _draining_nodes() -> set[str]:
+def draining_nodes() -> set[str]:
+    """Ids of nodes that take nothing new and will soon be gone."""
     import ray
 
     try:
-        return {*ray._private.state.state.get_draining_nodes()}
+        return {*ray._private.state.state.getdraining_nodes()}
     except Exception as error:  # Ray's own state may not be reached at the moment; the stage goes on
         log.debug("Ray did not say which nodes are drained: %s", error)
         return set()

@@ -38,8 +38,8 @@ def train_lane(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
+    from grid.cluster.capacity import MAX_WORKER_DEATHS
     from grid.cluster.departure import Departure
-    from grid.cluster.session import MAX_WORKER_DEATHS
     from grid.lease import LOOK_SECONDS, Lease, Leases
     from grid.plan import stage_from_json
     from grid.stages import Runtime, free_gpu, record_failure

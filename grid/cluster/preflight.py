@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from grid.cluster.fleet import Node, alive_nodes
 from grid.copies import cache_root
 from grid.disk import sized
 from grid.errors import UserError, one_line
@@ -34,23 +35,6 @@ LAUNCH = "launch"
 
 
 @dataclass(frozen=True)
-class Node:
-    """A node of Ray. name: its address, with its host's name."""
-
-    id: str
-    name: str
-    cpus: float
-    gpus: float
-
-    @classmethod
-    def of(cls, facts: dict[str, Any]) -> Node:
-        """From an entry of ray.nodes()."""
-        address, host = facts["NodeManagerAddress"], facts["NodeManagerHostname"]
-        name = address if host in ("", address) else f"{address} ({host})"
-        return cls(facts["NodeID"], name, facts["Resources"].get("CPU", 0), facts["Resources"].get("GPU", 0))
-
-
-@dataclass(frozen=True)
 class Needs:
     """What every node must have. pretrained: names and arguments of models whose weights timm fetches, for so many
     classes and channels; kept: bytes that a machine's copies of files behind a URL may take."""
@@ -61,22 +45,20 @@ class Needs:
     kept: int = 0
 
 
-def alive_nodes() -> list[Node]:
-    return [Node.of(facts) for facts in ray.nodes() if facts["Alive"]]
-
-
 def check_nodes(nodes: Sequence[Node], storage: Files, needs: Needs) -> None:
     """Raises UserError that names the nodes that cannot take part, with the reason and the way out."""
     folder = f"probe-{uuid.uuid4().hex[:8]}"
     word = uuid.uuid4().hex.encode()
     storage.write(f"{folder}/{LAUNCH}", word)
     try:
-        problems = _ask(nodes, storage.url, folder, word, needs)
+        found = _ask(nodes, storage.url, folder, word, needs)
         for node in nodes:
-            if node.name not in problems and _read(storage, f"{folder}/{node.id}") != word:
-                problems[node.name] = f"what it writes to {storage.url} is not seen here: {SHARED}"
+            if node.id not in found and _read(storage, f"{folder}/{node.id}") != word:
+                found[node.id] = f"what it writes to {storage.url} is not seen here: {SHARED}"
     finally:
         storage.remove_folder(folder)
+    there = {node.id for node in alive_nodes()} if found else set()  # one that was lost meanwhile keeps nobody waiting
+    problems = {node.name: found[node.id] for node in nodes if node.id in found and node.id in there}
     if problems:
         shown = "; ".join(f"node {name}: {problem}" for name, problem in [*problems.items()][:SHOWN])
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -87,6 +69,7 @@ SHARED = "the storage must be a folder that all nodes share, or a URL"
 
 
 def _ask(nodes: Sequence[Node], url: str, folder: str, word: bytes, needs: Needs) -> dict[str, str]:
+    """What keeps nodes from taking part, by their ids."""
     here = ray.get_runtime_context().get_node_id()
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {}
@@ -97,17 +80,17 @@ def _ask(nodes: Sequence[Node], url: str, folder: str, word: bytes, needs: Needs
         asked[task.options(scheduling_strategy=place).remote(url, folder, node.id, word, wanted)] = node
     answered, silent = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER_SECONDS)
     own = versions()
-    problems = {asked[ref].name: f"does not answer within {ANSWER_SECONDS:.0f} s" for ref in silent}
+    problems = {asked[ref].id: f"does not answer within {ANSWER_SECONDS:.0f} s" for ref in silent}
     for ref in answered:
         try:
             there, problem = ray.get(ref)
         except Exception as error:  # whatever kept the node from answering
-            problems[asked[ref].name] = f"cannot run this project's code: {one_line(error)[:500]}"
+            problems[asked[ref].id] = f"cannot run this project's code: {one_line(error)[:500]}"
             continue
         problem = other_versions(there, here=own) or problem
         if problem:
-            problems[asked[ref].name] = problem
-    return {node.name: problems[node.name] for node in nodes if node.name in problems}
+            problems[asked[ref].id] = problem
+    return problems
 
 
 def look(url: str, folder: str, node: str, word: bytes, needs: Needs) -> tuple[dict[str, str], str]:

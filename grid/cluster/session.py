@@ -8,13 +8,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from grid.errors import UserError
-from grid.spec.grid import Resources
 
 # Read by Ray when it is imported: no usage report, no logger callbacks, and teachers that end within a second.
 QUIET = {
@@ -34,114 +33,6 @@ QUIET = {
 OBJECT_STORE_BYTES = 100 * 2**20
 
 CONNECT_SECONDS = 10.0
-
-# How often a stage is retried, from its checkpoint, after the death of a worker.
-MAX_WORKER_DEATHS = 3
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one worker holds."""
-
-    cpus: int
-    gpus: float
-
-    def as_dict(self) -> dict[str, float]:
-        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
-
-
-@dataclass
-class _Free:
-    """What is left of a node while shares are placed on it."""
-
-    cpus: float
-    gpus: float
-
-    def fits(self, share: Share) -> bool:
-        return share.cpus <= self.cpus and share.gpus <= self.gpus
-
-    def take(self, share: Share) -> None:
-        self.cpus -= share.cpus
-        self.gpus -= share.gpus
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What Ray offers, and how the grid divides it: lanes for teachers beside slots for cells.
-
-    nodes: CPUs and GPUs of each node; a worker must fit on one.
-    """
-
-    nodes: tuple[tuple[float, float], ...]
-    teacher_worker: Share
-    teacher_workers: int
-    cell: Share
-    concurrency: int | None
-
-    @classmethod
-    def of(cls, nodes: Sequence[Mapping[str, float]], wanted: Resources) -> Capacity:
-        """Raises UserError where a teacher or a cell could never be scheduled, which Ray would wait for in silence."""
-        gpus = any(node.get("GPU", 0) for node in nodes)
-        teacher_gpus = wanted.gpus_per_teacher_worker
-        cell_gpus = wanted.gpus_per_cell
-        capacity = cls(
-            nodes=tuple((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes),
-            teacher_worker=Share(
-                wanted.cpus_per_teacher_worker, (1.0 if gpus else 0.0) if teacher_gpus is None else teacher_gpus
-            ),
-            teacher_workers=wanted.teacher_workers,
-            cell=Share(wanted.cpus_per_cell, (0.25 if gpus else 0.0) if cell_gpus is None else cell_gpus),
-            concurrency=wanted.concurrency,
-        )
-        for what, share, count in (
-            ("a teacher", capacity.teacher_worker, capacity.teacher_workers),
-            ("a cell", capacity.cell, 1),
-        ):
-            if not capacity._place(capacity._free(), share, count):
-                offered = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in capacity.nodes)
-                raise UserError(
-                    f"{what} asks for {count} x ({share.cpus} CPUs and {share.gpus:g} GPUs), Ray's nodes offer "
-                    f"{offered}: lower the grid's resources (--set resources....=) or use larger nodes"
-                )
-        return capacity
-
-    def lanes(self, jobs: int) -> int:
-        """Teachers trained at a time: as many as fit into half of what there is, at least one."""
-        free = self._free()
-        fitting = 0
-        while self._place(free, self.teacher_worker, self.teacher_workers):
-            fitting += 1
-        return max(1, min(jobs, fitting // 2))
-
-    def slots(self, busy_lanes: int) -> int:
-        """Cells that fit beside so many busy lanes."""
-        free = self._free()
-        self._place(free, self.teacher_worker, self.teacher_workers * busy_lanes)
-        slots = 0
-        for node in free:
-            while node.fits(self.cell):
-                node.take(self.cell)
-                slots += 1
-        return min(slots, self.concurrency or slots)
-
-    @staticmethod
-    def fitting(share: Share, free: Mapping[str, float]) -> int:
-        """How many such workers fit into what is free."""
-        by_cpu = free.get("CPU", 0) // share.cpus
-        return int(min(by_cpu, free.get("GPU", 0) // share.gpus) if share.gpus else by_cpu)
-
-    def _free(self) -> list[_Free]:
-        return [_Free(cpus, gpus) for cpus, gpus in self.nodes]
-
-    @staticmethod
-    def _place(free: list[_Free], share: Share, count: int) -> bool:
-        """Put `count` shares on the nodes with most CPUs left; False where one does not fit any more."""
-        for _ in range(count):
-            node = max((node for node in free if node.fits(share)), key=lambda node: node.cpus, default=None)
-            if node is None:
-                return False
-            node.take(share)
-        return True
 
 
 @dataclass(frozen=True)
@@ -190,10 +81,8 @@ def quiet(address: str | None) -> None:
 
 
 @contextlib.contextmanager
-def session(
-    address: str | None, *, cpus: int | None, dashboard: Dashboard | None = None
-) -> Iterator[list[dict[str, float]]]:
-    """A Ray to work on; yields the resources of each node. address None starts one here, with Ray's dashboard if asked.
+def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | None = None) -> Iterator[None]:
+    """A Ray to work on. address None starts one here, with Ray's dashboard if asked.
 
     It is left at the end of the context, or by an exception with the end of the process.
     """
@@ -223,7 +112,7 @@ def session(
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in place
     # Not after an exception: teachers' threads may still be inside Ray then, and whoever touches a Ray that is shut
     # down has the process ended with status 1. It ends with the process instead.
-    yield [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    yield
     ray.shutdown()
 
 

@@ -14,8 +14,8 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from grid.cluster.capacity import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.lane import train_lane
-from grid.cluster.session import MAX_WORKER_DEATHS, Capacity
 from grid.errors import one_line
 from grid.lease import Leases
 from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
@@ -81,7 +81,7 @@ class _Group:
                 "run": run,
             },
             scaling_config=ScalingConfig(
-                num_workers=capacity.teacher_workers,
+                num_workers=capacity.most if capacity.fewest == capacity.most else (capacity.fewest, capacity.most),
                 use_gpu=capacity.teacher_worker.gpus > 0,
                 resources_per_worker=capacity.teacher_worker.as_dict(),
             ),
@@ -126,7 +126,7 @@ class _Group:
 
 def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, Any]) -> list[Any]:
     """Put devices that are free at this moment to work on a teacher's logits, beside the group."""
-    share, group = capacity.teacher_worker, capacity.teacher_workers
+    share, group = capacity.teacher_worker, capacity.most
     free = capacity.fitting(share, ray.available_resources())
     parts = group + min(free, max(0, len(stage.units) - group))
     task = ray.remote(_units).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)

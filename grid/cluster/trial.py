@@ -7,6 +7,7 @@ starting whenever another one becomes free for its trial, so a slow start would 
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import Any
 
 from ray import tune
@@ -14,9 +15,18 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from grid.cluster.departure import Departure, end_process, leave_on_sigterm
 
+log = logging.getLogger("kd_grid")
+
+
+class _CrowdedError(BaseException):
+    """No memory is left on a GPU that others use too: no failure of the cell's, so nothing that catches errors may
+    record it."""
+
 
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
+    import torch
+
     from grid.lease import Leases
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, free_gpu
@@ -28,23 +38,33 @@ def train_cell(config: dict[str, Any]) -> None:
     assert isinstance(stage, CellStage)
     store, runtime = Store(config["storage"]), Runtime(**config["run"])
     leases = Leases(store, runtime.launch, stop=runtime.stop)
-    error, left = None, True
+    error, left, crowded = None, True, False
     with Departure() as departure:
         lease = None if departure.is_near() or leases.stopping() else leases.take(stage.folder)
         if lease is not None:
 
             def work() -> None:
                 # Another launch over the same storage may have been faster.
-                if not store.is_done(stage):
-                    here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
+                if store.is_done(stage):
+                    return
+                here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
+                try:
                     run_trainable(stage, store, here, leave=lambda: lease.leave() or departure.is_near())
+                except torch.OutOfMemoryError as error:
+                    if not config["shares_gpu"]:
+                        raise
+                    raise _CrowdedError from error
 
             with lease, contextlib.suppress(StoppedError):
-                error, left = execute(stage, store, runtime, work), False
+                try:
+                    error, left = execute(stage, store, runtime, work), False
+                except _CrowdedError as no_room:
+                    log.warning("cell %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
+                    crowded = True
             free_gpu()
         if left and departure.is_near():
             end_process()
-    tune.report({"error": error or "", "left": left})
+    tune.report({"error": error or "", "left": left, "crowded": crowded})
 
 
 class Cell(wrap_function(train_cell)):  # type: ignore[misc]

@@ -45,7 +45,9 @@ def cell_overhead_s() -> list[Row]:
     """Seconds between the ends of successive cells in one slot, less those that the later cell took by its own record:
     the median, once the worker is warm."""
     from grid.cluster.cells import run_cells
-    from grid.cluster.session import Capacity, session
+    from grid.cluster.fleet import Fleet
+    from grid.cluster.packing import Packing
+    from grid.cluster.session import session
     from grid.stages import Runtime, prepare_dataset
 
     plan = _few_cells()
@@ -64,9 +66,19 @@ def cell_overhead_s() -> list[Row]:
             ended.append(cell)
             schedule.finish(cell)
 
-        with session(None, cpus=1) as nodes:
-            capacity = Capacity.of(nodes, plan.spec.resources)
-            run_cells(schedule, store, capacity, busy_lanes=lambda: 0, finish=finish, scratch=f"{storage}/ray", run=run)
+        with session(None, cpus=1):
+            fleet = Fleet(plan.spec.resources, say=print)
+            run_cells(
+                schedule,
+                store,
+                fleet,
+                Packing(plan, store, schedule, fleet.capacity),
+                busy_lanes=lambda: 0,
+                finish=finish,
+                say=lambda cell, text: print(cell.id, text),
+                scratch=f"{storage}/ray",
+                run=run,
+            )
         work = [float(str(store.record(cell)["seconds_total"])) for cell in ended]
     between = [after - before - own for (before, after), own in zip(pairwise(ends), work[1:], strict=True)][1:]
     quarters = statistics.quantiles(between, n=4)

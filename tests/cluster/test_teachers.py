@@ -19,7 +19,7 @@ import torch
 
 import grid.cluster.lane
 import grid.cluster.teachers
-from grid.cluster.session import Capacity
+from grid.cluster.capacity import Capacity
 from grid.cluster.teachers import run_lane
 from grid.plan import LogitsStage, Plan, Stage, TeacherStage, stage_from_json, stage_to_json
 from grid.schedule import Schedule, State

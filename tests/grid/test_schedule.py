@@ -37,6 +37,7 @@ def schedule(plan: Plan, done: set[str] | None = None, costs: dict[str, float] |
 def drain(schedule: Schedule) -> list[CellStage]:
     cells = []
     while (cell := schedule.next_cell()) is not None:
+        schedule.start(cell)
         cells.append(cell)
     return cells
 
@@ -195,11 +196,13 @@ def test_done_stages_are_skipped_and_logits_nobody_needs_are_not_computed(plan: 
 
 def test_stopping_hands_out_nothing_more(plan: Plan) -> None:
     run = schedule(plan)
-    assert run.next_cell() is not None
+    cell = run.next_cell()
+    assert cell is not None
+    run.start(cell)
     run.stop()
     assert run.next_cell() is None
     assert not run.cells_left()
-    assert run.running_cells() == 1
+    assert run.running() == [cell]
 
 
 def test_observers_see_every_change(plan: Plan) -> None:

@@ -1,0 +1,147 @@
+"""What Ray offers, and how a grid divides it: lanes for teachers beside slots for cells. Imports no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from grid.errors import UserError
+from grid.spec.grid import Resources
+
+# How often a stage is retried, from its checkpoint, after the death of a worker.
+MAX_WORKER_DEATHS = 3
+
+# Of a GPU, for a cell that says nothing.
+CELL_GPUS = 0.25
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker holds."""
+
+    cpus: int
+    gpus: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+
+    @property
+    def is_part_of_a_gpu(self) -> bool:
+        return 0 < self.gpus < 1
+
+
+@dataclass
+class _Free:
+    """What is left of a node while shares are placed on it. gpus: of each one; a part of a GPU is of a single one, and
+    more than one are whole."""
+
+    cpus: float
+    gpus: list[float]
+
+    def take(self, share: Share) -> bool:
+        """False, and nothing taken, where it does not fit."""
+        each = share.gpus if share.is_part_of_a_gpu else 1.0
+        # Ray counts in ten-thousandths, and parts add up to one but for rounding. The fullest first, as Ray does.
+        fitting = sorted((i for i, left in enumerate(self.gpus) if left >= each - 1e-6), key=lambda i: self.gpus[i])
+        count = math.ceil(share.gpus)
+        if share.cpus > self.cpus or count > len(fitting):
+            return False
+        self.cpus -= share.cpus
+        for i in fitting[:count]:
+            self.gpus[i] -= each
+        return True
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The nodes, and what is asked of them.
+
+    nodes: CPUs and GPUs of each node; a worker must fit on one. fewest, most: data-parallel workers of a teacher.
+    cell: the share of a cell that has no other.
+    """
+
+    nodes: tuple[tuple[float, float], ...]
+    teacher_worker: Share
+    fewest: int
+    most: int
+    cell: Share
+    concurrency: int | None
+
+    @classmethod
+    def of(cls, nodes: Sequence[Mapping[str, float]], wanted: Resources) -> Capacity:
+        """nodes: resources of each, as Ray names them. Raises UserError where a teacher or a cell could never be
+        scheduled, which Ray would wait for in silence."""
+        gpus = any(node.get("GPU", 0) for node in nodes)
+        teacher_gpus, cell_gpus = wanted.gpus_per_teacher_worker, wanted.gpus_per_cell
+        if cell_gpus is None or cell_gpus == "auto":
+            cell_gpus = CELL_GPUS if gpus else 0.0
+        fewest, most = wanted.workers
+        capacity = cls(
+            nodes=tuple((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes),
+            teacher_worker=Share(
+                wanted.cpus_per_teacher_worker, (1.0 if gpus else 0.0) if teacher_gpus is None else teacher_gpus
+            ),
+            fewest=fewest,
+            most=most,
+            cell=Share(wanted.cpus_per_cell, cell_gpus),
+            concurrency=wanted.concurrency,
+        )
+        for what, share, count in (
+            ("a teacher", capacity.teacher_worker, fewest),
+            ("a cell", capacity.cell, 1),
+        ):
+            if not capacity._place(capacity._free(), share, count):
+                offered = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in capacity.nodes)
+                raise UserError(
+                    f"{what} asks for {count} x ({share.cpus} CPUs and {share.gpus:g} GPUs), Ray's nodes offer "
+                    f"{offered}: lower the grid's resources (--set resources....=) or use larger nodes"
+                )
+        return capacity
+
+    @property
+    def gpus(self) -> float:
+        return sum(gpus for _, gpus in self.nodes)
+
+    def lanes(self, jobs: int) -> int:
+        """Teachers trained at a time: as many as fit into half of what there is, at least one."""
+        free = self._free()
+        fitting = 0
+        while self._place(free, self.teacher_worker, self.most):
+            fitting += 1
+        return max(1, min(jobs, fitting // 2))
+
+    def slots(self, busy_lanes: int) -> int:
+        """Cells of the usual share that fit beside so many busy lanes."""
+        free, slots = self._free(), 0
+        self._place(free, self.teacher_worker, self.most * busy_lanes)
+        while slots != self.concurrency and self._place(free, self.cell, 1):
+            slots += 1
+        return slots
+
+    def has_room(self, share: Share, *, running: Iterable[Share], busy_lanes: int) -> bool:
+        """Whether one more cell fits beside the running ones and so many busy lanes."""
+        running = sorted(running, key=lambda one: (one.gpus, one.cpus), reverse=True)
+        if self.concurrency is not None and len(running) >= self.concurrency:
+            return False
+        free = self._free()
+        self._place(free, self.teacher_worker, self.most * busy_lanes)
+        # Where a node is lost, what ran there waits for room: it comes first.
+        return all(self._place(free, one, 1) for one in running) and self._place(free, share, 1)
+
+    @staticmethod
+    def fitting(share: Share, free: Mapping[str, float]) -> int:
+        """How many such workers fit into what is free."""
+        by_cpu = free.get("CPU", 0) // share.cpus
+        return int(min(by_cpu, free.get("GPU", 0) // share.gpus) if share.gpus else by_cpu)
+
+    def _free(self) -> list[_Free]:
+        return [_Free(cpus, [1.0] * int(gpus)) for cpus, gpus in self.nodes]
+
+    @staticmethod
+    def _place(free: list[_Free], share: Share, count: int) -> bool:
+        """Put `count` shares on the nodes with most CPUs left; False where one does not fit any more."""
+        for _ in range(count):
+            if not any(node.take(share) for node in sorted(free, key=lambda node: node.cpus, reverse=True)):
+                return False
+        return True
