@@ -32,6 +32,7 @@ ANSWER_SECONDS = 90.0
 SHOWN = 3  # of the nodes that cannot take part
 
 LAUNCH = "launch"
+SHARED = "the storage must be a folder that all nodes share, or a URL"
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,11 @@ def check_nodes(nodes: Sequence[Node], storage: Files, needs: Needs) -> None:
     finally:
         storage.remove_folder(folder)
     there = {node.id for node in alive_nodes()} if found else set()  # one that was lost meanwhile keeps nobody waiting
-    problems = {node.name: found[node.id] for node in nodes if node.id in found and node.id in there}
+    problems = [f"node {node.name}: {found[node.id]}" for node in nodes if node.id in found and node.id in there]
     if problems:
-        shown = "; ".join(f"node {name}: {problem}" for name, problem in [*problems.items()][:SHOWN])
+        shown = "; ".join(problems[:SHOWN])
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise UserError(f"{len(problems)} of {len(nodes)} nodes cannot take part: {shown}{more}")
-
-
-SHARED = "the storage must be a folder that all nodes share, or a URL"
 
 
 def _ask(nodes: Sequence[Node], url: str, folder: str, word: bytes, needs: Needs) -> dict[str, str]:

@@ -1,0 +1,57 @@
+"""How much a grid will write, told before it runs, and refused where there is no room."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grid.disk import check_room, sized
+from grid.errors import UserError
+from grid.plan import Plan
+from grid.preview import inspect_models, stage_bytes
+from grid.stages import Runtime
+from grid.store import Store
+from tests.grid.running import prepare
+
+Planner = Callable[..., Plan]
+
+
+@pytest.mark.parametrize("logits", [{}, {"dtype": "float32"}, {"top_k": 3}])
+def test_the_estimate_is_what_the_stages_write(
+    tmp_path: Path, tiny_plan: Planner, runtime: Runtime, logits: dict[str, Any]
+) -> None:
+    """But for headers, curves and records, which are small where a grid is not."""
+    plan, store = tiny_plan(seeds=[0], logits=logits), Store(str(tmp_path))
+    prepare(plan, store, runtime)
+    expected = stage_bytes(plan, inspect_models(plan))
+    for stage in (plan.data, plan.teachers[0], plan.logits[0]):
+        files = [tmp_path / stage.folder / name for name in os.listdir(tmp_path / stage.folder)]
+        arrays = [file for file in files if file.suffix in (".npy", ".safetensors")]
+        written, headers = sum(file.stat().st_size for file in arrays), 2**13 + 2**10 * len(arrays)
+        assert expected[stage.id] <= written <= expected[stage.id] + headers, stage.kind
+
+
+def test_a_disk_without_room_is_refused_before_anything_runs(
+    tmp_path: Path, tiny_plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = tiny_plan(), Store(str(tmp_path))
+    written = {stage.id: 2**20 for stage in plan.stages}
+    needed = (len(plan.stages) + 4) * 2**20
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=needed - 1))
+    with pytest.raises(UserError, match=r"^--storage .*: 15\.0 MiB free, grid tiny writes some 15\.0 MiB: free "):
+        check_room(plan, set(), written, store)
+    check_room(plan, {plan.data.id}, written, store)  # what is there already takes nothing more
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    check_room(plan, {stage.id for stage in plan.stages}, written, store)
+
+
+def test_sizes_are_told_in_words() -> None:
+    assert [sized(n) for n in (0, 2048, 3 * 2**20, 1.5 * 2**30, 2**41)] == [
+        *("0 KiB", "2 KiB", "3.0 MiB", "1.5 GiB", "2.0 TiB")
+    ]
