@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from grid.cluster.session import MAX_WORKER_DEATHS
+from grid.cluster.capacity import MAX_WORKER_DEATHS
 from tests.chaos.campaign import NODES, Campaign
 from tests.chaos.outage import through_outages
 from tests.ray_cluster import ENVIRONMENT, RayCluster

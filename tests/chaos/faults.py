@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from grid.cluster.session import MAX_WORKER_DEATHS
+from grid.cluster.capacity import MAX_WORKER_DEATHS
 from tests.at_work import Worker, workers
 from tests.launching import Launch
 from tests.ray_cluster import Node, RayCluster
