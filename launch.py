@@ -196,7 +196,8 @@ def run(args: argparse.Namespace) -> int:
     from grid.cluster.session import Dashboard, output_to
     from grid.load import load_grid
     from grid.plan import make_plan
-    from grid.run import Options, done_stages, grid_folder, run_grid
+    from grid.planned import grid_folder
+    from grid.run import Options, done_stages, run_grid
     from grid.store import Store
 
     plan = make_plan(load_grid(args.grid, args.overrides, data=args.data))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import subprocess
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,10 +17,11 @@ from rich.console import Console
 from grid.errors import UserError, one_line
 from grid.interruption import on_first_signal
 from grid.lease import LOOK_SECONDS, Leases
-from grid.plan import CellStage, Plan, Stage
-from grid.records import now
+from grid.plan import Plan, Stage
+from grid.planned import grid_folder, write_plan
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import PROGRESS, Store
+from grid.version import code_version
 
 if TYPE_CHECKING:
     from grid.cluster.capacity import Capacity
@@ -32,9 +29,6 @@ if TYPE_CHECKING:
     from grid.cluster.session import Dashboard
 
 log = logging.getLogger("kd_grid")
-
-PLAN = "plan.json"
-PLAN_SCHEMA_VERSION = 1
 
 
 @dataclass
@@ -63,40 +57,9 @@ class Options:
     dashboard: Dashboard | None = None
 
 
-def grid_folder(plan: Plan) -> str:
-    return f"grids/{plan.spec.name}"
-
-
 def done_stages(plan: Plan, store: Store) -> set[str]:
     """Ids of the plan's stages whose outputs are complete."""
     return {stage.id for stage in plan.stages if store.is_done(stage)}
-
-
-def write_plan(plan: Plan, store: Store) -> None:
-    """Publish the plan as run, which tells the analysis what belongs to the grid and what each stage is called."""
-    rows = []
-    for row in plan.rows:
-        stage = row.stage
-        axes: dict[str, Any] = {
-            "kind": stage.kind,
-            "stage_id": stage.id,
-            "teacher": row.teacher,
-            "student": row.student,
-        }
-        if isinstance(stage, CellStage):
-            axes |= {"mode": stage.mode, "seed": stage.seed, "method": stage.method}
-            axes |= {"temperature": stage.temperature, "alpha": stage.alpha}
-            axes |= {"teacher_id": stage.teacher.id if stage.teacher is not None else None}
-        rows.append(axes)
-    document = {
-        "schema_version": PLAN_SCHEMA_VERSION,
-        "grid": plan.spec.name,
-        "written_at": now(),
-        "spec": json.loads(plan.spec.model_dump_json()),
-        "stages": [{"id": stage.id, "kind": stage.kind} for stage in plan.stages],
-        "rows": rows,
-    }
-    store.write(f"{grid_folder(plan)}/{PLAN}", json.dumps(document, indent=1).encode())
 
 
 def run_grid(
@@ -353,14 +316,3 @@ class _Run:
 
             record_failure(stage, self.store, str(error), launch=self.launch)
         self.schedule.finish(stage, error)
-
-
-def code_version() -> str:
-    """The installed version, with the commit when it runs from a checkout ('+' marks uncommitted changes)."""
-    version = "unknown"
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        version = metadata.version("kd-grid")
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return f"{version} ({subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()})"
-    return version

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from grid.errors import UserError, one_line
 from grid.lease import SILENT_SECONDS, numbered
 from grid.plan import FOLDERS, LogitsStage, Plan, Stage, make_plan
+from grid.planned import PLAN, PLAN_SCHEMA_VERSION
 from grid.records import Record, RecordError, record_from_json
-from grid.run import PLAN, PLAN_SCHEMA_VERSION
 from grid.spec.grid import GridSpec
 from grid.store import FAILURE, PROGRESS, RECORD, Store
 

@@ -16,8 +16,8 @@ from analysis.errors import AnalysisError
 from analysis.load import load_grid
 from analysis.schema import RECORD, ROW
 from grid.plan import Plan
+from grid.planned import write_plan
 from grid.records import Value, make_record, record_to_json
-from grid.run import write_plan
 from grid.store import Store
 from tests.analysis.conftest import SyntheticGrid
 

@@ -14,8 +14,8 @@ import analysis.schema
 import grid.plan
 import grid.records
 from grid.plan import Plan
+from grid.planned import write_plan
 from grid.records import Value
-from grid.run import write_plan
 from grid.store import Store
 from tests.analysis.conftest import SyntheticGrid
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,16 +9,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from analysis.cli import table
+from analysis.cli import main, table
 from analysis.load import load_grid
 from grid.load import spec_from_dict
 from grid.plan import make_plan
-from grid.run import write_plan
+from grid.planned import write_plan
 from grid.stages import Runtime
 from grid.store import Store
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare, train
-from tests.launching import ROOT, Launch, write_grid
+from tests.launching import Launch, write_grid
 from tests.object_store import BUCKET, KEY, SECRET, SLOW_DOWN, Answer, ObjectStore, as_environment
 
 PLANTED = {"WANDB_API_KEY": "planted" + "0a1b2c3d" * 5, "HF_TOKEN": "hf_plantedPlantedPlanted"}
@@ -73,14 +71,16 @@ def test_the_table_is_that_of_a_folder(ran: tuple[str, Path, Launch, Busy], s3: 
     assert table(storage, "tiny") in launch.out.read_text()
 
 
-def test_everything_is_read_from_there(ran: tuple[str, Path, Launch, Busy], s3: ObjectStore, tmp_path: Path) -> None:
+def test_everything_is_read_from_there(
+    ran: tuple[str, Path, Launch, Busy], s3: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     storage = ran[0]
 
     def read(*args: str) -> None:
-        command = [sys.executable, "-m", "analysis", args[0], "tiny", "--storage", storage, *args[1:]]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert "warning" not in done.stderr
+        status = main([args[0], "tiny", "--storage", storage, *args[1:]])
+        told = capsys.readouterr().err
+        assert status == 0, told
+        assert "warning" not in told
 
     read("curves", "--output", str(tmp_path / "curves.csv"))
     read("records", "--output", str(tmp_path / "records.csv"))

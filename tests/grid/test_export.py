@@ -27,8 +27,8 @@ from analysis.publish import choose
 from grid.load import load_grid
 from grid.models import pixels_of
 from grid.plan import CellStage, Plan, make_plan
+from grid.planned import write_plan
 from grid.records import Record
-from grid.run import write_plan
 from grid.stages import Runtime
 from grid.store import Store
 from kd.data.dataset import Dataset, open_dataset

@@ -87,7 +87,7 @@ def test_a_users_checkpoint_is_not_unpickled(tmp_path: Path, canary: Path) -> No
 def test_the_analysis_unpickles_nothing(
     file: str, tiny_plan: Callable[..., Plan], tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from grid.run import write_plan
+    from grid.planned import write_plan
 
     plan, store, runtime = (
         tiny_plan(teachers=[], modes=["baseline"], seeds=[0]),

@@ -1,4 +1,4 @@
-"""How a grid stands, from storages written by hand, with chosen times, and from one that a launch writes meanwhile."""
+"""How a grid stands, from storages written by hand, with chosen times (tests/cluster has a real launch)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import pytest
 import launch
 from grid.errors import UserError
 from grid.plan import CellStage, LogitsStage, Plan, Stage
+from grid.planned import write_plan
 from grid.records import Value, make_record, record_to_json
-from grid.run import write_plan
 from grid.signs import GridReader
 from grid.status import GridStatus, grid_status, lines
 from grid.store import Store
 from tests.conftest import tiny_grid
-from tests.launching import ROOT, Launch, write_grid
+from tests.launching import ROOT, write_grid
 
 Planner = Callable[..., Plan]
 
@@ -454,36 +454,3 @@ def test_it_needs_neither_ray_nor_torch(written: Written) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "Grid tiny in" in done.stdout
     assert done.stdout.splitlines()[-1] == ""
-
-
-def test_a_launch_is_looked_at_from_another_process(tmp_path: Path) -> None:
-    recipe = {"epochs": 100, "batch_size": 5, "evaluate_every": 100}
-    grid = tiny_grid(name="watched", recipe=recipe, modes=["baseline"], students=tiny_grid()["students"][:1], seeds=[0])
-    path, storage = write_grid(tmp_path, grid), tmp_path / "runs"
-
-    def look() -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "launch.py"), "--status", path, "--storage", str(storage)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    started = Launch("--grid", path, "--storage", str(storage), "--wandb", "disabled", "--cpus", "1", folder=tmp_path)
-    seen: list[str] = []
-
-    def is_training() -> bool:
-        if not list(storage.glob("cells/*/progress.json")):
-            return False
-        looked = look()
-        if "Running:" in looked.stdout:
-            seen.append(looked.stdout)
-            assert looked.returncode == 0, looked.stderr
-        return bool(seen)
-
-    try:
-        started.wait_until(is_training)
-        assert re.search(r"  ViT-S alone, seed 0: epoch \d+ of 100 on \S+, for ", seen[0])
-        assert started.finish() == 0, started.text()
-    finally:
-        started.kill()
-    done = look()
-    assert done.returncode == 0, done.stderr
-    assert "  cells           1 of 1 done" in done.stdout
-    assert "To see the table: python -m analysis table watched" in done.stdout
