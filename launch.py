@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
+# Of the grid's resources, which may be given as options.
+RESOURCES = {
+    "concurrency": ("N", "at most this many cells at a time"),
+    "cpus-per-cell": ("N", "CPUs of a cell, and its threads"),
+    "gpus-per-cell": ("X|auto", "the part of a GPU of a cell, or auto: as its memory allows"),
+    "teacher-workers": ("N|MIN-MAX", "data-parallel workers of a teacher"),
+    "gpus-per-teacher-worker": ("X", "GPUs of each of them"),
+}
+
 STORAGE = "./runs"
 LAST = ""  # --status alone
 LOCAL_DASHBOARD = "localhost:8265"
@@ -77,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
         "--address", metavar="ADDRESS", help="a running Ray: auto or ray://HOST:PORT (default: start one here)"
     )
     parse.add_argument("--cpus", type=int, metavar="N", help="CPUs of the Ray started here (default: all)")
+    for name, (metavar, meaning) in RESOURCES.items():
+        parse.add_argument(f"--{name}", metavar=metavar, help=f"{meaning} (the grid's resources)")
     parse.add_argument(
         "--dashboard",
         nargs="?",
@@ -184,6 +195,16 @@ def to_go_on(args: argparse.Namespace, planned: Planned, asked: str | None) -> s
     return f"python launch.py --grid {shlex.quote(grid)}{storage_of(args)}{hint}"
 
 
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """Those of --set, and of the options that say how much a worker holds."""
+    given = {name.replace("-", "_"): getattr(args, name.replace("-", "_")) for name in RESOURCES}
+    workers = given["teacher_workers"]
+    if workers is not None and "-" in workers:
+        given["teacher_workers"] = f"[{workers.replace('-', ', ')}]"
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return [*args.overrides, *(f"resources.{name}={value}" for name, value in chosen.items())]
+
+
 def storage_of(args: argparse.Namespace) -> str:
     """What commands in messages say of the storage."""
     return "" if args.storage == STORAGE else f" --storage {shlex.quote(args.storage)}"
@@ -200,7 +221,7 @@ def run(args: argparse.Namespace) -> int:
     from grid.run import Options, done_stages, run_grid
     from grid.store import Store
 
-    plan = make_plan(load_grid(args.grid, args.overrides, data=args.data))
+    plan = make_plan(load_grid(args.grid, overrides_of(args), data=args.data))
     store = Store(args.storage)
     if args.dry_run:
         from grid.preview import inspect_models, print_plan
