@@ -23,15 +23,19 @@ def write_grid(folder: Path, grid: dict[str, object]) -> str:
 
 
 class Launch:
-    """`python launch.py ARGS`, with its output in files."""
+    """`python launch.py ARGS`, with its output in files. piped: what it prints comes through `process.stdout`."""
 
-    def __init__(self, *args: str, folder: Path) -> None:
+    def __init__(self, *args: str, folder: Path, piped: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.out, self.err = folder / f"{time.monotonic_ns()}.out", folder / f"{time.monotonic_ns()}.err"
         self.seen: dict[int, psutil.Process] = {}
         with open(self.out, "w") as out, open(self.err, "w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "launch.py"), *args], cwd=folder, stdout=out, stderr=err
+                [sys.executable, str(ROOT / "launch.py"), *args],
+                cwd=folder,
+                stdout=subprocess.PIPE if piped else out,
+                stderr=err,
+                text=True,
             )
 
     def finish(self, timeout: float = 300) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,24 +110,79 @@ def mlp(num_classes, width=8):
 """
 
 
-def test_a_users_own_models_and_trained_teacher_reach_the_workers(tmp_path: Path) -> None:
-    """By relative paths, launched from a folder that no worker knows; no teacher is trained."""
-    (tmp_path / "my_models.py").write_text(OWN)
+@dataclass
+class Watched:
+    """A launch of a user's own models and trained teacher, by relative paths, from a folder that no worker knows. Who
+    read its output has left after a line; another process has looked at it, while it ran and afterwards."""
+
+    folder: Path
+    given: dict[str, torch.Tensor]
+    launch: Launch
+    first_line: str = ""
+    while_running: str = ""
+
+    def look(self) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "launch.py"), "--status", "own.yaml", "--storage", "runs"]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+
+    def shows_training(self) -> bool:
+        if not list(self.folder.glob("runs/cells/*/progress.json")):
+            return False
+        looked = self.look()
+        assert looked.returncode == 0, looked.stderr
+        self.while_running = looked.stdout
+        return re.search(r"  ViT-S alone, seed 0: epoch \d+ of 100 on \S+, for ", looked.stdout) is not None
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "my_models.py").write_text(OWN)
     space: dict[str, Any] = {}
     exec(OWN, space)
     given = space["mlp"](10, width=32).state_dict()
-    torch.save({"state_dict": given}, tmp_path / "teacher.pth")
+    torch.save({"state_dict": given}, folder / "teacher.pth")
     teacher = {"label": "Given", "factory": "my_models.py:mlp", "args": {"width": 32}, "checkpoint": "teacher.pth"}
-    grid = tiny_grid(name="own", teachers=[teacher], students=["my_models.py:mlp"], seeds=[0])
-    launch = Launch("--grid", write_grid(tmp_path, grid), "--storage", "runs", "--cpus", "2", folder=tmp_path)
-    assert launch.finish() == 0, launch.text()
-    (folder,) = (tmp_path / "runs/teachers").iterdir()
+    students = ["my_models.py:mlp", tiny_grid()["students"][0]]
+    recipe = {"epochs": 100, "batch_size": 5, "evaluate_every": 100}
+    write_grid(folder, tiny_grid(name="own", teachers=[teacher], students=students, seeds=[0], recipe=recipe))
+    args = ("--grid", "own.yaml", "--storage", "runs", "--wandb", "disabled")  # and all CPUs
+    launch = Launch(*args, folder=folder, piped=True)
+    watched = Watched(folder, given, launch)
+    try:
+        assert launch.process.stdout is not None
+        watched.first_line = launch.process.stdout.readline()
+        launch.process.stdout.close()
+        launch.wait_until(watched.shows_training)
+        launch.finish(500)
+        yield watched
+    finally:
+        launch.kill()
+
+
+def test_a_users_own_models_and_trained_teacher_reach_the_workers(watched: Watched) -> None:
+    """No teacher is trained."""
+    (folder,) = (watched.folder / "runs/teachers").iterdir()
     kept = safetensors.torch.load_file(folder / "model.safetensors")
-    assert all(torch.equal(kept[name], given[name]) for name in given)
-    out = launch.out.read_text()
-    assert "teacher Given (given): top-1" in out
-    assert "Given (2.4K)" in out
-    assert len(records(tmp_path / "runs", "cells")) == 2
+    assert all(torch.equal(kept[name], watched.given[name]) for name in watched.given)
+    assert "Given (2.4K)" in table(str(watched.folder / "runs"), "own")
+    assert len(records(watched.folder / "runs", "cells")) == 4
+
+
+def test_a_reader_that_leaves_does_not_stop_the_grid(watched: Watched) -> None:
+    assert watched.first_line.startswith("Grid own: 7 stages")
+    assert watched.launch.process.returncode == 0, watched.launch.text()
+    assert watched.launch.err.read_text() == ""
+    assert len(records(watched.folder / "runs")) == 7
+
+
+def test_a_launch_is_looked_at_from_another_process(watched: Watched) -> None:
+    assert "Running:" in watched.while_running
+    done = watched.look()
+    assert done.returncode == 0, done.stderr
+    assert "  teachers        1 of 1 done" in done.stdout
+    assert "  cells           4 of 4 done" in done.stdout
+    assert "To see the table: python -m analysis table own" in done.stdout
 
 
 def test_tune_may_wait_for_a_teacher_without_any_trial() -> None:
@@ -134,29 +192,15 @@ from grid.cluster.session import quiet
 quiet(None)
 import time
 from ray.tune.execution import insufficient_resources_manager as manager
-manager._is_ray_cluster = lambda: {on_cluster}
-waiting = manager._InsufficientResourcesManager()
-for now in (0.0, 1.0, 1e9, 2e9):
-    time.monotonic = lambda: now
-    waiting.on_no_available_trials([])
+for on_cluster in (False, True):
+    manager._is_ray_cluster = lambda: on_cluster
+    waiting = manager._InsufficientResourcesManager()
+    for now in (0.0, 1.0, 1e9, 2e9):
+        time.monotonic = lambda: now
+        waiting.on_no_available_trials([])
 """
-    for on_cluster in (False, True):
-        command = [sys.executable, "-c", script.format(on_cluster=on_cluster)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-
-def test_a_reader_that_leaves_does_not_stop_the_grid(tmp_path: Path) -> None:
-    grid = tiny_grid(teachers=[], modes=["baseline"], seeds=[0], name="piped")
-    command = [sys.executable, str(ROOT / "launch.py"), "--grid", write_grid(tmp_path, grid), "--wandb", "disabled"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    assert process.stdout.readline().startswith("Grid piped: 3 stages")
-    process.stdout.close()
-    assert process.wait(timeout=240) == 0, process.stderr.read()
-    assert process.stderr.read() == ""
-    assert len(records(tmp_path / "runs")) == 3
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_done_is_not_computed_again_and_needs_no_ray(ran: tuple[Path, str, Launch, int]) -> None:

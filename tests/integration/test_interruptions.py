@@ -4,32 +4,75 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from pathlib import Path
 
+import pytest
+
 from analysis.cli import table
+from grid.load import spec_from_dict
+from grid.plan import Plan, make_plan
+from grid.planned import write_plan
+from grid.stages import Runtime
+from grid.store import Store
 from tests.conftest import tiny_grid
+from tests.grid.running import prepare, train
 from tests.launching import Launch, records, signature, write_grid
 
+# Checkpoints every few steps: most of what ends it comes within an epoch.
+GRID = tiny_grid(
+    name="killed",
+    seeds=[0],
+    recipe={"epochs": 40, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 20},
+    resources={"checkpoint_minutes": 1e-3},
+)
 
-def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> None:
-    recipe = {"epochs": 40, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 20}
-    # Checkpoints many times an epoch: most of what ends it comes within one.
-    path = write_grid(tmp_path, tiny_grid(recipe=recipe, name="killed", resources={"checkpoint_minutes": 1e-3}))
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    common = ("--grid", path, "--wandb", "disabled", "--cpus", "2")
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return make_plan(spec_from_dict(GRID, what="grid killed"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage of the same grid, each stage computed at one go in this process."""
+    folder = tmp_path_factory.mktemp("whole")
+    store, runtime = Store(str(folder)), Runtime.here(threads=1, device="cpu")
+    write_plan(plan, store)
+    prepare(plan, store, runtime)
+    for cell in plan.cells:
+        assert train(cell, store, runtime) is None
+    return folder
+
+
+def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan: Plan, undisturbed: Path) -> None:
+    path, broken = write_grid(tmp_path, GRID), tmp_path / "broken"
+    distilled = {cell.folder for cell in plan.cells if cell.mode == "distilled"}
+    started = 0.0
 
     def launch() -> Launch:
-        return Launch(*common, "--storage", str(broken), folder=tmp_path)
+        nonlocal started
+        started = time.time()
+        common = ("--grid", path, "--wandb", "disabled", "--cpus", "2", "--storage", str(broken))
+        return Launch(*common, folder=tmp_path)
 
     def checkpoints() -> list[Path]:
         return list(broken.glob("*/*/checkpoint.pt"))
 
-    undisturbed = Launch(*common, "--storage", str(whole), folder=tmp_path)
-    assert undisturbed.finish() == 0, undisturbed.text()
+    def at_work() -> set[str]:
+        """Folders of what the last launch has saved something of, and not finished."""
+        saved = set()
+        for checkpoint in checkpoints():
+            try:
+                if checkpoint.stat().st_mtime > started:
+                    saved.add(str(checkpoint.parent.relative_to(broken)))
+            except FileNotFoundError:  # finished at this moment
+                continue
+        return saved
 
     # Ctrl-C while something is being trained: it saves a checkpoint and leaves.
     first = launch()
-    first.wait_until(lambda: bool(checkpoints()))
+    first.wait_until(lambda: bool(at_work()))
     first.interrupt(signal.SIGINT)
     assert first.finish(60) == 130, first.text()
     assert "Stopping: waiting for" in first.out.read_text()
@@ -43,7 +86,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
 
     # SIGTERM, as a scheduler would send it, and once more: it leaves at once.
     preempted = launch()
-    preempted.wait_until(lambda: len(records(broken, "cells")) >= 1 and bool(checkpoints()))
+    preempted.wait_until(lambda: len(records(broken, "cells")) >= 1 and bool(at_work()))
     preempted.interrupt(signal.SIGTERM)
     preempted.wait_until(lambda: "Stopping" in preempted.out.read_text())
     preempted.interrupt(signal.SIGTERM)
@@ -54,11 +97,11 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     # kill -9 once a distilled cell, too, has a checkpoint.
     done = signature(broken)
     second = launch()
-    second.wait_until(lambda: len(records(broken, "cells")) >= 5 and bool(checkpoints()))
+    second.wait_until(lambda: bool(at_work() & distilled))
     second.kill()
     assert signature(broken).items() >= done.items()
     done = signature(broken)
-    total = len(records(whole))
+    total = len(records(undisturbed))
     assert len(done) < total
 
     third = launch()
@@ -67,10 +110,13 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path) -> N
     assert len(records(broken)) == total
     assert f"Done: {total - len(done)} stages computed, {len(done)} reused." in third.out.read_text()
     # Without the models below it, which were timed.
-    first, second = (table(str(storage), "killed").partition("#### Models")[0] for storage in (broken, whole))
-    assert first == second
-    for record in records(whole):
-        name = record.relative_to(whole).parent / "model.safetensors"
-        if (whole / name).exists():
-            assert (broken / name).read_bytes() == (whole / name).read_bytes(), f"{name} differs"
+    first_table, second_table = (
+        table(str(storage), "killed").partition("#### Models")[0] for storage in (broken, undisturbed)
+    )
+    assert first_table == second_table
+    weights = [record.parent.relative_to(undisturbed) / "model.safetensors" for record in records(undisturbed)]
+    weights = [name for name in weights if (undisturbed / name).exists()]
+    assert len(weights) == len(plan.teachers) + len(plan.cells)
+    for name in weights:
+        assert (broken / name).read_bytes() == (undisturbed / name).read_bytes(), f"{name} differs"
     assert preempted.left_over() == [], "Ray's agents outlive a launch that left at once by a minute at most"
