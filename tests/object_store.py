@@ -44,6 +44,8 @@ class _Frail:
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         status, code, message = answer
         start_response(f"{status} {code}", [("Content-Type", "application/xml")])
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return []  # what came after its headers would be read as the next answer
         return [f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()]
 
 
