@@ -43,12 +43,23 @@ def run_cells(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1000000"
     # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
-    cells = _Cells(schedule, store, fleet, packing, busy_lanes=busy_lanes, finish=finish, say=say, run=run)
+    scheduler = Forgetful()
+    cells = _Cells(
+        schedule,
+        store,
+        fleet,
+        packing,
+        busy_lanes=busy_lanes,
+        finish=finish,
+        say=say,
+        make_room=scheduler.let_idle_workers_go,
+        run=run,
+    )
     tuner = tune.Tuner(
         tune.with_resources(Cell, _share),
         tune_config=tune.TuneConfig(
             search_alg=cells,
-            scheduler=Forgetful(is_full=cells.is_full),
+            scheduler=scheduler,
             num_samples=-1,  # until the search says so: a cell may be handed out again
             reuse_actors=True,
             trial_name_creator=lambda trial: f"cell-{trial.trial_id}",
@@ -92,11 +103,12 @@ class _Cells(Searcher):  # type: ignore[misc]
         busy_lanes: Callable[[], int],
         finish: Callable[[CellStage, str | None], None],
         say: Callable[[CellStage, str], None],
+        make_room: Callable[[], None],
         run: dict[str, Any],
     ) -> None:
         super().__init__()
         self.schedule, self.fleet, self.packing = schedule, fleet, packing
-        self.busy_lanes, self.finish, self.say = busy_lanes, finish, say
+        self.busy_lanes, self.finish, self.say, self.make_room = busy_lanes, finish, say, make_room
         self.store, self.leases = store, Leases(store, run["launch"])
         self.common = {"storage": store.url, "run": run}
         self.given: dict[str, tuple[CellStage, Share]] = {}
@@ -109,6 +121,8 @@ class _Cells(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         if not self.schedule.cells_left():
             return Searcher.FINISHED
+        if not self._has_room(self.fleet.capacity().cell):
+            self.make_room()
         self._look_elsewhere()
         measured: set[str] = set()
         while (cell := self.schedule.next_cell(but=self.elsewhere | measured)) is not None:
@@ -125,10 +139,6 @@ class _Cells(Searcher):  # type: ignore[misc]
             else:
                 self.elsewhere.add(cell.id)
         return None
-
-    def is_full(self) -> bool:
-        """Whether a cell of the usual share has no room now."""
-        return not self._has_room(self.fleet.capacity().cell)
 
     def _has_room(self, share: Share) -> bool:
         running = [share for _, share in self.given.values()]

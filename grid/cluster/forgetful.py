@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -11,24 +10,28 @@ from ray.tune.schedulers import FIFOScheduler
 
 
 class Forgetful(FIFOScheduler):  # type: ignore[misc]
-    """Runs trials in their order. Where is_full says that there is no room for another one, no worker is kept for it:
-    what it holds may be what a teacher waits for.
-
-    Tune keeps each to the end, with its configuration, its results, their history and
+    """Runs trials in their order. Tune keeps each to the end, with its configuration, its results, their history and
     copies of it all as JSON, some 60 KB; here the finished ones go when the next one finishes. The last one stays:
     with none left, Tune would read its trials back from the storage."""
 
-    def __init__(self, *, is_full: Callable[[], bool]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.is_full = is_full
+        self.controller: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FIFOScheduler, ())  # Tune keeps copies of it to resume from
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        if self.is_full() and not tune_controller._pending_trials:
-            tune_controller._cleanup_cached_actors(force_all=True)
-        return super().choose_trial_to_run(tune_controller)
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.controller = tune_controller
+
+    def let_idle_workers_go(self) -> None:
+        """Tune keeps a worker for the trial that may come; what it holds may be what a teacher waits for."""
+        if self.controller is None or self.controller._pending_trials:
+            return
+        self.controller._cleanup_cached_actors(force_all=True)
+        if not self.controller._running_trials:
+            # Without any trial Tune waits for the next one, and would not see that a worker has ended.
+            self.controller._actor_manager.next(timeout=0.1)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         for finished in (tune_controller._stopped_trials, tune_controller._failed_trials):
