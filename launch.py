@@ -290,8 +290,8 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
     elif not outcome.errors:
         tell(f"Done: {outcome.done} stages computed, {outcome.reused} reused.")
     if outcome.lost_workers:
-        what = "A worker was" if outcome.lost_workers == 1 else f"{outcome.lost_workers} workers were"
-        tell(f"{what} lost on the way; what they were at went on from its checkpoint.")
+        count = "1 worker was" if outcome.lost_workers == 1 else f"{outcome.lost_workers} workers were"
+        tell(f"{count} lost on the way; the stages went on from their checkpoints.")
     tell(f"\n{table}")
     page = f"python -m analysis report {outcome.plan.spec.name}{storage_of(args)}"
     tell(f"Models, costs, pictures and every record on one page: {page}")
