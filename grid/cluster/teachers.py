@@ -40,22 +40,31 @@ def run_lane(
     """Do a lane's jobs in turn. start(stage) says whether it is still wanted; finish is told the error on one line.
     Returns what is left to wait for: the last group's end, for which its resources need not.
 
-    Worker deaths are retried from the stage's own checkpoint; a group that dies for good fails the stage it was at, and
-    another group does the rest.
+    Worker deaths are retried from the stage's own checkpoint, and so is the loss of the group's controller; a group
+    that dies for good fails the stage it was at, and another group does the rest.
     """
     stages: list[Stage] = [stage for job in jobs for stage in job.stages]
     failed: set[str] = set()
-    group = None
+    group: _Group | None = None
+
+    def another(place: int) -> _Group:
+        if group is not None:
+            group.thread.join()
+        possible = [later for later in stages[place:] if not failed & set(later.inputs().values())]
+        return _Group(possible, store, capacity, scratch=scratch, run=run)
+
     for place, stage in enumerate(stages):
         if not start(stage):
             continue
         if group is None or (group.ended and not group.has_settled(stage)):
-            if group is not None:
-                group.thread.join()
-            possible = [later for later in stages[place:] if not failed & set(later.inputs().values())]
-            group = _Group(possible, store, capacity, scratch=scratch, run=run)
+            group = another(place)
         helpers = _help(stage, store, capacity, run) if isinstance(stage, LogitsStage) else []
         error = group.wait(stage)
+        for _ in range(MAX_WORKER_DEATHS):
+            if error is None or group.has_settled(stage) or not group.is_lost:
+                break
+            group = another(place)
+            error = group.wait(stage)
         if error is not None:
             failed.add(stage.id)
         finish(stage, error)
@@ -72,6 +81,7 @@ class _Group:
     ) -> None:
         self.store, self.launch = store, run["launch"]
         self.error: str | None = None
+        self.is_lost = False
         self.trainer = TorchTrainer(
             train_lane,
             train_loop_config={
@@ -99,6 +109,9 @@ class _Group:
     def _fit(self) -> None:
         try:
             self.trainer.fit()
+        except ray.exceptions.RayActorError as error:  # its controller's node, which Ray Train does not replace
+            log.warning("worker group %s has lost its controller: %s", self.thread.name, one_line(error))
+            self.error, self.is_lost = one_line(error), True
         except Exception as error:  # Ray's own failures, after its retries
             log.warning("worker group %s ended: %s", self.thread.name, error)
             self.error = one_line(error)

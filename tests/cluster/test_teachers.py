@@ -17,10 +17,13 @@ import ray.train
 import ray.train.torch
 import torch
 
+import grid.cluster.departure
 import grid.cluster.lane
 import grid.cluster.teachers
-from grid.cluster.capacity import Capacity
+from grid.cluster.capacity import MAX_WORKER_DEATHS, Capacity
+from grid.cluster.lane import DepartureError
 from grid.cluster.teachers import run_lane
+from grid.lease import Leases
 from grid.plan import LogitsStage, Plan, Stage, TeacherStage, stage_from_json, stage_to_json
 from grid.schedule import Schedule, State
 from grid.spec.grid import Resources
@@ -109,6 +112,48 @@ def test_a_teacher_that_fails_takes_its_logits_along_and_nothing_else(
     assert signature(tmp_path) == before
     assert store.read(f"{broken.folder}/failure.json") == said
     assert not store.names(plan.logits[0].folder)
+
+
+def test_a_teacher_whose_workers_die_too_often_is_given_up(
+    tmp_path: Path, tiny_plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time the lease is left behind: it counts."""
+    plan = tiny_plan(seeds=[0])
+    (store, (teacher,)), leases = (prepared(plan, tmp_path), plan.teachers), Leases(Store(str(tmp_path)), LAUNCH)
+    as_worker(monkeypatch, rank=0, world=1)
+    for tries in range(1, MAX_WORKER_DEATHS + 2):
+        lost = leases.take(teacher.folder)
+        assert lost is not None
+        assert lost.holder.tries == tries
+        lost.lost = True  # it renews nothing any more
+    grid.cluster.lane.train_lane(config_of([teacher], store))
+    failure = store.failure(teacher, launch=LAUNCH)
+    assert failure is not None
+    assert str(failure["error"]).startswith("its workers died too often")
+    assert not store.is_done(teacher)
+    # Another launch begins to count anew.
+    grid.cluster.lane.train_lane(config_of([teacher], store) | {"run": {"launch": "launch-2"}})
+    assert store.record(teacher)["tries"] == 1
+
+
+def test_a_lane_saves_and_leaves_a_machine_that_is_about_to_go(
+    tmp_path: Path, tiny_plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = tiny_plan(seeds=[0], recipe={**tiny_grid()["recipe"], "epochs": 4})
+    store, (teacher,) = prepared(plan, tmp_path), plan.teachers
+    as_worker(monkeypatch, rank=0, world=1)
+    looks = iter([set(), {"another"}, {"another"}])
+    monkeypatch.setattr(grid.cluster.departure, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(grid.cluster.departure, "draining_nodes", lambda: next(looks, {"node-0"}))
+    with pytest.raises(DepartureError):
+        grid.cluster.lane.train_lane(config_of([teacher], store))
+    assert not store.is_done(teacher)
+    assert store.failure(teacher, launch=LAUNCH) is None, "it has not failed"
+    assert set(store.names(teacher.folder)) >= {CHECKPOINT}
+    assert not [name for name in store.names(teacher.folder) if name.startswith("lease")], "another one may go on"
+    monkeypatch.setattr(grid.cluster.departure, "draining_nodes", set)
+    grid.cluster.lane.train_lane(config_of([teacher], store))
+    assert store.record(teacher)["tries"] == 1, "nobody was lost"
 
 
 def _looks_late() -> Callable[[Store, Stage], bool]:
@@ -200,6 +245,7 @@ class Group:
 
     made: list[list[str]]
     deadly: set[str]
+    losing: dict[str, bool]
     starts_after: float
     dies_after: float
     ended: threading.Event
@@ -216,6 +262,8 @@ class Group:
             if stage.id in Group.deadly:
                 time.sleep(Group.dies_after)
                 raise RuntimeError("worker died")
+            if stage.id in Group.losing and Group.losing.pop(stage.id):
+                raise ray.exceptions.ActorDiedError
             if store.is_done(stage):
                 continue
             if isinstance(stage, TeacherStage):
@@ -232,7 +280,7 @@ class Nobody:
 
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> type[Group]:
-    Group.made, Group.deadly, Group.ended = [], set(), threading.Event()
+    Group.made, Group.deadly, Group.losing, Group.ended = [], set(), {}, threading.Event()
     Group.starts_after, Group.dies_after = 0.0, 0.3
     monkeypatch.setattr(grid.cluster.teachers, "TorchTrainer", Group)
     monkeypatch.setattr(ray, "available_resources", dict)
@@ -279,6 +327,14 @@ def test_workers_that_die_for_good_fail_their_stage_and_others_do_the_rest(
     assert "worker died" in schedule.errors[first.id]
     assert schedule.state(plan.logits[0]) == "blocked"
     assert schedule.state(other) == schedule.state(plan.logits[1]) == "done"
+
+
+def test_the_loss_of_a_groups_controller_fails_nothing(tmp_path: Path, two_teachers: Plan, group: type[Group]) -> None:
+    store, plan = prepared(two_teachers, tmp_path), two_teachers
+    group.losing = {plan.teachers[0].id: True}
+    schedule = drive(plan, store, told=lambda stage: None)
+    assert {schedule.state(stage) for stage in lane_of(plan)} == {"done"}
+    assert group.made == [[stage.id for stage in lane_of(plan)]] * 2
 
 
 def test_the_next_workers_are_not_given_what_the_failure_has_blocked(

@@ -68,6 +68,14 @@ def test_a_stage_is_held_by_one_launch_until_it_is_given_back(store: Store) -> N
     assert files(store) == []
 
 
+def test_the_tries_of_a_launch_are_counted(store: Store) -> None:
+    assert [take(store, "mine").holder.tries for _ in range(3)] == [1, 2, 3]
+    with take(store, "mine") as fourth:
+        assert fourth.holder.tries == 4
+    with take(store, "mine") as after:
+        assert after.holder.tries == 1, "given back is not lost"
+
+
 def test_a_launch_takes_over_from_its_own_lost_worker(store: Store, fast: None) -> None:
     lost = take(store, "mine")
     with take(store, "mine") as again:
