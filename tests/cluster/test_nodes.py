@@ -1,12 +1,14 @@
-"""The digits grid over the nodes of a cluster, undisturbed and not: cells, nodes and the launch itself are lost on the
-way, and it ends with the very same table and weights, with nothing done twice."""
+"""The digits grid over the nodes of a cluster, undisturbed and not: workers, nodes and the launch are lost on the way,
+and it ends with the very same table and weights, with nothing done twice."""
 
 from __future__ import annotations
 
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from analysis.cli import table
@@ -114,6 +116,15 @@ def test_it_survives_the_loss_of_workers_nodes_and_of_the_launch(
     # kill -9 a cell's worker: the cell goes on in another one.
     cell, _ = grid.catch(first, "cells")
     assert cell.kill()
+
+    # SIGTERM to a cell's worker: it saves, gives the cell back and leaves, and the cell goes on in another one.
+    asked, _ = grid.catch(first, "cells")
+    process = psutil.Process(asked.pid)
+    process.send_signal(signal.SIGTERM)
+    process.resume()
+    first.wait_until(lambda: not asked.is_at_it(), SLOW)
+    assert not (asked.folder / "record.json").exists()
+    first.wait_until(lambda: not process.is_running(), SLOW)
 
     # Lose a teacher's node in the middle of it.
     lost = grid.catch(first, "teachers")
