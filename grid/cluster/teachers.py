@@ -142,7 +142,8 @@ def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, A
     share, group = capacity.teacher_worker, capacity.most
     free = capacity.fitting(share, ray.available_resources())
     parts = group + min(free, max(0, len(stage.units) - group))
-    task = ray.remote(_units).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)
+    # max_calls: such a process would keep what it holds of a GPU.
+    task = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0, max_calls=1)(_units)
     return [
         task.remote(stage_to_json(stage), store.url, share.cpus, run, part=part, parts=parts)
         for part in range(group, parts)
