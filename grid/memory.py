@@ -21,6 +21,7 @@ from kd.data.views import ViewStream
 from kd.evaluate import predict
 from kd.models.build import on_device
 from kd.objective import Distillation, HardLabels, Objective, OnlineTeacher
+from kd.out_of_memory import is_out_of_gpu_memory
 from kd.train import StoppedError, train
 
 log = logging.getLogger("kd_grid")
@@ -65,7 +66,9 @@ def measure_footprint(stage: CellStage, store: Store) -> Footprint:
     try:
         _use(stage, store, device)
         taken = total - torch.cuda.mem_get_info(device)[0]
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_gpu_memory(error):
+            raise
         taken = total
     found = Footprint(taken, total, torch.cuda.get_device_name(device))
     store.write(f"{FOLDER}/{memory_key(stage)}.json", json.dumps(asdict(found)).encode())

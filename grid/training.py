@@ -25,6 +25,7 @@ from kd.data.dataset import open_dataset
 from kd.data.views import ViewStream
 from kd.evaluate import predict, score
 from kd.models.build import on_device
+from kd.out_of_memory import is_out_of_gpu_memory
 from kd.precision import resolve
 from kd.train import WHOLE, Row, Shard, TrainState, train
 
@@ -98,11 +99,13 @@ def run_trainable(
                 shard=shard,
                 wrap=wrap,
             )
-        except torch.OutOfMemoryError as error:
-            images = recipe.micro_batch_size or recipe.batch_size
+        except RuntimeError as error:
+            if not is_out_of_gpu_memory(error):
+                raise
+            images, reason = recipe.micro_batch_size or recipe.batch_size, str(error).partition("\n")[0]
             raise torch.OutOfMemoryError(
                 f"{stage.model.shown}: no memory is left on the GPU for {images} images at a time: set a smaller "
-                f"micro_batch_size in its recipe ({error})"
+                f"micro_batch_size in its recipe ({reason})"
             ) from error
     if shard.rank != 0:
         return

@@ -25,13 +25,12 @@ class _CrowdedError(BaseException):
 
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
-    import torch
-
     from grid.lease import Leases
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, free_gpu
     from grid.store import Store
     from grid.training import run_trainable
+    from kd.out_of_memory import is_out_of_gpu_memory
     from kd.train import StoppedError
 
     stage = stage_from_json(config["stage"])
@@ -50,10 +49,10 @@ def train_cell(config: dict[str, Any]) -> None:
                 here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
                 try:
                     run_trainable(stage, store, here, leave=lambda: lease.leave() or departure.is_near())
-                except torch.OutOfMemoryError as error:
-                    if not config["shares_gpu"]:
-                        raise
-                    raise _CrowdedError from error
+                except RuntimeError as error:
+                    if config["shares_gpu"] and is_out_of_gpu_memory(error):
+                        raise _CrowdedError from error
+                    raise
 
             with lease, contextlib.suppress(StoppedError):
                 try:

@@ -65,8 +65,9 @@ def dashboard_of(init: Recorded) -> dict[str, Any]:
 def bad_input(capsys: pytest.CaptureFixture[str], tmp_path: Path, *argv: str) -> str:
     grid = write_grid(tmp_path, tiny_grid())
     assert launch.main(["--grid", grid, "--storage", str(tmp_path / "runs"), "--wandb", "disabled", *argv]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
 
 
 def test_without_being_asked_ray_starts_no_dashboard(init: Recorded) -> None:

@@ -26,6 +26,9 @@ import torch
 from torch import nn
 
 
+CUDA = "CUDA error: out of memory\\nSearch for `cudaErrorMemoryAllocation'"
+
+
 class Greedy(nn.Module):
     # Out of memory in training, as often as `times`; each time leaves a mark.
     def __init__(self, classes, marks, times):
@@ -35,7 +38,9 @@ class Greedy(nn.Module):
     def forward(self, images):
         if self.training and len(images) > 2 and len(list(self.marks.iterdir())) < self.times:
             (self.marks / uuid.uuid4().hex).touch()
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            first = len(list(self.marks.iterdir())) == 1
+            # PyTorch's allocator says it, or CUDA itself.
+            raise torch.OutOfMemoryError("CUDA out of memory") if first else torch.AcceleratorError(CUDA)
         return self.head(images.flatten(1))
 
 

@@ -18,7 +18,9 @@ from grid.lease import Holder, Lease, Leases
 from grid.store import Store
 
 FOLDER = "cells/0123456789abcdef"
-ELSEWHERE = replace(Holder.here("other"), machine="another boot", host="far", at=datetime.now(UTC).isoformat())
+# Of a clock ahead of this one, which does not count: what was written long ago would.
+AT = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+ELSEWHERE = replace(Holder.here("other"), machine="another boot", host="far", at=AT)
 
 
 @pytest.fixture
