@@ -49,8 +49,9 @@ def parser() -> argparse.ArgumentParser:
         prog="launch.py",
         description="Run a knowledge-distillation grid: teachers x students x (baseline | distilled) x seeds. "
         "Run it again to finish what was interrupted or failed; what is done is not computed twice.",
-        epilog="Exit status: 0 all done, 1 some stages failed, 2 bad input, 130 interrupted. Of --status: 0 done, or "
-        "running without a failure; 1 some stages failed, or nothing runs though it is unfinished; 2 bad input.",
+        epilog="Exit status: 0 all done, 1 some stages failed or Ray was lost, 2 bad input, 130 interrupted. Of "
+        "--status: 0 done, or running without a failure; 1 some stages failed, or nothing runs though it is "
+        "unfinished; 2 bad input.",
     )
     parse.add_argument("--grid", metavar="NAME|FILE", help="a named grid (see --list) or a grid file")
     parse.add_argument("--list", action="store_true", help="show the named grids")
@@ -239,7 +240,8 @@ def run(args: argparse.Namespace) -> int:
     store.check_writable()
     folder = grid_folder(plan)
     log = Path(store.location(folder) if store.is_local else tempfile.mkdtemp(prefix="kd-grid-")) / "launch.log"
-    with output_to(log) as terminal:
+    with contextlib.ExitStack() as stack:
+        terminal = stack.enter_context(output_to(log))
         logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO, force=True)
         console = console_on(terminal)
 
@@ -249,16 +251,22 @@ def run(args: argparse.Namespace) -> int:
         say(f"Grid {plan.spec.name}: {len(plan.stages)} stages, results in {store.url}, log in {log}")
         if dashboard is not None:
             say(f"Ray's dashboard, once Ray has started: {dashboard.url}")
-        with Exporter(store.url, plan.spec.name, mode=args.wandb, warn=say) as exporter:
-            options = Options(address=args.address, cpus=args.cpus, dashboard=dashboard)
-            outcome = run_grid(plan, store, options, console, on_done=lambda stage: exporter.add(stage.id))
-            if not outcome.interrupted:
-                exporter.add_all()
-    status = conclude(outcome, args, table=table(store.url, plan.spec.name))
-    if outcome.interrupted:
-        # At once: Ray's own exit handler could meet a teacher's thread that is still inside Ray, and end in status 1.
-        os._exit(status)
-    return status
+        exporter = stack.enter_context(Exporter(store.url, plan.spec.name, mode=args.wandb, warn=say))
+
+        def leave(outcome: Outcome) -> None:
+            stack.close()
+            os._exit(conclude(outcome, args))
+
+        options = Options(address=args.address, cpus=args.cpus, dashboard=dashboard)
+        outcome = run_grid(
+            plan, store, options, console, on_done=lambda stage: exporter.add(stage.id), on_lost_ray=leave
+        )
+        if outcome.interrupted:
+            # At once: Ray's own exit handler could meet a teacher's thread that is still inside Ray, and end in
+            # status 1.
+            leave(outcome)
+        exporter.add_all()
+    return conclude(outcome, args, table=table(store.url, plan.spec.name))
 
 
 def run_on_cluster(args: argparse.Namespace, plan: Plan, store: Store) -> int:
@@ -276,15 +284,16 @@ def again(args: argparse.Namespace) -> str:
     return args.again or shlex.join(["python", "launch.py", *args.argv])
 
 
-def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str) -> int:
-    """Say what became of the launch; returns the exit status."""
+def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str = "") -> int:
+    """Say what became of the launch; returns the exit status. table: its results, unless it was interrupted."""
     total, titles = len(outcome.plan.stages), outcome.plan.titles()
     if outcome.interrupted:
         done = outcome.reused + outcome.done
-        tell(f"\nInterrupted with {done} of {total} stages done. To go on: {again(args)}", sys.stderr)
+        why = "Interrupted" if outcome.lost_ray is None else f"error: {outcome.lost_ray}. The launch ends"
+        tell(f"\n{why} with {done} of {total} stages done. To go on: {again(args)}", sys.stderr)
         for stage_id, how_far in outcome.left.items():
             tell(f"  {titles[stage_id]}: {f'saved at {how_far}' if how_far else 'starts again'}", sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED if outcome.lost_ray is None else SOME_FAILED
     if outcome.reused == total:
         tell("Everything was done already; nothing was computed.")
     elif not outcome.errors:

@@ -53,11 +53,11 @@ class Holder:
     @classmethod
     def here(cls, launch: str, *, tries: int = 1) -> Holder:
         pid = os.getpid()
-        return cls(launch, platform.node(), _machine(), pid, _born(pid), started_at=now(), tries=tries)
+        return cls(launch, platform.node(), _machine(), pid, born(pid), started_at=now(), tries=tries)
 
     def is_gone(self) -> bool:
         """Whether its process has certainly ended; never known of another machine."""
-        return bool(self.machine) and self.machine == _machine() and _born(self.pid) != self.born
+        return bool(self.machine) and self.machine == _machine() and born(self.pid) != self.born
 
 
 def _machine() -> str:
@@ -68,7 +68,7 @@ def _machine() -> str:
         return ""
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
     """When a process began, in the kernel's ticks; empty for one that is not there, or has ended."""
     try:
         # The name, in parentheses, may hold anything.

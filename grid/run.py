@@ -26,16 +26,19 @@ from grid.version import code_version
 if TYPE_CHECKING:
     from grid.cluster.capacity import Capacity
     from grid.cluster.fleet import Fleet
+    from grid.cluster.pulse import Pulse
     from grid.cluster.session import Dashboard
 
 log = logging.getLogger("kd_grid")
+
+GRACE_SECONDS = 1.0
 
 
 @dataclass
 class Outcome:
     """What a launch did. reused: stages that were done before; errors: by stage id, of failed and blocked stages; left:
-    by stage id, how far those were that an interruption ended. lost_workers: how many were lost at stages that are
-    done now."""
+    by stage id, how far those were that an interruption ended. lost_ray: how Ray was lost, where that interrupted it.
+    lost_workers: how many were lost at stages that are done now."""
 
     plan: Plan
     reused: int
@@ -45,6 +48,7 @@ class Outcome:
     errors: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     left: dict[str, str] = field(default_factory=dict)
+    lost_ray: str | None = None
     lost_workers: int = 0
 
 
@@ -63,9 +67,16 @@ def done_stages(plan: Plan, store: Store) -> set[str]:
 
 
 def run_grid(
-    plan: Plan, store: Store, options: Options, console: Console, *, on_done: Callable[[Stage], None]
+    plan: Plan,
+    store: Store,
+    options: Options,
+    console: Console,
+    *,
+    on_done: Callable[[Stage], None],
+    on_lost_ray: Callable[[Outcome], None],
 ) -> Outcome:
-    """Run what is not done yet. on_done is told of every stage that finishes, from any thread.
+    """Run what is not done yet. on_done is told of every stage that finishes, from any thread. on_lost_ray is told what
+    came of the launch where Ray is lost, from a thread, and must end the process: this function may never return then.
 
     Raises UserError before Ray starts for a model that cannot be built; errors of stages are in the outcome instead.
     """
@@ -91,7 +102,18 @@ def run_grid(
         except (ModelError, CheckpointError) as error:
             raise UserError(f"grid {plan.spec.name}: {error}") from None
     write_plan(plan, store)
-    run = _Run(plan, store, options, console, on_done=on_done, done=done, costs=costs, written=written, outcome=outcome)
+    run = _Run(
+        plan,
+        store,
+        options,
+        console,
+        on_done=on_done,
+        on_lost_ray=on_lost_ray,
+        done=done,
+        costs=costs,
+        written=written,
+        outcome=outcome,
+    )
     return run.run()
 
 
@@ -106,6 +128,7 @@ class _Run:
         console: Console,
         *,
         on_done: Callable[[Stage], None],
+        on_lost_ray: Callable[[Outcome], None],
         done: set[str],
         costs: dict[str, float],
         written: dict[str, int],
@@ -114,21 +137,23 @@ class _Run:
         from grid.progress import Reporter
 
         self.plan, self.store, self.options, self.console = plan, store, options, console
-        self.outcome, self._on_done = outcome, on_done
+        self.outcome, self._on_done, self._on_lost_ray = outcome, on_done, on_lost_ray
         self.done, self.written = done, written
         self.reporter = Reporter(plan, store, console, done=done, costs=costs)
         self.schedule = Schedule(plan, done=done, costs=costs, observer=self)
         self.launch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        self.scratch = f"{grid_folder(plan)}/ray/{self.launch}"
         self.run_facts: dict[str, Any] = {
             "launch": self.launch,
             "code_version": code_version(),
             "checkpoint_minutes": plan.spec.resources.checkpoint_minutes,
             "deterministic": plan.spec.resources.deterministic,
-            "stop": f"{grid_folder(plan)}/ray/{self.launch}/stop",
+            "stop": f"{self.scratch}/stop",
         }
         self.leases = Leases(store, self.launch, stop=self.run_facts["stop"])
         self.busy, self.lock = 0, threading.Lock()
         self.stopped: list[Stage] = []
+        self.pulse: Pulse | None = None
 
     def on_change(self, stage: Stage, state: State, error: str | None) -> None:
         if state == "done":
@@ -160,12 +185,15 @@ class _Run:
                     started = session(self.options.address, cpus=self.options.cpus, dashboard=self.options.dashboard)
                     stack.enter_context(started)
                     from grid.cluster.fleet import Fleet
+                    from grid.cluster.pulse import PATIENCE_SECONDS, Pulse, watched
 
                     fleet = Fleet(self.plan.spec.resources, say=self.reporter.say)
                     if self.options.address is not None:
                         self._check_nodes(fleet, self.options.address)
+                self.pulse = Pulse(patience=0 if self.options.address is None else PATIENCE_SECONDS)
                 stack.enter_context(self.reporter)
                 stack.enter_context(on_first_signal(self._stop))
+                stack.enter_context(watched(self.pulse, self._ray_is_lost))
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
                 self.reporter.estimate.slots = max(1, fleet.capacity().slots(0))
                 preparing.join()
@@ -181,12 +209,27 @@ class _Run:
         if not self.outcome.interrupted:
             for stage in self.schedule.pending():
                 self.schedule.finish(stage, f"ended without a result; see {self.store.location(stage.folder)}")
+        return self._concluded()
+
+    def _concluded(self) -> Outcome:
         pending = {stage.id for stage in self.schedule.pending()}
         self.outcome.left = {s.id: self.reporter.how_far(s) for s in self.stopped if s.id in pending}
         for stage in self.stopped:
             self.store.remove(f"{stage.folder}/{PROGRESS}")  # it does not run any more
         self.outcome.errors = dict(self.schedule.errors)
         return self.outcome
+
+    def _ray_is_lost(self, reason: str) -> None:
+        # What has sent SIGTERM to all processes at once, Ray's among them, has interrupted the launch as well.
+        time.sleep(GRACE_SECONDS)
+        self.outcome.interrupted = True
+        if not self.schedule.stopped:
+            self.stopped, self.outcome.lost_ray = self.schedule.running(), reason
+            self.schedule.stop()
+        log.error("%s", reason)
+        self.reporter.__exit__(None, None, None)
+        self.store.remove_folder(self.scratch)
+        self._on_lost_ray(self._concluded())
 
     def _check_nodes(self, fleet: Fleet, address: str) -> None:
         from grid.cluster.preflight import Needs, check_nodes
@@ -218,8 +261,7 @@ class _Run:
 
         packing, capacity = Packing(self.plan, self.store, self.schedule, fleet.capacity), fleet.capacity()
         packing.measure()  # before teachers take the GPUs
-        scratch = f"{grid_folder(self.plan)}/ray/{self.launch}"
-        location = self.store.location(scratch)
+        location = self.store.location(self.scratch)
         jobs = self.schedule.teacher_jobs()
         lanes = [
             threading.Thread(target=self._lane, args=(lane, capacity, location), name=f"teachers-{i}", daemon=True)
@@ -248,7 +290,7 @@ class _Run:
             self.schedule.stop()
             raise
         finally:
-            self.store.remove_folder(scratch)
+            self.store.remove_folder(self.scratch)
 
     def _prepare(self) -> None:
         """Make the data set, and import what takes seconds, while Ray starts."""
@@ -308,7 +350,7 @@ class _Run:
 
     def _finish(self, stage: Stage, error: str | None) -> None:
         recorded = error is None or self.store.failure(stage, launch=self.launch) is not None
-        if self.schedule.stopped and not recorded:
+        if not recorded and (self.schedule.stopped or (self.pulse is not None and self.pulse.loss() is not None)):
             return  # interrupted, not failed
         if not recorded:
             # Its worker died before it could write a record of its own.
