@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -68,16 +69,21 @@ class Launch:
         self.look()
         self.process.send_signal(number)
 
+    def interrupt_all(self, number: int) -> None:
+        """The signal to the launch and to every process below it."""
+        self.interrupt(number)
+        for process in self.seen.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
     def kill(self) -> None:
         """kill -9 the launch and, by their ids, whatever processes it started."""
         self.look()
         self.process.kill()
         self.process.wait()
         for process in self.seen.values():
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         psutil.wait_procs(self.seen.values(), timeout=20)
 
     def left_over(self, timeout: float = 180) -> list[psutil.Process]:

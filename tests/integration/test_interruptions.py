@@ -94,6 +94,14 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan
     assert "Interrupted" in preempted.err.read_text()
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
 
+    # SIGTERM to all of its processes at once, as `timeout` and batch systems send it: Ray itself ends at that.
+    evicted = launch()
+    evicted.wait_until(lambda: bool(at_work()))
+    evicted.interrupt_all(signal.SIGTERM)
+    assert evicted.finish(30) == 130, evicted.text()
+    assert "Interrupted" in evicted.err.read_text()
+    assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+
     # kill -9 once a distilled cell, too, has a checkpoint.
     done = signature(broken)
     second = launch()
