@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -59,6 +60,12 @@ class RayCluster:
         self._ask("remove", node.number)
         for process in below if at_once else []:
             _send(process, signal.SIGKILL)
+        del self.nodes[node.number]
+
+    def drain_node(self, node: Node, *, seconds: float) -> None:
+        """Announce that a node is to be taken away so soon, as a cloud does of a spot instance. Ray ends it then."""
+        self._started += _below(node.raylet)
+        self._ask("drain", node.number, seconds)
         del self.nodes[node.number]
 
     def node_of(self, pid: int) -> Node | None:
@@ -127,7 +134,9 @@ def _serve(pipe: Connection, folder: str) -> None:
 
 
 def _obey(pipe: Connection) -> None:
+    from ray._raylet import GcsClient
     from ray.cluster_utils import Cluster
+    from ray.core.generated import autoscaler_pb2
 
     common = {"include_dashboard": False, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **common})
@@ -139,6 +148,11 @@ def _obey(pipe: Connection) -> None:
             if what == "add":
                 nodes.append(cluster.add_node(num_cpus=given[0], num_gpus=given[1], **common))
                 pipe.send((len(nodes), nodes[-1].all_processes["raylet"][0].process.pid))
+            elif what == "drain":
+                until_ms = int(1000 * (time.time() + given[1]))
+                reason = autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+                node = nodes[given[0] - 1].node_id
+                pipe.send(GcsClient(address=cluster.address).drain_node(node, reason, "taken away", until_ms))
             else:
                 cluster.remove_node(nodes[given[0] - 1], allow_graceful=False)
                 pipe.send(None)

@@ -75,7 +75,11 @@ def draining_nodes() -> set[str]:
     import ray
 
     try:
-        return {*ray._private.state.state.getdraining_nodes()}
-    except Exception as error:  # Ray's own state may not be reached at the moment; the stage goes on
+        return {*ray._private.state.state.get_draining_nodes()}
+    except (
+        ray.exceptions.RayError,
+        RuntimeError,
+        OSError,
+    ) as error:  # Ray's own state may not be reached at the moment; the stage goes on
         log.debug("Ray did not say which nodes are drained: %s", error)
         return set()

@@ -105,9 +105,10 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
             )
         else:
             ray.init(address=address, runtime_env=_with_this_code(), **common)
-    except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
-        raise UserError(f"{what}: {' '.join(str(error).split())}") from None
+        way_out = "; set RAY_TMPDIR to a folder with a shorter path" if "AF_UNIX path length" in str(error) else ""
+        raise UserError(f"{what}: {' '.join(str(error).split())}{way_out}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in place
     # Not after an exception: teachers' threads may still be inside Ray then, and whoever touches a Ray that is shut

@@ -17,10 +17,11 @@ from tests.launching import Launch, records
 from tests.ray_cluster import ENVIRONMENT, Node, RayCluster
 
 STAGES = 14
-SHORT = ("seeds=[0]", "recipe.epochs=12")
+SHORT = ("seeds=[0]", "recipe.epochs=8")
 # Logical GPUs: a cell needs one, so that cells run on the two nodes that have one each; teachers run on any.
 PLACES = ("resources.gpus_per_cell=1", "resources.gpus_per_teacher_worker=0")
 GPUS = (0, 1, 1)
+DRAIN = 60.0
 SLOW = 500.0  # on a machine that has much else to do
 
 
@@ -125,6 +126,15 @@ def test_it_survives_the_loss_of_workers_nodes_and_of_the_launch(
     first.wait_until(lambda: not asked.is_at_it(), SLOW)
     assert not (asked.folder / "record.json").exists()
     first.wait_until(lambda: not process.is_running(), SLOW)
+
+    # A teacher's node is to be taken away: the teacher saves a checkpoint, leaves, and goes on elsewhere.
+    teacher, node = grid.catch(first, "teachers")
+    cluster.drain_node(node, seconds=DRAIN)
+    psutil.Process(teacher.pid).resume()
+    first.wait_until(lambda: not teacher.is_at_it(), DRAIN)
+    assert not (teacher.folder / "record.json").exists(), "it was not told"
+    cluster.add_node(cpus=2, gpus=node.gpus)
+    grid.goes_on(first, (teacher, node))
 
     # Lose a teacher's node in the middle of it.
     lost = grid.catch(first, "teachers")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +44,16 @@ class Busy:
 
 
 @pytest.fixture(scope="module")
-def ran(s3_server: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Launch, Busy]:
+def ran(s3_server: ObjectStore) -> Iterator[tuple[str, Path, Launch, Busy]]:
     """The storage, the folder it was launched in, the launch and what it had to bear."""
-    folder, storage, busy = tmp_path_factory.mktemp("s3"), f"s3://{BUCKET}/kd", Busy()
+    # Short: the paths of Ray's sockets, which are below it, may have 107 bytes.
+    folder, storage, busy = Path(tempfile.mkdtemp(prefix="kdr", dir="/tmp")), f"s3://{BUCKET}/kd", Busy()
     with as_environment(s3_server, **PLANTED, TMPDIR=str(folder)), s3_server.failing(busy):
         args = ("--grid", write_grid(folder, tiny_grid()), "--storage", storage, "--cpus", "2", "--wandb", "offline")
         launch = Launch(*args, folder=folder)
         assert launch.finish() == 0, launch.text()
-    return storage, folder, launch, busy
+    yield storage, folder, launch, busy
+    shutil.rmtree(folder)
 
 
 def test_the_table_is_that_of_a_folder(ran: tuple[str, Path, Launch, Busy], s3: ObjectStore, tmp_path: Path) -> None:
