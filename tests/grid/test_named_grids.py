@@ -133,7 +133,7 @@ def test_cifar100_full_shrunk_runs_the_true_models_at_224_px(
     write_cifar(tmp_path / "data", "cifar100", train=100, test=100)
     small = ["teachers.0.name=resnet18", "recipe.batch_size=100", "recipe.micro_batch_size=4"]
     plan = make_plan(load_grid("cifar100_full", [*SHRUNK, *small], data=str(tmp_path / "data")))
-    store, runtime = Store(str(tmp_path / "runs")), Runtime.here(threads=2, device="cpu", launch="launch-1")
+    store, runtime = Store(str(tmp_path / "runs")), Runtime.here(threads=1, device="cpu", launch="launch-1")
     assert execute(plan.data, store, runtime, lambda: prepare_dataset(plan.data, store, runtime)) is None
     cell = next(c for c in plan.cells if c.mode == "baseline" and c.model.label == student)
     assert train(cell, store, runtime) is None
@@ -148,4 +148,3 @@ def test_cifar100_full_shrunk_runs_the_true_models_at_224_px(
         taught = next(c for c in plan.cells if c.mode == "distilled" and c.model.label == student)
         assert train(taught, store, runtime) is None
         assert store.record(taught)["test_agreement_last"] is not None
-    torch.set_num_threads(1)

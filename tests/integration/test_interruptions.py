@@ -15,6 +15,7 @@ from grid.plan import Plan, make_plan
 from grid.planned import write_plan
 from grid.stages import Runtime
 from grid.store import Store
+from tests.at_work import workers
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare, train
 from tests.launching import Launch, records, signature, write_grid
@@ -96,7 +97,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan
 
     # SIGTERM to all of its processes at once, as `timeout` and batch systems send it: Ray itself ends at that.
     evicted = launch()
-    evicted.wait_until(lambda: bool(at_work()))
+    evicted.wait_until(lambda: any(one.pid in evicted.seen for one in workers(broken, "teachers", "cells")))
     evicted.interrupt_all(signal.SIGTERM)
     assert evicted.finish(30) == 130, evicted.text()
     assert "Interrupted" in evicted.err.read_text()
