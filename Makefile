@@ -8,11 +8,11 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/python launch.py --grid digits
 
-# Those that start a Ray take the whole machine: one at a time, after the others.
+# Tests that start a Ray take the whole machine: one at a time, after the others.
 WITH_RAY := tests/cluster tests/integration
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore ,$(WITH_RAY))
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore ,$(WITH_RAY))
 	$(BIN)/python -m pytest $(WITH_RAY)
 
 lint: $(READY)
