@@ -14,6 +14,7 @@ from tests.launching import Launch
 from tests.ray_cluster import Node, RayCluster
 
 STOP_SECONDS = 300.0
+NOTICE_SECONDS = (5.0, 20.0)
 
 
 class Faults:
@@ -46,19 +47,26 @@ class Faults:
 
     def lose_node(self) -> str:
         """A node that is at work is lost, at once or with workers that outlive it a little; another one comes."""
-        at_work = [(w, self.cluster.node_of(w.pid)) for w in self._at_work("teachers", "logits", "cells")]
-        nodes = {node.number: node for _, node in at_work if node is not None}
-        spared = {node.number for node in nodes.values() if self._would_die_for_good(node)}
-        if not nodes.keys() - spared:
+        node, stages = self._busy_node()
+        if node is None:
             return ""
-        node = nodes[self.chance.choice(sorted(nodes.keys() - spared))]
-        stages = [worker.stage for worker, on in at_work if on == node]
         at_once = self.chance.random() < 0.5
         self.cluster.remove_node(node, at_once=at_once)
         self.deaths.update(stages)
         new = self.cluster.add_node(cpus=node.cpus)
         how = "at once" if at_once else "its workers a little later"
         return f"node {node.number} lost ({how}) with {', '.join(stages)}; node {new.number} comes"
+
+    def drain_node(self) -> str:
+        """A node that is at work is to be taken away in some seconds, and is; another one comes."""
+        node, stages = self._busy_node()
+        if node is None:
+            return ""
+        seconds = self.chance.uniform(*NOTICE_SECONDS)
+        self.cluster.drain_node(node, seconds=seconds)
+        self.deaths.update(stages)  # a worker that leaves counts for Ray as one that is lost
+        new = self.cluster.add_node(cpus=node.cpus)
+        return f"node {node.number} taken away in {seconds:.0f} s with {', '.join(stages)}; node {new.number} comes"
 
     def kill_driver(self) -> str:
         if self.launch.process.poll() is not None:
@@ -77,6 +85,16 @@ class Faults:
     def _at_work(self, *kinds: str) -> list[Worker]:
         found = workers(self.storage, *kinds)
         return [worker for worker in found if self.cluster.node_of(worker.pid) is not None]
+
+    def _busy_node(self) -> tuple[Node | None, list[str]]:
+        """A node that is at work, and its stages; none where it would be one loss too many for one of them."""
+        at_work = [(w, self.cluster.node_of(w.pid)) for w in self._at_work("teachers", "logits", "cells")]
+        nodes = {node.number: node for _, node in at_work if node is not None}
+        spared = {node.number for node in nodes.values() if self._would_die_for_good(node)}
+        if not nodes.keys() - spared:
+            return None, []
+        node = nodes[self.chance.choice(sorted(nodes.keys() - spared))]
+        return node, [worker.stage for worker, on in at_work if on == node]
 
     def _kill(self, candidates: list[Worker]) -> str:
         candidates = [worker for worker in candidates if self.deaths[worker.stage] < MAX_WORKER_DEATHS]
@@ -103,6 +121,7 @@ FAULTS: dict[str, tuple[float, Callable[[Faults], str]]] = {
     "cell's worker killed": (6, Faults.kill_cell),
     TEACHER: (6, Faults.kill_teacher),
     "node lost": (4, Faults.lose_node),
+    "node taken away": (4, Faults.drain_node),
     "launch killed": (2, Faults.kill_driver),
     "launch asked to stop": (1, Faults.stop_driver),
 }
