@@ -70,9 +70,18 @@ class Launch:
         self.process.send_signal(number)
 
     def interrupt_all(self, number: int) -> None:
-        """The signal to the launch and to every process below it."""
+        """The signal to the launch and to every process below it. Ray's head is the last to hear of it, and has told
+        the launch by then that its node has ended: of all orders the one that Ray bears worst."""
         self.interrupt(number)
+        heads = []
         for process in self.seen.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.name() == "gcs_server":
+                    heads.append(process)
+                else:
+                    process.send_signal(number)
+        time.sleep(1)
+        for process in heads:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+import ray.train.v2.api.data_parallel_trainer as ray_trainer
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -25,6 +26,21 @@ from grid.store import Store
 log = logging.getLogger("kd_grid")
 
 POLL_SECONDS = 0.2
+
+
+class _Carried:
+    """The training function of a worker group, sent along with each call."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def get(self) -> Callable[[], None]:
+        return self._function
+
+
+# Ray Train would put it into the object store. A process that owns an object there is ended by Ray, with status 1 and
+# without a word, as soon as its node ends: of a launch that would be before it has said how to go on.
+ray_trainer.ObjectRefWrapper = _Carried
 
 
 def run_lane(
