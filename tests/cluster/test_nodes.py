@@ -4,6 +4,7 @@ and it ends with the very same table and weights, with nothing done twice."""
 from __future__ import annotations
 
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,7 @@ class Grid:
     def finish(self, launch: Launch) -> None:
         while launch.process.poll() is None:
             self.at_work()
+            time.sleep(0.1)
         assert launch.finish() == 0, launch.text()
 
     def catch(self, launch: Launch, kind: str) -> tuple[Worker, Node]:
