@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from grid.cluster.session import session
+from grid.errors import one_line
 
 POLL_SECONDS = 0.5
 INTERRUPT_SECONDS = 60.0
@@ -62,7 +63,7 @@ class Driver:
 def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int:
     """Run a grid on the cluster behind a Ray Client address; returns the launch's exit status.
 
-    `options`: of the command line there. Ctrl-C here interrupts the launch there.
+    `options`: of the command line there. Ctrl-C here interrupts the launch there; status 1 if it gets out of reach.
     """
     with session(address, cpus=None):
         import ray
@@ -80,10 +81,18 @@ def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int
             return None
 
         try:
-            status = follow()
-        except KeyboardInterrupt:
-            ray.get(driver.interrupt.remote())
-            status = follow(time.monotonic() + INTERRUPT_SECONDS)
+            try:
+                status = follow()
+            except KeyboardInterrupt:
+                ray.get(driver.interrupt.remote())
+                status = follow(time.monotonic() + INTERRUPT_SECONDS)
+        except (ConnectionError, ray.exceptions.RayError) as error:
+            how = "it may have ended; the same command goes on with what it has saved"
+            _show(
+                f"error: --address {address}: the launch there is out of reach, and {how}: {one_line(error)}\n",
+                sys.stderr,
+            )
+            status = 1
         return 130 if status is None else status
 
 
