@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import fsspec
 
 from grid.errors import UserError
+from grid.private import downloads_folder, private_folder
 from grid.spec.model import ModelSpec
 from grid.store import Store
 
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 
 def checkpoint_file(checkpoint: str) -> Path:
     """The file of a path or URL, the latter downloaded once a machine and kept. Raises UserError."""
-    url = urllib.parse.urlsplit(checkpoint)
-    if "://" not in checkpoint or url.scheme == "file":
-        path = Path(os.path.expanduser(url.path if url.scheme == "file" else checkpoint))
+    path = _own_path(checkpoint)
+    if path is not None:
         if not path.is_file():
             raise UserError(f"checkpoint {checkpoint}: no such file: {path.absolute()}")
         return path
-    target = _downloads() / hashlib.sha256(checkpoint.encode()).hexdigest()[:16] / Path(url.path).name
+    name = Path(urllib.parse.urlsplit(checkpoint).path).name
+    downloads = private_folder(downloads_folder() / "checkpoints")
+    target = downloads / hashlib.sha256(checkpoint.encode()).hexdigest()[:16] / name
     if not target.is_file():
         part = target.with_name(f"{uuid.uuid4().hex[:8]}.part")
         try:
@@ -56,7 +58,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
 
     path = checkpoint_file(checkpoint)
     # A copy of a URL's file may be what is wrong.
-    what = f"checkpoint {checkpoint}" + (f" (kept as {path})" if path.is_relative_to(_downloads()) else "")
+    what = f"checkpoint {checkpoint}" + ("" if _own_path(checkpoint) else f" (kept as {path})")
     try:
         return read_weights(path, what=what)
     except CheckpointError as error:
@@ -106,8 +108,12 @@ def _is(data: bytes, model: ModelSpec) -> bool:
     return hashlib.sha256(data).hexdigest() == model.checkpoint_sha256
 
 
-def _downloads() -> Path:
-    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))) / "kd-grid" / "checkpoints"
+def _own_path(checkpoint: str) -> Path | None:
+    """The user's own file; None for one that is to be downloaded."""
+    url = urllib.parse.urlsplit(checkpoint)
+    if "://" in checkpoint and url.scheme != "file":
+        return None
+    return Path(os.path.expanduser(url.path if url.scheme == "file" else checkpoint))
 
 
 def _download(url: str, target: Path) -> None:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
-import tempfile
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grid.errors import UserError
+from grid.private import machine_folder, private_folder
 
-PLACE = "KD_GRID_CACHE"
 # What tells one state of a file from another; an object store's tag is of the contents.
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
 
 
 class Copies:
-    """Of one storage. They lie below KD_GRID_CACHE, or in the temporary folder; they may be deleted at any time."""
+    """Of one storage. They lie in this machine's folder, and may be deleted at any time."""
 
     def __init__(self, url: str) -> None:
         self._storage = hashlib.sha256(url.encode()).hexdigest()[:8]
@@ -31,7 +28,7 @@ class Copies:
             for info in infos
         ]
         version = hashlib.sha256(repr(sorted(facts)).encode()).hexdigest()[:12]
-        return cache_root() / self._storage / path / version
+        return private_folder(machine_folder() / "copies") / self._storage / path / version
 
     def provide(
         self, path: str, infos: Sequence[dict[str, Any]], fetch: Callable[[dict[str, Any], Path], None]
@@ -66,13 +63,3 @@ def _is_whole(copy: Path, info: dict[str, Any]) -> bool:
         return copy.stat().st_size == int(info["size"])
     except FileNotFoundError:
         return False
-
-
-def cache_root() -> Path:
-    """The user's own: in a shared temporary folder anybody could have put another in its place."""
-    place = os.environ.get(PLACE)
-    root = Path(place).expanduser() if place else Path(tempfile.gettempdir()) / f"kd-grid-cache-{os.getuid()}"
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if root.is_symlink() or root.stat().st_uid != os.getuid():
-        raise UserError(f"{root}: belongs to somebody else: give a folder of yours in {PLACE}")
-    return root

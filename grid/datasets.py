@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from grid.errors import UserError
+from grid.private import downloads_folder, private_folder
 from grid.spec.dataset import DatasetSpec, ParquetSpec
 from kd.data.catalog import CATALOG
 from kd.data.labels import LABELS
@@ -57,7 +58,8 @@ def source_of(dataset: DatasetSpec) -> Source:
         return Digits()
     from kd.data.cifar import Cifar
 
-    return Cifar(dataset.name, Path(dataset.data) if dataset.data is not None else None)
+    own = Path(dataset.data) if dataset.data is not None else None
+    return Cifar(dataset.name, own, downloads=lambda: private_folder(downloads_folder() / "data"))
 
 
 def label_names(dataset: DatasetSpec) -> list[str] | None:

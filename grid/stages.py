@@ -20,12 +20,14 @@ import torch
 from grid.datasets import source_of
 from grid.errors import one_line
 from grid.plan import DatasetStage, LogitsStage, Stage
+from grid.private import use_private_compiler_caches
 from grid.records import Record, Value, make_record, now, record_to_json
 from grid.results import axes_of, provenance
 from grid.store import FAILURE, PROGRESS, RECORD, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import meta_to_json, open_dataset, prepare
-from kd.train import WHOLE, Shard, StoppedError
+from kd.train import StoppedError
+from kd.workers import WHOLE, Shard
 
 log = logging.getLogger("kd_grid")
 
@@ -51,6 +53,7 @@ class Runtime:
         """The given device, or the first GPU this process may use, or the CPU with so many threads; sets torch up."""
         runtime = cls(threads=threads, device=device or ("cuda" if torch.cuda.is_available() else "cpu"), **facts)
         torch.set_num_threads(threads)
+        use_private_compiler_caches()
         if runtime.deterministic and runtime.device != "cpu":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS wants it before its first call
         torch.use_deterministic_algorithms(runtime.deterministic and runtime.device != "cpu")

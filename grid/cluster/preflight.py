@@ -21,10 +21,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.cluster.fleet import Node, alive_nodes
-from grid.copies import cache_root
 from grid.disk import sized
 from grid.errors import UserError, one_line
 from grid.files import PROBE, PROBE_PATIENCE, Files, reason_of
+from grid.private import machine_folder
 
 # What a result may depend on, or what would not work together.
 PACKAGES = ("ray", "torch", "torchvision", "timm", "numpy")
@@ -98,17 +98,18 @@ def look(url: str, folder: str, node: str, word: bytes, needs: Needs) -> tuple[d
 
 def _storage_problem(url: str, folder: str, node: str, word: bytes, kept: int) -> str:
     try:
+        root = machine_folder()
         storage = Files(url, waits=PROBE, patience=PROBE_PATIENCE, level=logging.DEBUG)
         if _read(storage, f"{folder}/{LAUNCH}") != word:
             return f"does not see in {url} what is written there from here: {SHARED}"
         storage.write(f"{folder}/{node}", word)
-        free = kept if storage.is_local else shutil.disk_usage(cache_root()).free
+        free = kept if storage.is_local else shutil.disk_usage(root).free
     except UserError as error:
         return str(error)
     except Exception as error:  # each backend has exceptions of its own
         return f"--storage {url} cannot be written there: {reason_of(error)}"
     if free < kept:
-        return f"{sized(free)} free in {cache_root()}, some {sized(kept)} are needed for copies of the storage's files"
+        return f"{sized(free)} free in {root}, some {sized(kept)} are needed for copies of the storage's files"
     return ""
 
 

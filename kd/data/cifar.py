@@ -10,6 +10,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +27,14 @@ FILES = {
     "cifar10": {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]},
     "cifar100": {"train": ["train"], "test": ["test"]},
 }
-DOWNLOADS = Path("~/.cache/kd-grid/data")
 
 
 class Cifar:
-    """folder: holds the standard folder or archive; None: the copy in the user's cache, downloaded if need be."""
+    """folder: holds the standard folder or archive; None: the copy in the folder that `downloads` gives, downloaded if
+    need be."""
 
-    def __init__(self, name: str, folder: Path | None) -> None:
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: Path | None, *, downloads: Callable[[], Path]) -> None:
+        self.name, self.folder, self._downloads = name, folder, downloads
 
     @staticmethod
     def is_in(name: str, folder: Path) -> bool:
@@ -82,7 +83,7 @@ class Cifar:
         from torchvision.datasets import CIFAR10, CIFAR100
         from torchvision.datasets.utils import download_url
 
-        folder = DOWNLOADS.expanduser()
+        folder = self._downloads()
         if not self.is_in(self.name, folder):
             publisher = {"cifar10": CIFAR10, "cifar100": CIFAR100}[self.name]
             try:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import kd.data.cifar
 from kd.data.catalog import CATALOG
 from kd.data.cifar import Cifar
 from kd.data.decode import decode
@@ -20,6 +19,13 @@ from kd.data.sources import DatasetError
 from tests.images import archive_cifar, noise, png, write_cifar, write_folder, write_parquet
 
 
+def in_folder(name: str, folder: Path | None) -> Cifar:
+    def downloads() -> Path:
+        raise AssertionError("nothing is to be downloaded")
+
+    return Cifar(name, folder, downloads=downloads)
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("archived", [False, True])
 def test_cifar_is_read_from_its_folder_and_from_its_archive(tmp_path: Path, name: str, archived: bool) -> None:
@@ -27,7 +33,7 @@ def test_cifar_is_read_from_its_folder_and_from_its_archive(tmp_path: Path, name
     if archived:
         archive_cifar(tmp_path, name)
     assert Cifar.is_in(name, tmp_path)
-    source = Cifar(name, tmp_path)
+    source = in_folder(name, tmp_path)
     info = source.info
     assert (info.pool_images, info.val_images, info.test_images) == (200, None, 100)
     assert (info.classes, info.channels, info.height, info.width) == (CATALOG[name].classes, 3, 32, 32)
@@ -42,14 +48,14 @@ def test_the_publishers_files_have_the_publishers_facts(tmp_path: Path, monkeypa
     import hashlib
 
     write_cifar(tmp_path, "cifar100", train=200, test=100)
-    assert Cifar("cifar100", tmp_path).info.source != CATALOG["cifar100"].source
+    assert in_folder("cifar100", tmp_path).info.source != CATALOG["cifar100"].source
     sums = [
         (name, hashlib.md5((tmp_path / "cifar-100-python" / name).read_bytes()).hexdigest())
         for name in ("train", "test")
     ]
     monkeypatch.setattr(Cifar, "_checksums", lambda self: sums)
-    assert Cifar("cifar100", tmp_path).info == CATALOG["cifar100"]
-    assert Cifar("cifar100", None).info == CATALOG["cifar100"], "known without any file"
+    assert in_folder("cifar100", tmp_path).info == CATALOG["cifar100"]
+    assert in_folder("cifar100", None).info == CATALOG["cifar100"], "known without any file"
 
 
 def test_other_images_have_another_source(tmp_path: Path) -> None:
@@ -58,7 +64,7 @@ def test_other_images_have_another_source(tmp_path: Path) -> None:
     archived = tmp_path / "c"
     write_cifar(archived, "cifar10", train=50, test=20)
     archive_cifar(archived, "cifar10")
-    a, b, c = (Cifar("cifar10", tmp_path / name).info.source for name in "abc")
+    a, b, c = (in_folder("cifar10", tmp_path / name).info.source for name in "abc")
     assert a != b
     assert a == c, "how they are packed does not matter"
 
@@ -69,15 +75,15 @@ def test_a_damaged_batch_is_named_and_no_code_in_it_is_run(tmp_path: Path) -> No
     whole = batch.read_bytes()
     batch.write_bytes(whole[:100])
     with pytest.raises(DatasetError, match=r"data set cifar10: data_batch_3 is damaged \("):
-        Cifar("cifar10", tmp_path).read()
+        in_folder("cifar10", tmp_path).read()
     batch.write_bytes(pickle.dumps(print))
     with pytest.raises(DatasetError, match=r"data_batch_3 is damaged \(UnpicklingError: it asks for builtins.print"):
-        Cifar("cifar10", tmp_path).read()
+        in_folder("cifar10", tmp_path).read()
     batch.unlink()
     with pytest.raises(
         DatasetError, match=r"data set cifar10: .* has no readable cifar-10-batches-py/ or cifar-10-pyt"
     ):
-        Cifar("cifar10", tmp_path).read()
+        in_folder("cifar10", tmp_path).read()
 
 
 def test_without_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +92,9 @@ def test_without_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pytes
     def unreachable(*args: object) -> None:
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(kd.data.cifar, "DOWNLOADS", tmp_path / "none")
     monkeypatch.setattr(torchvision.datasets.utils, "download_url", unreachable)
     with pytest.raises(DatasetError, match=r"cannot be downloaded from https://.*no route to host.*with --data"):
-        Cifar("cifar100", None).read()
+        Cifar("cifar100", None, downloads=lambda: tmp_path).read()
 
 
 def test_a_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +106,9 @@ def test_a_download_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         calls.append((url, filename, md5))
         write_cifar(folder, "cifar10", train=50, test=20)
 
-    monkeypatch.setattr(kd.data.cifar, "DOWNLOADS", tmp_path / "cache")
     monkeypatch.setattr(torchvision.datasets.utils, "download_url", download)
-    assert len(Cifar("cifar10", None).read()["train"]) == 50
-    assert len(Cifar("cifar10", None).read()["test"]) == 20
+    assert len(Cifar("cifar10", None, downloads=lambda: tmp_path).read()["train"]) == 50
+    assert len(Cifar("cifar10", None, downloads=lambda: tmp_path).read()["test"]) == 20
     assert [filename for _, filename, _ in calls] == ["cifar-10-python.tar.gz"]
 
 
