@@ -27,7 +27,8 @@ from kd.evaluate import predict, score
 from kd.models.build import on_device
 from kd.out_of_memory import is_out_of_gpu_memory
 from kd.precision import resolve
-from kd.train import WHOLE, Row, Shard, TrainState, train
+from kd.train import Row, TrainState, train
+from kd.workers import WHOLE, Shard, first_reads
 
 log = logging.getLogger("kd_grid")
 
@@ -140,16 +141,17 @@ def _load_checkpoint(
     """Where to go on from; None to start from the beginning. The first worker reads for all: another launch could put
     another checkpoint in its place meanwhile."""
     path = f"{stage.folder}/{CHECKPOINT}"
-    found: list[bytes | None] = [None]
-    if shard.rank == 0:
+
+    def read() -> bytes | None:
         with contextlib.suppress(FileNotFoundError):
-            found = [store.read(path)]
-    if shard.world > 1:
-        torch.distributed.broadcast_object_list(found, src=0, device=device)
-    if found[0] is None:
+            return store.read(path)
+        return None
+
+    found = first_reads(read, shard, device)
+    if found is None:
         return None
     try:
-        state = state_from_bytes(found[0])
+        state = state_from_bytes(found)
         other = [name for name, value in how.items() if state[name] != value]
         if not other:
             return TrainState.from_dict(state)

@@ -21,6 +21,7 @@ from kd.objective import Objective
 from kd.optim import make_optimizer
 from kd.precision import autocast
 from kd.recipe import Recipe
+from kd.workers import WHOLE, Shard, first_decides, first_says
 
 Row = dict[str, float | int | None]
 
@@ -35,17 +36,6 @@ class StoppedError(BaseException):
 
 class DivergedError(ArithmeticError):
     """The loss is no longer a number."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of each global batch this worker computes."""
-
-    rank: int = 0
-    world: int = 1
-
-
-WHOLE = Shard()
 
 
 @dataclass
@@ -250,21 +240,6 @@ def _agree(say: Callable[[], int], step: int, shard: Shard, device: torch.device
     if shard.world > 1 and (step + 1) % AGREE_STEPS:
         return 0
     return first_says(say, shard, device)
-
-
-def first_decides(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
-    """The first worker decides for all, who might see something else for themselves; collective where there are
-    several."""
-    return bool(first_says(lambda: int(decide()), shard, device))
-
-
-def first_says(say: Callable[[], int], shard: Shard, device: torch.device) -> int:
-    """A number of the first worker's, for all; collective where there are several."""
-    if shard.world == 1:
-        return say()
-    said = torch.tensor(say() if shard.rank == 0 else 0, device=device)
-    torch.distributed.broadcast(said, src=0)
-    return int(said.item())
 
 
 def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard: Shard) -> tuple[Sums, int]:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from grid.plan import Stage
     from grid.stages import Runtime
     from grid.store import Store
-    from kd.train import Shard
+    from kd.workers import Shard
 
 
+NODE_ID_BYTES = 64
 DIED = "its workers died too often (out of memory?); see Ray's logs"
 
 
@@ -34,6 +35,7 @@ def train_lane(config: dict[str, Any]) -> None:
     """Do the stages of `config` in turn, waiting for one that another launch is at. An error of the code becomes the
     stage's failure and is not retried. Ends early where the launch is to stop; raises DepartureError, once a checkpoint
     is stored, where a machine is about to go."""
+    import ray
     import ray.train
     import torch
     from ray.train.torch import get_device
@@ -44,7 +46,7 @@ def train_lane(config: dict[str, Any]) -> None:
     from grid.plan import stage_from_json
     from grid.stages import Runtime, free_gpu, record_failure
     from grid.store import Store
-    from kd.train import Shard, first_decides
+    from kd.workers import Shard, all_say, first_decides
 
     store = Store(config["storage"])
     context = ray.train.get_context()
@@ -52,7 +54,7 @@ def train_lane(config: dict[str, Any]) -> None:
     runtime = Runtime.here(threads=config["threads"], **config["run"], device=str(get_device()))
     device = torch.device(runtime.device)
     leases = Leases(store, runtime.launch, stop=runtime.stop)
-    departure = Departure(_nodes(shard))
+    departure = Departure(all_say(ray.get_runtime_context().get_node_id(), shard, device, longest=NODE_ID_BYTES))
     failed: set[str] = set()
     for text in config["stages"]:
         stage = stage_from_json(text)
@@ -88,18 +90,6 @@ def train_lane(config: dict[str, Any]) -> None:
             free_gpu()
         if not store.is_done(stage):
             failed.add(stage.id)
-
-
-def _nodes(shard: Shard) -> list[str]:
-    """Ids of the nodes that the group's workers are on; collective."""
-    import ray
-    import torch
-
-    own = ray.get_runtime_context().get_node_id()
-    nodes = [own] * shard.world
-    if shard.world > 1:
-        torch.distributed.all_gather_object(nodes, own)
-    return nodes
 
 
 def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard, *, leave: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from ray.train.torch import TorchTrainer
 
 from grid.cluster.capacity import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.lane import train_lane
+from grid.cluster.process_group import PrivateTorchConfig
 from grid.errors import one_line
 from grid.lease import Leases
 from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
@@ -106,6 +107,7 @@ class _Group:
                 "threads": capacity.teacher_worker.cpus,
                 "run": run,
             },
+            torch_config=PrivateTorchConfig(),
             scaling_config=ScalingConfig(
                 num_workers=capacity.most if capacity.fewest == capacity.most else (capacity.fewest, capacity.most),
                 use_gpu=capacity.teacher_worker.gpus > 0,
@@ -168,7 +170,8 @@ def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, A
 
 def _units(stage_json: str, storage: str, threads: int, run: dict[str, Any], *, part: int, parts: int) -> None:
     from grid.stages import Runtime, run_logits
-    from kd.train import Shard, StoppedError
+    from kd.train import StoppedError
+    from kd.workers import Shard
 
     stage = stage_from_json(stage_json)
     assert isinstance(stage, LogitsStage)

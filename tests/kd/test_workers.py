@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kd.recipe import Recipe
-from kd.train import Row, Shard, TrainState
+from kd.train import Row, TrainState
+from kd.workers import Shard
 from tests.kd.helpers import AnyRow, Watching, flat, linear
 
 Run = Callable[..., list[AnyRow]]
