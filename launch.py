@@ -94,8 +94,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="?",
         const=LOCAL_DASHBOARD,
         metavar="HOST:PORT",
-        help=f"start Ray's dashboard too, at {LOCAL_DASHBOARD} unless told otherwise; it asks for no password, and "
-        "whoever reaches it can run code",
+        help=f"start Ray's dashboard too, at {LOCAL_DASHBOARD} unless told otherwise; it asks for a token: the one in "
+        "RAY_AUTH_TOKEN, or else one that is shown on the terminal",
     )
     parse.add_argument(
         "--wandb",
@@ -215,6 +215,7 @@ def run(args: argparse.Namespace) -> int:
     """Check, plan, run and conclude. Raises UserError before anything has started."""
     from analysis.cli import table
     from analysis.wandb_export import Exporter
+    from grid.cluster import token
     from grid.cluster.session import Dashboard, output_to
     from grid.load import load_grid
     from grid.plan import make_plan
@@ -235,6 +236,7 @@ def run(args: argparse.Namespace) -> int:
     if args.address is not None and args.address.startswith("ray://"):
         return run_on_cluster(args, plan, store)
     dashboard = Dashboard.at(args.dashboard) if args.dashboard is not None else None
+    has_token = token.is_given()
     if dashboard is not None:
         dashboard.check()
     store.check_writable()
@@ -251,6 +253,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"Grid {plan.spec.name}: {len(plan.stages)} stages, results in {store.url}, log in {log}")
         if dashboard is not None:
             say(f"Ray's dashboard, once Ray has started: {dashboard.url}")
+            say(token.login(was_given=has_token, on_terminal=console.is_terminal))
         exporter = stack.enter_context(Exporter(store.url, plan.spec.name, mode=args.wandb, warn=say))
 
         def leave(outcome: Outcome) -> None:

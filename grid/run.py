@@ -233,10 +233,15 @@ class _Run:
 
     def _check_nodes(self, fleet: Fleet, address: str) -> None:
         from grid.cluster.preflight import Needs, check_nodes
+        from grid.cluster.token import is_asked_for
         from grid.models import models_with_weights
 
         info = self.plan.data.dataset.info
         self.reporter.say(f"Ray at {address}: {fleet}")
+        if not is_asked_for():
+            self.reporter.say(
+                f"warning: the Ray at {address} asks for no token: whoever reaches its ports can run code there"
+            )
         models = [model for model in models_with_weights(self.plan, self.done) if model.pretrained]
         needs = Needs(
             pretrained=tuple((model.name, model.args) for model in models),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -16,7 +17,8 @@ from typing import Any, Self
 
 import psutil
 
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+# For whoever is to join.
+ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
 START_SECONDS = 120.0
 
 
@@ -39,7 +41,8 @@ class RayCluster:
         self._folder = tempfile.mkdtemp(prefix="kdr", dir="/tmp")  # the paths of Ray's sockets may have 107 bytes
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs, self._folder), name="ray-cluster", daemon=True)
+        served = (theirs, self._folder, ENVIRONMENT)
+        self._process = spawn.Process(target=_serve, args=served, name="ray-cluster", daemon=True)
         self._process.start()
         theirs.close()
         self.address: str = self._answer()
@@ -120,11 +123,11 @@ def _below(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _serve(pipe: Connection, folder: str) -> None:
+def _serve(pipe: Connection, folder: str, environment: dict[str, str]) -> None:
     """Keeps the cluster until the other end of the pipe is closed, or its process is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever holds the other end
     os.environ.pop("RAY_ADDRESS", None)
-    os.environ.update({**ENVIRONMENT, "RAY_TMPDIR": folder, "RAY_worker_niceness": "0"})
+    os.environ.update({**environment, "RAY_TMPDIR": folder, "RAY_worker_niceness": "0"})
     try:
         with contextlib.suppress(EOFError):
             _obey(pipe)

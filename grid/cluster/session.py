@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from grid.cluster import token
 from grid.errors import UserError
+from grid.private import ray_folder
 
 # Read by Ray when it is imported: no usage report, no logger callbacks, and teachers that end within a second.
 QUIET = {
@@ -33,6 +35,7 @@ QUIET = {
 OBJECT_STORE_BYTES = 100 * 2**20
 
 CONNECT_SECONDS = 10.0
+REASON_LENGTH = 300  # of what Ray says
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,12 @@ class Dashboard:
 
 
 def quiet(address: str | None) -> None:
-    """Settings that Ray reads when it is imported: before any of it is."""
-    settings = dict(QUIET)
+    """Settings that Ray reads when it is imported: before any of it is. Raises as `token.check_file`."""
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     if address is None:
-        # A session on one machine needs no token; a cluster keeps the authentication it was started with.
-        settings["RAY_AUTH_MODE"] = "disabled"
-    os.environ.update({key: value for key, value in settings.items() if key not in os.environ})
+        token.ask_for()
+    else:
+        token.check_file()
 
 
 @contextlib.contextmanager
@@ -101,14 +104,17 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
                 include_dashboard=dashboard is not None,
                 **({"dashboard_host": dashboard.host, "dashboard_port": dashboard.port} if dashboard else {}),
                 object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(ray_folder()),
                 **common,
             )
         else:
             ray.init(address=address, runtime_env=_with_this_code(), **common)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.AuthenticationError) as error:
         what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
         way_out = "; set RAY_TMPDIR to a folder with a shorter path" if "AF_UNIX path length" in str(error) else ""
-        raise UserError(f"{what}: {' '.join(str(error).split())}{way_out}") from None
+        if address is not None and isinstance(error, ConnectionError | ray.exceptions.AuthenticationError):
+            way_out = f"; {token.WAY_OUT}"
+        raise UserError(f"{what}: {' '.join(str(error).split())[:REASON_LENGTH]}{way_out}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in place
     # Not after an exception: teachers' threads may still be inside Ray then, and whoever touches a Ray that is shut

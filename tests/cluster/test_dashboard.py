@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import types
@@ -14,9 +15,12 @@ import ray
 
 import launch
 from grid.cluster.session import Dashboard, session
+from grid.cluster.token import login
 from grid.errors import UserError
 from tests.conftest import tiny_grid
 from tests.launching import write_grid
+
+Patch = pytest.MonkeyPatch
 
 
 class Recorded:
@@ -92,6 +96,22 @@ def test_a_launch_says_where_it_is(
     assert f"Ray's dashboard, once Ray has started: http://{free}\n" in capfd.readouterr().out
     host, port = free.split(":")
     assert dashboard_of(init) == {"include_dashboard": True, "dashboard_host": host, "dashboard_port": int(port)}
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("given", [None, "a-token-of-mine"])
+def test_what_is_piped_does_not_hold_its_token(
+    given: str | None, init: Recorded, free: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", given or "")
+    grid = write_grid(tmp_path, tiny_grid())
+    argv = ["--grid", grid, "--storage", str(tmp_path / "runs"), "--wandb", "disabled", "--dashboard", free]
+    assert launch.main(argv) == 2
+    token, said = os.environ["RAY_AUTH_TOKEN"], "".join(capfd.readouterr())
+    assert len(token) == (64 if given is None else len(given))
+    assert token not in said
+    assert ("It asks for the token in RAY_AUTH_TOKEN" if given else "set RAY_AUTH_TOKEN to one of yours") in said
+    assert f"for this launch is {token}" in login(was_given=False, on_terminal=True)
 
 
 def test_alone_it_listens_on_this_machine_only() -> None:
