@@ -41,8 +41,8 @@ def first_reads(read: Callable[[], bytes | None], shard: Shard, device: torch.de
         return read()
     data = read() if shard.rank == 0 else None
     size = first_says(lambda: -1 if data is None else len(data), shard, device)
-    if size < 0:
-        return None
+    if size <= 0:
+        return None if size < 0 else b""
     bytes_B = torch.empty(size, dtype=torch.uint8, device=device) if data is None else _tensor(data, size, device)
     torch.distributed.broadcast(bytes_B, src=0)
     return bytes_B.cpu().numpy().tobytes()
