@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench throughput chaos clean
+.PHONY: demo test lint bench throughput chaos security clean
 
 demo: $(READY)
 	$(BIN)/python launch.py --grid digits
@@ -29,6 +29,10 @@ throughput: $(READY)
 # The digits grid under kills: make chaos KILLS=30 SEED=1 S3=1
 chaos: $(READY)
 	$(BIN)/python -m tests.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(if $(S3),--s3)
+
+# Attacks as another user and as another machine: as root, with iproute2 and util-linux
+security: $(READY)
+	$(BIN)/python -m tests.security
 
 # Compiled once here, or every worker process would compile torch and timm for itself where Python may not cache.
 $(READY): pyproject.toml constraints.txt

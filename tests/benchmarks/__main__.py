@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from kd.measure import device_name
-from tests.benchmarks.cluster import cell_overhead_s, grid_vs_ideal
+from tests.benchmarks.cluster import cell_overhead_s, grid_vs_ideal, start_to_first_cell_s
 from tests.benchmarks.many_cells import cells_1000
 from tests.benchmarks.memory import cell_extra_mb
 from tests.benchmarks.tables import table_of_1000
@@ -29,6 +29,7 @@ BENCHMARKS = (
     online_vs_baseline,
     channels_last_vs_default,
     grid_vs_ideal,
+    start_to_first_cell_s,
     cell_overhead_s,
     cells_1000,
     cell_extra_mb,

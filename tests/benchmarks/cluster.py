@@ -1,4 +1,4 @@
-"""(e), (f): what running under Ray costs a grid, and a cell."""
+"""(e), (f): what running under Ray costs a grid, its start, and a cell."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from grid.plan import CellStage, Plan, Stage, make_plan
 from grid.schedule import Schedule, State
 from grid.store import Store
 from tests.benchmarks.harness import Row
+from tests.launching import Launch
 
 ROOT = Path(__file__).parents[2]
 GRID_REPEATS = 2
+START_REPEATS = 5
 FEW_CELLS = 40
 
 
@@ -39,6 +41,19 @@ def grid_vs_ideal() -> list[Row]:
         assert len(records) == len(make_plan(load_grid("digits")).stages)
         ratios.append(makespan / (sum(record["seconds_total"] for record in records) / slots))
     return [Row("grid_vs_ideal", statistics.median(ratios), "x seconds", min(ratios), max(ratios))]
+
+
+def start_to_first_cell_s() -> list[Row]:
+    """Seconds from the command `launch.py --grid digits` until the first cell is at work."""
+    waits = []
+    for _ in range(START_REPEATS):
+        with tempfile.TemporaryDirectory() as name:
+            started = time.perf_counter()
+            launch = Launch("--grid", "digits", "--wandb", "disabled", folder=Path(name))
+            launch.wait_until(lambda storage=Path(name, "runs"): any(storage.glob("cells/*/lease-*.json")))
+            waits.append(time.perf_counter() - started)
+            launch.kill()
+    return [Row("start_to_first_cell_s", statistics.median(waits), "s", min(waits), max(waits))]
 
 
 def cell_overhead_s() -> list[Row]:
