@@ -7,23 +7,42 @@ import warnings
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from kd.data.sources import DatasetError
 
+# By suffix. Pillow goes by a file's content and would take whatever it knows: it hands PostScript to Ghostscript.
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".ppm": "PPM",
+}
+READ = tuple(dict.fromkeys(FORMATS.values()))
 MODES = {1: "L", 3: "RGB"}
 
 
 def decode(data: bytes, *, channels: int, size: int | None, what: str) -> np.ndarray:
     """uint8 [H, W, channels]; resized to a square of `size` (bicubic, antialiased) where given.
 
-    Grayscale becomes RGB and colour becomes grayscale as `channels` says; transparency is dropped. Raises DatasetError
-    naming `what` where the bytes are no picture, or only part of one.
+    Any of FORMATS is read, whatever the file is called. Grayscale becomes RGB and colour becomes grayscale as
+    `channels` says; transparency is dropped. Raises DatasetError naming `what` where the bytes are no such picture, or
+    only part of one, or have more pixels than Pillow takes without a warning: such a file may itself be small.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # palettes with transparency
-            picture = Image.open(io.BytesIO(data)).convert(MODES[channels])
+            warnings.filterwarnings("ignore", "Palette images with Transparency")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data), formats=READ).convert(MODES[channels])
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{what}: too large: {str(error).rstrip('.')}: resize it first") from None
+    except UnidentifiedImageError:
+        raise DatasetError(f"{what}: not a readable image: its content is none of {', '.join(READ)}") from None
     except Exception as error:  # PIL raises many types for bytes it cannot read
         raise DatasetError(f"{what}: not a readable image ({type(error).__name__}: {error})") from None
     if size is not None and picture.size != (size, size):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kd.data.decode import FORMATS
 from kd.data.encoded import EncodedImages
 from kd.data.sources import DatasetError, sha256_of
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 
 
 class ImageFolder(EncodedImages):
@@ -37,7 +36,7 @@ class ImageFolder(EncodedImages):
             if not folder.is_dir():
                 continue
             found[split] = []
-            for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES):
+            for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS):
                 name = path.relative_to(folder).parts[0]
                 if name not in numbers:
                     raise DatasetError(f"data set {self.name}: {path} is of class {name}, which train/ does not have")
@@ -59,4 +58,4 @@ class ImageFolder(EncodedImages):
         return f"{sha256_of(hashed)} [{self.channels}, {self.size}]"
 
     def _empty(self) -> str:
-        return f"{self.folder} has no images in train/<class>/ (of {', '.join(SUFFIXES)})"
+        return f"{self.folder} has no images in train/<class>/ (of {', '.join(FORMATS)})"
