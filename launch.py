@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from analysis.output import tell
+from grid.contract.credentials import RedactedFormatter, address_problem, redact_tracebacks
 from grid.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     parse = parser()
     args = parse.parse_args(argv)
+    redact_tracebacks()
     args.argv = list(sys.argv[1:] if argv is None else argv)
     try:
         if args.list:
@@ -125,6 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("--cpus is for a Ray started here: leave it out with --address")
         if args.dashboard is not None and args.address is not None:
             raise UserError("--dashboard is for a Ray started here: the one at --address has its own")
+        problem = address_problem(args.address) if args.address is not None else None
+        if problem is not None:
+            raise UserError(problem)
         return run(args)
     except UserError as error:
         tell(f"error: {error}", sys.stderr)
@@ -244,7 +249,9 @@ def run(args: argparse.Namespace) -> int:
     log = Path(store.location(folder) if store.is_local else tempfile.mkdtemp(prefix="kd-grid-")) / "launch.log"
     with contextlib.ExitStack() as stack:
         terminal = stack.enter_context(output_to(log))
-        logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO, force=True)
+        handler = logging.StreamHandler()
+        handler.setFormatter(RedactedFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+        logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
         console = console_on(terminal)
 
         def say(text: str) -> None:

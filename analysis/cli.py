@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
 from analysis.output import tell, warn, write_document, write_frame
+from grid.contract.credentials import redact_tracebacks
 
 if TYPE_CHECKING:
     from analysis.load import Grid, Grids
@@ -21,6 +22,7 @@ DONE, BAD_INPUT = 0, 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    redact_tracebacks()
     try:
         if "format" in args:
             args.format = output_format(args)

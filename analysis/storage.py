@@ -11,6 +11,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from analysis.errors import AnalysisError
+from grid.contract.credentials import redacted, storage_problem
 
 AT_ONCE = 5000  # files held in memory
 READERS, IN_A_ROW = 4, 250
@@ -98,9 +99,10 @@ def _check_inside(paths: Sequence[str]) -> None:
 
 
 def _place(storage: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    problem = storage_problem(storage)
+    if problem is not None:
+        raise AnalysisError(problem)
     kind, _, rest = storage.partition("://")
-    if ":" in rest.rpartition("@")[0]:
-        raise AnalysisError(f"--storage {kind}://...: holds credentials: leave them out of the URL")
     try:
         fs, root = fsspec.core.url_to_fs(storage if rest else str(Path(storage).expanduser()))
     except ImportError as error:
@@ -116,7 +118,7 @@ def _unreadable(storage: str, path: str, error: Exception) -> AnalysisError:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())
+    return redacted(" ".join(str(getattr(error, "strerror", None) or error).split()))
 
 
 def _read_local(root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:

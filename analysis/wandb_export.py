@@ -23,6 +23,7 @@ from analysis.load import FOLDERS, parse_record
 from analysis.schema import METRICS, POINTS, RECORD
 from analysis.shown import title
 from analysis.storage import Reader, grid_folder
+from grid.contract.credentials import redacted
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -105,7 +106,8 @@ class Exporter:
                 for stage_id in list(self._rows) if item == "*" else [item]:
                     self._write(stage_id)
             except Exception as error:  # whatever W&B does wrong, the grid goes on
-                self.failure = f"Weights & Biases: {' '.join(f'{type(error).__name__}: {error}'.split())}"
+                detail = " ".join(f"{type(error).__name__}: {error}".split())
+                self.failure = redacted(f"Weights & Biases: {detail}")
                 self.warn(f"warning: {self.failure}; nothing more is logged there (--wandb disabled)")
 
     def _open(self) -> None:

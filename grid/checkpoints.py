@@ -110,10 +110,11 @@ def _is(data: bytes, model: ModelSpec) -> bool:
 
 def _own_path(checkpoint: str) -> Path | None:
     """The user's own file; None for one that is to be downloaded."""
-    url = urllib.parse.urlsplit(checkpoint)
-    if "://" in checkpoint and url.scheme != "file":
+    kind, mark, rest = checkpoint.partition("://")
+    if mark and kind.lower() != "file":
         return None
-    return Path(os.path.expanduser(url.path if url.scheme == "file" else checkpoint))
+    # As it is: a question mark begins no query here.
+    return Path(os.path.expanduser(f"/{rest.partition('/')[2]}" if mark else checkpoint))
 
 
 def _download(url: str, target: Path) -> None:

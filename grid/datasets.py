@@ -7,6 +7,7 @@ from pathlib import Path
 from grid.errors import UserError
 from grid.private import downloads_folder, private_folder
 from grid.spec.dataset import DatasetSpec, ParquetSpec
+from grid.spec.strict import path_alone
 from kd.data.catalog import CATALOG
 from kd.data.labels import LABELS
 from kd.data.sources import DatasetError, Source
@@ -21,6 +22,10 @@ def located(dataset: DatasetSpec, data: str | None) -> DatasetSpec:
     Raises UserError for images that are not there, or cannot be read.
     """
     if data is not None:
+        try:
+            path_alone(data)
+        except ValueError as error:
+            raise UserError(f"--data: {error}") from None
         dataset = _in_folder(dataset, Path(data).expanduser())
     if dataset.facts is None and (dataset.parquet or dataset.folder or dataset.data):
         try:

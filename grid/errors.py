@@ -1,8 +1,14 @@
-"""Errors a user can act on: one line that names the thing and the way out."""
+"""Errors a user can act on: one line that names the thing and the way out. What they take over from libraries is shown
+without the credentials that it may repeat."""
+
+from grid.contract.credentials import redacted
 
 
 class UserError(Exception):
     """Bad input: printed as one line, exit status 2, before anything has started."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(redacted(line))
 
 
 class StorageError(OSError):
@@ -11,4 +17,4 @@ class StorageError(OSError):
 
 def one_line(error: BaseException) -> str:
     """'ValueError: what it says', without line breaks: how a failed stage is recorded and shown."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return redacted(" ".join(f"{type(error).__name__}: {error}".split()))

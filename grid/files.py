@@ -16,8 +16,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from grid.contract.credentials import redacted, storage_problem
 from grid.copies import Copies
-from grid.credentials import check_no_credentials
 from grid.errors import StorageError, UserError, one_line
 from grid.local_files import create_local, write_local
 from grid.retry import PATIENCE, answer_of, passes, retried
@@ -52,7 +52,9 @@ class Files:
         patience: float = PATIENCE,
         level: int = logging.WARNING,
     ) -> None:
-        check_no_credentials(url, what="--storage")
+        problem = storage_problem(url)
+        if problem is not None:
+            raise UserError(problem)
         self._waits, self._patience, self._level = waits, patience, level
         self._connected, self._root = connect(url, waits)
         self._process = os.getpid()
@@ -277,7 +279,7 @@ def reason_of(error: BaseException) -> str:
     """What a user is told of a storage that cannot be used."""
     if isinstance(error, StorageError) and error.__cause__ is not None:
         error = error.__cause__
-    return getattr(error, "strerror", None) or one_line(error)
+    return redacted(getattr(error, "strerror", None) or one_line(error))
 
 
 def _create_memory(fs: MemoryFileSystem, full: str, data: bytes) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from grid.errors import one_line
 from grid.records import now
 from grid.store import Store
 
@@ -181,7 +182,7 @@ class Lease:
             try:
                 self._renew(beats)
             except OSError as error:  # the storage may come back before anybody takes the stage for free
-                log.warning("%s: its lease could not be renewed: %s", self.folder, error)
+                log.warning("%s: its lease could not be renewed: %s", self.folder, one_line(error))
 
     def _renew(self, beat: int) -> None:
         store = self.leases.store

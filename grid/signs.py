@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from grid.contract.credentials import redacted
 from grid.errors import UserError, one_line
 from grid.lease import SILENT_SECONDS, numbered
 from grid.plan import FOLDERS, LogitsStage, Plan, Stage, make_plan
@@ -170,7 +171,7 @@ class GridReader:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = one_line(error) if isinstance(error, KeyError | TypeError) else str(error)
+            reason = one_line(error) if isinstance(error, KeyError | TypeError) else redacted(str(error))
             self._passed_over[path] = f"{self.store.location(path)}: {reason}"
             return None
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from grid.contract.credentials import redacted
 from grid.datasets import source_of
 from grid.errors import one_line
 from grid.plan import DatasetStage, LogitsStage, Stage
@@ -70,7 +71,7 @@ def execute(stage: Stage, store: Store, runtime: Runtime, run: Callable[[], None
         run()
     except Exception as error:  # the one place that catches: whatever went wrong belongs on the stage's record
         line = one_line(error)
-        record_failure(stage, store, line, launch=runtime.launch, trace=traceback.format_exc())
+        record_failure(stage, store, line, launch=runtime.launch, trace=redacted(traceback.format_exc()))
         return line
     return None
 
@@ -85,8 +86,8 @@ def record_failure(stage: Stage, store: Store, error: str, *, launch: str, trace
     try:
         store.write(f"{stage.folder}/{TRACEBACK}", (trace or error).encode())
         store.write(f"{stage.folder}/{FAILURE}", record_to_json(record))
-    except Exception:
-        log.exception("stage %s: its failure could not be recorded", stage.id)
+    except Exception as problem:
+        log.error("stage %s: its failure could not be recorded: %s", stage.id, one_line(problem))
 
 
 def free_gpu() -> None:

@@ -131,8 +131,8 @@ class _Group:
             log.warning("worker group %s has lost its controller: %s", self.thread.name, one_line(error))
             self.error, self.is_lost = one_line(error), True
         except Exception as error:  # Ray's own failures, after its retries
-            log.warning("worker group %s ended: %s", self.thread.name, error)
             self.error = one_line(error)
+            log.warning("worker group %s ended: %s", self.thread.name, self.error)
 
     @property
     def ended(self) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from grid.spec.strict import Strict
+from grid.spec.strict import Strict, path_alone
 from kd.data.catalog import CATALOG, DatasetInfo
 
 
@@ -18,6 +18,8 @@ class ParquetSpec(Strict):
     test: str | None = None
     image: str | None = None
     label: str | None = None
+
+    _no_url = field_validator("train", "val", "test")(path_alone)
 
 
 class DatasetSpec(Strict):
@@ -40,6 +42,8 @@ class DatasetSpec(Strict):
     split_seed: int = Field(default=0, ge=0)
     data: str | None = None
     facts: DatasetInfo | None = None
+
+    _no_url = field_validator("folder", "data")(path_alone)
 
     @property
     def is_known(self) -> bool:

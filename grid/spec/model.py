@@ -7,9 +7,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from grid.credentials import has_credentials
+from grid.contract.credentials import credentials_in
 from grid.identity import canonical, canonical_json
-from grid.spec.strict import Strict, one_or_many
+from grid.spec.strict import Strict, one_or_many, path_alone
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -49,6 +49,8 @@ class ModelSpec(Strict):
     code: dict[str, str] | None = None
     checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
+    _no_url = field_validator("factory")(path_alone)
+
     @model_validator(mode="before")
     @classmethod
     def _named(cls, value: Any) -> Any:
@@ -80,8 +82,9 @@ class ModelSpec(Strict):
     @field_validator("checkpoint")
     @classmethod
     def _no_secret(cls, checkpoint: str | None) -> str | None:
-        if checkpoint is not None and has_credentials(checkpoint):
-            raise ValueError("holds credentials, which plans and logs would show: download it, and give its path")
+        problem = credentials_in(checkpoint) if checkpoint is not None else None
+        if problem is not None:
+            raise ValueError(f"the URL {problem}: download the file, and give its path")
         return checkpoint
 
     @field_validator("args", "recipe")

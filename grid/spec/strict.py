@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from grid.contract.credentials import without_place
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -15,6 +17,15 @@ class Strict(BaseModel):
 def one_or_many(value: Any) -> Any:
     """What has one value may be written without brackets."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def path_alone(value: str | None) -> str | None:
+    """For what is read from disk alone. Raises ValueError for a URL, which may hold credentials."""
+    if value is not None and "://" in value:
+        raise ValueError(
+            f"{without_place(value)} is a URL, and only files are read here: download it and give its path"
+        )
+    return value
 
 
 def describe(error: ValidationError, root: Any, *, prefix: str = "") -> str:

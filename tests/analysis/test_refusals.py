@@ -3,6 +3,7 @@ one line of refusal where there is nothing to show."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
@@ -272,6 +273,24 @@ def test_w_and_b_that_fails_ends_the_upload(
     monkeypatch.setattr(wandb_summary, "start_run", refuse)
     assert call("wandb", tiny.storage) == 2
     assert refused(capsys) == "error: Weights & Biases: OSError: quota exceeded: run this again for the summary\n"
+
+
+def test_what_w_and_b_says_is_told_without_secrets(
+    tiny: SyntheticGrid, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**about: object) -> None:
+        raise OSError("https://me:CANARY@host/graphql?api_key=CANARY")
+
+    told: list[str] = []
+    monkeypatch.setattr(wandb_export, "start_run", refuse)
+    with wandb_export.Exporter(tiny.storage, tiny.name, mode="offline", warn=told.append) as exporter:
+        exporter.add_all()
+    line = "Weights & Biases: OSError: https://***@host/graphql?***"
+    assert exporter.failure == line
+    assert told == [f"warning: {line}; nothing more is logged there (--wandb disabled)"]
+    monkeypatch.setattr(wandb_export, "Exporter", lambda *args, **options: contextlib.nullcontext(exporter))
+    assert call("wandb", tiny.storage) == 2
+    assert refused(capsys) == f"error: {line}: what is written stays; run this again for the rest\n"
 
 
 # Nothing to read

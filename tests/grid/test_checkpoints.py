@@ -266,11 +266,11 @@ def test_a_checkpoint_by_url_is_downloaded_once(here: Path, served: tuple[str, l
     url, asked = served
     given = write_weights(TEACHER, here / "web/t.safetensors")
     for _ in range(2):
-        plan = plan_of(here, teachers=[{**TEACHER, "checkpoint": f"{url}/t.safetensors?download=true"}])
+        plan = plan_of(here, teachers=[{**TEACHER, "checkpoint": f"{url}/t.safetensors"}])
         inspect_models(plan)
         store = Store(str(here / "runs"))
         provide_weights(plan, set(), store)
-    assert asked == ["/t.safetensors?download=true"]
+    assert asked == ["/t.safetensors"]
     (stored,) = store.names("checkpoints")
     assert same(safetensors.torch.load(store.read(f"checkpoints/{stored}")), given)
 

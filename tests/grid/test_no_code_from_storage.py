@@ -148,5 +148,5 @@ def test_a_checkpoint_with_credentials_is_refused_and_not_repeated(
     teacher = {**tiny_grid()["teachers"][0], "checkpoint": checkpoint}
     assert launch.main(["--grid", write_grid(tmp_path, tiny_grid(teachers=[teacher]))]) == 2
     told = capsys.readouterr()
-    assert "teachers.0.checkpoint: holds credentials" in told.err
+    assert "teachers.0.checkpoint: the URL holds a " in told.err
     assert "hunter2" not in told.err + told.out

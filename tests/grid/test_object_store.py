@@ -248,6 +248,6 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(
 ) -> None:
     assert launch.main(["--grid", write_grid(tmp_path, tiny_grid()), "--storage", url]) == 2
     told = capsys.readouterr()
-    assert "holds credentials" in told.err
+    assert "which plans and logs would show" in told.err
     assert told.err.count("\n") == 1
     assert "hunter2" not in told.err + told.out
