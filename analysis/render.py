@@ -222,11 +222,22 @@ def as_document(frame: pl.DataFrame, name: str) -> Document:
     return Document(name, [Table(name, frame, frame.columns, lines, right)])
 
 
+# How a formula starts for a spreadsheet, as OWASP lists it under CSV injection; the last four are full-width.
+FORMULA = r"^([=+\-@\t\r\n\x{ff1d}\x{ff0b}\x{ff0d}\x{ff20}])"
+
+
+def _plain_cells(frame: pl.DataFrame) -> pl.DataFrame:
+    """Text, the header's too, that no spreadsheet calculates: what it would begins with a quote. Numbers are left."""
+    cells = frame.with_columns(pl.col(pl.String).str.replace(FORMULA, "'${1}"))
+    cells.columns = pl.Series(frame.columns, dtype=pl.String).str.replace(FORMULA, "'${1}").to_list()
+    return cells
+
+
 def data(frame: pl.DataFrame, how: str) -> bytes:
     """A frame as csv, json (a list of rows) or parquet."""
     buffer = io.BytesIO()
     if how == "csv":
-        frame.write_csv(buffer)
+        _plain_cells(frame).write_csv(buffer)
     elif how == "json":
         frame.write_json(buffer)
         buffer.write(b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -79,6 +80,25 @@ def test_data_has_types_and_no_escapes() -> None:
     assert data(FRAME, "csv") == b"name,gain\na|b,1.5\n<i>,\n"
     assert json.loads(data(FRAME, "json")) == [{"name": "a|b", "gain": 1.5}, {"name": "<i>", "gain": None}]
     assert pl.read_parquet(io.BytesIO(data(FRAME, "parquet"))).equals(FRAME)
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "\uff1d1", '=HYPERLINK("http://x")', "-"]
+ORDINARY = ["ResNet-S", "a = b", "'=1", " ", "", "é@x", '{"depth": -2}', "a,b", "a\n=1", None]
+
+
+def test_no_text_in_a_csv_is_a_formula() -> None:
+    frame = pl.DataFrame({"=name": FORMULAS, "gain": [-1.5] * len(FORMULAS), "n": [-1] * len(FORMULAS)})
+    header, *rows = csv.reader(io.StringIO(data(frame, "csv").decode(), newline=""))
+    assert header == ["'=name", "gain", "n"]
+    assert rows == [[f"'{text}", "-1.5", "-1"] for text in FORMULAS]
+    assert frame.columns == ["=name", "gain", "n"], "the frame itself is left as it is"
+    assert pl.read_parquet(io.BytesIO(data(frame, "parquet"))).equals(frame)
+    assert [row["=name"] for row in json.loads(data(frame, "json"))] == FORMULAS
+
+
+def test_other_text_goes_through_a_csv_as_it_is() -> None:
+    frame = pl.DataFrame({"name": ORDINARY})
+    assert pl.read_csv(io.BytesIO(data(frame, "csv")), infer_schema=False).equals(frame)
 
 
 def test_a_frame_is_a_document_of_one_table() -> None:
