@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from analysis.document import Document, Heading, Items, Note, Part, Table
+from grid.contract.markdown import escape_markdown
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -35,18 +36,6 @@ LATEX = {
     "→": r"$\rightarrow$",
     "—": "---",
 }
-
-
-MEANINGFUL = re.compile(
-    r"[\\`*<>|$]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=[#\w])|^#|~(?=~)|(?<=~)~|^[-+](?=[\s-]|$)"
-)
-NUMBERED = re.compile(r"^(\d{1,9})(?=[.)](?:\s|$))")
-
-
-def escape_markdown(text: str) -> str:
-    """Text that markdown shows as it is, on one line. What means nothing where it stands is left as it is, for those
-    who read it raw: an underscore within a word, brackets that make no link."""
-    return NUMBERED.sub(r"\1\\", MEANINGFUL.sub(r"\\\g<0>", " ".join(text.split())))
 
 
 def escape_html(text: str) -> str:

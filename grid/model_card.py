@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
+from grid.contract.markdown import code_block, code_span, escape_markdown
 from grid.model_usage import usage
-from grid.publication import Estimate, Facts, shown_text
+from grid.publication import Estimate, Facts
 from grid.records import Record
 
 # Where the hub has what the catalog knows.
@@ -25,7 +26,7 @@ IMAGES = {
 def model_card(facts: Facts) -> str:
     sections = [
         "---\n" + yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=1000) + "---",
-        f"# {shown_text(facts.title)}",
+        f"# {escape_markdown(facts.title)}",
         _what(facts),
         "## Accuracy",
         *_accuracy(facts),
@@ -64,16 +65,16 @@ def front_matter(facts: Facts) -> dict[str, Any]:
 
 def _what(facts: Facts) -> str:
     choice, dataset = facts.choice, facts.spec.dataset
-    architecture = f"timm's `{facts.model.name}`" if facts.timm else f"`{facts.model.name}`"
-    changed = f" built with `{json.dumps(facts.model.args)}`" if facts.model.args else ""
-    taught = f", trained to imitate the larger {shown_text(choice.teacher)}" if choice.teacher is not None else ""
+    architecture = ("timm's " if facts.timm else "") + code_span(facts.model.name)
+    changed = f" built with {code_span(json.dumps(facts.model.args))}" if facts.model.args else ""
+    taught = f", trained to imitate the larger {escape_markdown(choice.teacher)}" if choice.teacher is not None else ""
     if choice.teacher is not None and not (choice.teacher_parameters or 0) > int(facts.record["parameters"] or 0):
         taught = taught.replace("larger ", "")
     return (
-        f"An image classifier for the {dataset.info.classes} classes of {shown_text(dataset.name)}: {architecture}"
+        f"An image classifier for the {dataset.info.classes} classes of {escape_markdown(dataset.name)}: {architecture}"
         f"{changed}, {facts.record['parameters']:,} parameters{taught}. It was trained to measure what distillation "
-        f"gives, as one of the students of the experiment `{choice.grid}` (kd-grid). Nothing is known of how it does "
-        "on images other than those it was tested on."
+        f"gives, as one of the students of the experiment {code_span(choice.grid)} (kd-grid). Nothing is known of how "
+        "it does on images other than those it was tested on."
     )
 
 
@@ -102,10 +103,11 @@ def _accuracy(facts: Facts) -> list[str]:
     if also:
         notes.append(f"These weights besides: {', '.join(also)}.")
     if record["precision"] not in (None, "float32"):
-        notes.append(f"Measured under {record['precision']} autocast: in float32 a few images may come out otherwise.")
+        precision = escape_markdown(record["precision"])
+        notes.append(f"Measured under {precision} autocast: in float32 a few images may come out otherwise.")
     if choice.gain is not None:
         notes.append(_verdict(choice.gain))
-    why = f"Which weights these are: {choice.setting}; {choice.seed_why}."
+    why = f"Which weights these are: {escape_markdown(choice.setting)}; {escape_markdown(choice.seed_why)}."
     return ["\n".join(lines), " ".join(notes), why]
 
 
@@ -124,7 +126,7 @@ def _training(facts: Facts) -> list[str]:
     splits = dataset.splits
     counts = ", ".join(f"{count:,} {split}" for split, count in splits.items() if count)
     drawn = f", drawn with seed {dataset.split_seed}" if dataset.info.test_images is None or splits["val"] else ""
-    lines = [f"**Data:** {IMAGES.get(dataset.name, shown_text(dataset.name))}; {counts} images{drawn}."]
+    lines = [f"**Data:** {IMAGES.get(dataset.name, escape_markdown(dataset.name))}; {counts} images{drawn}."]
     if choice.teacher is not None:
         lines.append(f"**Teacher:** {_teacher(facts)}")
         alpha, temperature = float(record["alpha"] or 0), float(record["temperature"] or 0)
@@ -138,7 +140,7 @@ def _training(facts: Facts) -> list[str]:
         lines.append("**Loss:** cross-entropy with the labels; no teacher.")
     lines.append(f"**Start:** {_start(facts)}")
     recipe = yaml.safe_dump(_recipe(str(record["recipe"])), sort_keys=False, default_flow_style=None, width=100)
-    lines.append(f"**Recipe**, as a file of kd-grid has it:\n\n```yaml\n{recipe.strip()}\n```")
+    lines.append(f"**Recipe**, as a file of kd-grid has it:\n\n{code_block(recipe.strip(), 'yaml')}")
     seeds = ", ".join(map(str, spec.seeds))
     lines.append(f"Seeds of the experiment: {seeds}.")
     return lines
@@ -147,7 +149,7 @@ def _training(facts: Facts) -> list[str]:
 def _teacher(facts: Facts) -> str:
     choice = facts.choice
     model = next(model for model in facts.spec.teachers if model.shown == choice.teacher)
-    known = [f"`{model.name}`" + (f" built with `{json.dumps(model.args)}`" if model.args else "")]
+    known = [code_span(model.name) + (f" built with {code_span(json.dumps(model.args))}" if model.args else "")]
     if choice.teacher_parameters is not None:
         known.append(f"{choice.teacher_parameters:,} parameters")
     known.append("used as its checkpoint has it" if model.is_given else "trained on the same data")
@@ -155,16 +157,16 @@ def _teacher(facts: Facts) -> str:
         known.append("from timm's pretrained weights")
     if choice.teacher_top1 is not None:
         known.append(f"top-1 {_percent(choice.teacher_top1)} on the test split")
-    return f"{shown_text(choice.teacher)}: {', '.join(known)}."
+    return f"{escape_markdown(choice.teacher)}: {', '.join(known)}."
 
 
 def _start(facts: Facts) -> str:
     if facts.base_model is not None:
-        return f"timm's pretrained weights, `{facts.base_model}`."
+        return f"timm's pretrained weights, {code_span(facts.base_model)}."
     if facts.model.pretrained:
-        return f"timm's pretrained weights of `{facts.model.name}`."
+        return f"timm's pretrained weights of {code_span(facts.model.name)}."
     if facts.model.checkpoint is not None:
-        return f"a checkpoint of the experimenter's, sha256 `{facts.model.checkpoint_sha256}`."
+        return f"a checkpoint of the experimenter's, sha256 {code_span(facts.model.checkpoint_sha256)}."
     return f"random weights, drawn from seed {facts.choice.seed}."
 
 
@@ -192,8 +194,8 @@ def _cost(record: Record) -> list[str]:
     if record["latency_ms"] is not None:
         spread = f" (quartiles {record['latency_ms_q1']:.2f} and {record['latency_ms_q3']:.2f})"
         lines.append(
-            f"{record['latency_ms']:.2f} ms a batch of {record['latency_batch']}, median{spread}, on "
-            f"{shown_text(record['latency_device'])}, beside whatever else that machine ran"
+            f"{record['latency_ms']:.2f} ms a batch of {int(record['latency_batch'] or 0)}, median{spread}, on "
+            f"{escape_markdown(record['latency_device'])}, beside whatever else that machine ran"
         )
     return lines
 
@@ -201,18 +203,20 @@ def _cost(record: Record) -> list[str]:
 def _provenance(facts: Facts) -> list[str]:
     record = facts.record
     versions = json.loads(str(record["versions"] or "{}"))
-    how = [shown_text(record["device"]), str(record["precision"])]
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    how = [escape_markdown(record["device"]), escape_markdown(record["precision"])]
     how += ["deterministic" if record["deterministic"] else "not deterministic"]
+    weights = record["weights_sha256"]
     lines = [
-        f"stage `{record['stage_id']}` of the grid `{facts.choice.grid}`, finished {record['finished_at']}; its whole "
-        "record is `record.json`",
-        f"computed from data set `{record['dataset_id']}`"
-        + (f" and teacher `{record['teacher_id']}`" if record["teacher_id"] else "")
-        + f"; sha256 of the images, labels and splits: `{record['dataset_fingerprint']}`",
-        f"code: kd-grid {record['code_version']}; {', '.join(' '.join(pair) for pair in versions.items())}",
+        f"stage {code_span(record['stage_id'])} of the grid {code_span(facts.choice.grid)}, finished "
+        f"{escape_markdown(record['finished_at'])}; its whole record is `record.json`",
+        f"computed from data set {code_span(record['dataset_id'])}"
+        + (f" and teacher {code_span(record['teacher_id'])}" if record["teacher_id"] else "")
+        + f"; sha256 of the images, labels and splits: {code_span(record['dataset_fingerprint'])}",
+        f"code: kd-grid {escape_markdown(record['code_version'])}; {escape_markdown(packages)}",
         f"trained on {', '.join(how)}",
         f"`model.safetensors`: sha256 `{facts.weights_sha256}`"
-        + (f"; the same tensors as on the record, `{record['weights_sha256']}`" if record["weights_sha256"] else ""),
+        + (f"; the same tensors as on the record, {code_span(weights)}" if weights else ""),
     ]
     if facts.onnx is not None:
         lines.append(

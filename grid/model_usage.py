@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from grid.publication import Facts, shown_text
+from grid.contract.markdown import code_block, code_span, escape_markdown
+from grid.publication import Facts
 
 MODES = {1: "L", 3: "RGB"}
 
@@ -19,7 +20,7 @@ def usage(facts: Facts) -> list[str]:
         + f"{facts.spec.dataset.info.classes}]."
     ]
     if facts.labels is not None and len(facts.labels) <= 20:
-        parts[0] += f" Classes in order: {', '.join(map(shown_text, facts.labels))}."
+        parts[0] += f" Classes in order: {', '.join(map(escape_markdown, facts.labels))}."
     elif facts.labels is None:
         parts[0] += " Classes are numbered in the order of their names in the training data."
     make_array = (
@@ -34,9 +35,10 @@ def usage(facts: Facts) -> list[str]:
             "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))\n"
             f'logits = model(transform(image.convert("{MODES[channels]}")).unsqueeze(0))  # image: a PIL picture'
         )
-        parts.append(f"With timm:\n\n```python\n{code}\n```")
+        parts.append(f"With timm:\n\n{code_block(code, 'python')}")
     else:
-        parts.append(f"With torch{_needs(facts)}:\n\n```python\n{facts.build}\n\n{_ARRAY}{make_array}\n{_TORCH}\n```")
+        code = f"{facts.build}\n\n{_ARRAY}{make_array}\n{_TORCH}"
+        parts.append(f"With torch{_needs(facts)}:\n\n{code_block(code, 'python')}")
     if facts.onnx is not None:
         how = "With onnxruntime (`model.onnx` has its weights inside and takes batches of any size):"
         parts.append(f"{how}\n\n```python\nimport onnxruntime\n{_ARRAY}{make_array}\n{_ONNX}\n```")
@@ -57,7 +59,7 @@ def _second_resize(facts: Facts) -> str:
 
 def _needs(facts: Facts) -> str:
     if facts.files:
-        return f" and the model's own code, {', '.join(f'`{name}`' for name in facts.files)}, in this folder"
+        return f" and the model's own code, {', '.join(map(code_span, facts.files))}, in this folder"
     if facts.model.factory is not None:
-        return f" and the package that `{facts.model.factory.rpartition(':')[0]}` is in"
+        return f" and the package that {code_span(facts.model.factory.rpartition(':')[0])} is in"
     return " and kd-grid installed, whose model it is"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,10 +65,6 @@ class Facts:
 
     @property
     def title(self) -> str:
+        """On one line, whatever labels hold."""
         how = f"distilled from {self.choice.teacher}" if self.choice.teacher is not None else "trained alone"
-        return f"{self.choice.student} {how} on {self.spec.dataset.name}"
-
-
-def shown_text(of: object) -> str:
-    """Text that markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(str(of).split()))
+        return " ".join(f"{self.choice.student} {how} on {self.spec.dataset.name}".split())

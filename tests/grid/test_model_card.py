@@ -1,0 +1,106 @@
+"""Nothing that a record or a plan holds becomes markup of the card, nor an end of a line that is printed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import yaml
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from grid.load import spec_from_dict
+from grid.model_card import model_card
+from grid.publication import Choice, Estimate, Facts
+from grid.records import FIELDS, make_record
+from tests.conftest import tiny_grid
+
+HOSTILE = "x` </code><iframe src=x>\n\n# Owned\n\n[a](javascript:b) ![i](x) &lt;b&gt; *c* ~~d~~\n```\n---\n|"
+PLAIN = "plain"
+ESTIMATE = Estimate(n=2, mean=50.0, std=1.0, low=49.0, high=51.0)
+
+
+def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
+    """Of a student whose record has `said` in each field of text, and whose plan has it in each label."""
+    kind = {"name": "resnet18"} if factory is None else {"factory": factory}
+    student = {"label": f"S {said}", "args": {"width": said}, **kind}
+    teacher = {"label": f"T {said}", "name": "resnet18", "args": {"block": said}}
+    spec = spec_from_dict(tiny_grid(students=[student], teachers=[teacher]), what="grid tiny")
+    values: dict[str, Any] = {name: said for name, kind in FIELDS.items() if kind is str}
+    values |= {name: 1.0 for name, kind in FIELDS.items() if kind is float}
+    values |= {name: 1 for name, kind in FIELDS.items() if kind is int}
+    values |= {"versions": json.dumps({said: said}), "recipe": json.dumps({"schedule": said, said: said})}
+    choice = Choice(
+        grid=said,
+        spec={},
+        stage_id=said,
+        student=f"S {said}",
+        teacher=f"T {said}",
+        teacher_top1=0.5,
+        teacher_parameters=10,
+        seed=0,
+        setting=f"the setting {said}",
+        seed_why=f"seed 0 {said}",
+        accuracy=ESTIMATE,
+        alone=ESTIMATE,
+        gain=ESTIMATE,
+    )
+    facts = Facts(
+        choice=choice,
+        record=make_record(values),
+        spec=spec,
+        model=spec.students[0],
+        base_model=said,
+        input_size=(1, 8, 8),
+        mean=[0.5],
+        std=[0.5],
+        interpolation="bicubic",
+        labels=[said, "other"],
+        weights_sha256="0" * 64,
+        timm=False,
+        build=f"model = {said!r}",
+        files=[f"{said}.py"] if factory is not None else [],
+        onnx=None,
+    )
+    return facts, model_card(facts)
+
+
+def tokens(text: str) -> list[Token]:
+    """All that the card holds below its front matter, inline too."""
+    found = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text.partition("\n---\n")[2])
+    return [inner for token in found for inner in (token, *(token.children or []))]
+
+
+def headings(found: list[Token]) -> list[str]:
+    return [after.content for token, after in itertools.pairwise(found) if token.type == "heading_open"]
+
+
+def test_nothing_of_a_record_or_a_plan_is_markup() -> None:
+    for factory in (None, f"{HOSTILE}.py:net"):
+        plain, hostile = (tokens(card(said, factory=factory)[1]) for said in (PLAIN, HOSTILE))
+        kinds = {token.type for token in hostile}
+        assert not kinds & {"html_block", "html_inline", "link_open", "image", "s_open", "em_open", "hr"}
+        assert kinds <= {token.type for token in plain} | {"text_special"}
+        assert headings(hostile)[1:] == headings(plain)[1:]
+        shown = "".join(token.content for token in hostile if token.type in ("text", "text_special", "code_inline"))
+        assert shown.count("<iframe src=x>") >= 20
+
+
+def test_the_control_has_markup_of_its_own() -> None:
+    found = MarkdownIt("commonmark").parse(HOSTILE)
+    assert {"heading_open", "inline", "fence"} <= {token.type for token in found}
+
+
+def test_the_title_and_the_front_matter_are_on_one_line_each() -> None:
+    facts, text = card(HOSTILE)
+    assert "\n" not in facts.title
+    front = yaml.safe_load(text.partition("\n---\n")[0].removeprefix("---\n"))
+    assert front["base_model"] == HOSTILE
+    assert front["model-index"][0]["name"] == facts.title
+
+
+def test_ordinary_names_are_written_as_they_are() -> None:
+    text = card("resnet_18d.ra2 (v1)")[1]
+    assert "finished resnet_18d.ra2 (v1); its whole record is `record.json`" in text
+    assert f"built with `{json.dumps({'width': 'resnet_18d.ra2 (v1)'})}`" in text
