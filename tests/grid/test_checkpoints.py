@@ -275,6 +275,14 @@ def test_a_checkpoint_by_url_is_downloaded_once(here: Path, served: tuple[str, l
     assert same(safetensors.torch.load(store.read(f"checkpoints/{stored}")), given)
 
 
+def test_a_question_mark_is_part_of_a_files_name(here: Path) -> None:
+    write_weights(TEACHER, here / "t.pth")
+    by_path = plan_of(here, teachers=[{**TEACHER, "checkpoint": "t.pth"}])
+    (here / "t.pth").rename(here / "t?token=x#1;2.pth")
+    for checkpoint in (f"file://{here}/t?token=x#1;2.pth", f"{here}/t?token=x#1;2.pth"):
+        assert plan_of(here, teachers=[{**TEACHER, "checkpoint": checkpoint}]).teachers[0].id == by_path.teachers[0].id
+
+
 def test_a_download_that_is_cut_off_is_not_kept(here: Path, served: tuple[str, list[str]]) -> None:
     url, _ = served
     with pytest.raises(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from grid.stages import Runtime, execute
 from grid.store import FAILURE, TRACEBACK, Store
 from tests.conftest import tiny_grid
 from tests.images import write_folder
-from tests.launching import write_grid
+from tests.launching import ROOT, write_grid
 from tests.object_store import BUCKET, ObjectStore, as_environment
 
 Capture = pytest.CaptureFixture[str]
@@ -190,6 +193,35 @@ def test_a_line_on_another_try_holds_none(caplog: pytest.LogCaptureFixture) -> N
     assert retried(call, what="s3://bucket/x") == "done"
     assert "ConnectionError: https://***@host/x?*** refused it; try 2" in caplog.text
     assert "CANARY" not in caplog.text
+
+
+def test_the_log_of_a_launch_holds_none(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*args: object, **options: object) -> None:
+        logging.getLogger("some.library").warning("GET %s", SAID)
+        raise UserError("it ends here")
+
+    monkeypatch.setattr("grid.run.run_grid", run)
+    storage = str(tmp_path / "runs")
+    assert launch.main(["--grid", write_grid(tmp_path, tiny_grid()), "--storage", storage, "--wandb", "disabled"]) == 2
+    told = capsys.readouterr()
+    logged = told.out + told.err + (tmp_path / "runs" / "grids" / "tiny" / "launch.log").read_text()
+    assert "some.library WARNING GET https://***@host/x?*** refused it" in logged
+    assert "CANARY" not in logged
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import launch; launch.list_grids = fails; launch.main(['--list'])",
+        "from analysis import cli; cli.RUN['table'] = fails; cli.main(['table'])",
+    ],
+)
+def test_a_traceback_holds_none(script: str) -> None:
+    code = f"from tests.grid.test_no_secret_is_shown import fails\n{script}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ValueError: https://***@host/x?*** refused it" in done.stderr
+    assert "CANARY" not in done.stderr
 
 
 def test_errors_of_both_sides_are_told_without_it() -> None:
