@@ -12,11 +12,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from analysis.output import tell
 from grid.contract.credentials import RedactedFormatter, address_problem, redact_tracebacks
+from grid.contract.local_files import OddFileError
 from grid.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ RESOURCES = {
 }
 
 STORAGE = "./runs"
+LOG = "launch.log"
 LAST = ""  # --status alone
 LOCAL_DASHBOARD = "localhost:8265"
 WATCH_SECONDS = 3.0
@@ -131,8 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if problem is not None:
             raise UserError(problem)
         return run(args)
-    except UserError as error:
-        tell(f"error: {error}", sys.stderr)
+    except (UserError, OddFileError) as error:
+        tell(f"error: {error.strerror if isinstance(error, OddFileError) else error}", sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         tell("interrupted", sys.stderr)
@@ -163,7 +164,8 @@ def show_status(args: argparse.Namespace) -> int:
     again = to_go_on(args, reader.read().planned, asked)
 
     def look(limit: int | None = None) -> tuple[GridStatus, str]:
-        status = grid_status(reader.read(), datetime.now(UTC))
+        now = datetime.now(UTC)
+        status = grid_status(reader.read(now), now)
         return status, "\n".join(lines(status, again=again, results=results, limit=limit))
 
     if args.watch:
@@ -246,9 +248,9 @@ def run(args: argparse.Namespace) -> int:
         dashboard.check()
     store.check_writable()
     folder = grid_folder(plan)
-    log = Path(store.location(folder) if store.is_local else tempfile.mkdtemp(prefix="kd-grid-")) / "launch.log"
+    root, log = (store.url, f"{folder}/{LOG}") if store.is_local else (tempfile.mkdtemp(prefix="kd-grid-"), LOG)
     with contextlib.ExitStack() as stack:
-        terminal = stack.enter_context(output_to(log))
+        terminal = stack.enter_context(output_to(root, log))
         handler = logging.StreamHandler()
         handler.setFormatter(RedactedFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
         logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
@@ -257,7 +259,7 @@ def run(args: argparse.Namespace) -> int:
         def say(text: str) -> None:
             console.print(text, markup=False, highlight=False)
 
-        say(f"Grid {plan.spec.name}: {len(plan.stages)} stages, results in {store.url}, log in {log}")
+        say(f"Grid {plan.spec.name}: {len(plan.stages)} stages, results in {store.url}, log in {root}/{log}")
         if dashboard is not None:
             say(f"Ray's dashboard, once Ray has started: {dashboard.url}")
             say(token.login(was_given=has_token, on_terminal=console.is_terminal))

@@ -6,12 +6,11 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
-from analysis.output import tell, warn, write_document, write_frame
+from analysis.output import tell, warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
 
 if TYPE_CHECKING:
@@ -67,11 +66,8 @@ def run_plots(args: argparse.Namespace) -> None:
     from analysis.plots import write
 
     grid = _grid(args)
-    folder = args.output or _grid_folder(grid) / "plots"
-    try:
-        paths = write(grid, folder)
-    except OSError as error:
-        raise AnalysisError(f"--output {folder}: {error.strerror or error}") from None
+    root, below = (str(args.output), "") if args.output else _grid_place(grid)
+    paths = write(grid, root, f"{below}/plots" if below else "")
     for path in paths:
         tell(str(path))
     warn(grid.problems)
@@ -83,13 +79,13 @@ def run_report(args: argparse.Namespace) -> None:
     from analysis.report import report
 
     grid = _grid(args)
-    file = args.output or _grid_folder(grid) / "report.html"
-    page = report(grid)
-    try:
-        file.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise AnalysisError(f"--output {file}: {error.strerror or error}") from None
-    tell(str(file))
+    root, below = ("", "") if args.output else _grid_place(grid)
+    page = report(grid).encode()
+    if args.output:
+        write_asked(args.output, page)
+    else:
+        write_below(root, f"{below}/report.html", page)
+    tell(str(args.output or f"{root}/{below}/report.html"))
     warn(grid.problems)
 
 
@@ -182,13 +178,14 @@ def _grids(args: argparse.Namespace) -> Grid | Grids:
     return filtered(load_grid(storages(args), *args.grid), args.where)
 
 
-def _grid_folder(grid: Grid) -> Path:
-    """Where what belongs to a whole grid is written; raises AnalysisError for a part, and for a storage by URL."""
-    from analysis.storage import grid_folder
+def _grid_place(grid: Grid) -> tuple[str, str]:
+    """Where what belongs to a whole grid is written: the storage's root and the grid's folder below it. Raises
+    AnalysisError for a part, and for a storage by URL."""
+    from analysis.storage import local_root
 
     if grid.only:
         raise AnalysisError("--where shows a part of the grid: give --output, so that it does not replace the whole")
-    folder = grid_folder(grid.storage, grid.name)
-    if folder is None:
+    root = local_root(grid.storage)
+    if root is None:
         raise AnalysisError("give --output: what is drawn from a storage by URL is written to this machine")
-    return folder
+    return root, f"grids/{grid.name}"

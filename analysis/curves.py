@@ -6,9 +6,12 @@ import io
 
 import polars as pl
 
+from analysis.errors import AnalysisError
 from analysis.gains import AXES
-from analysis.load import FOLDERS, Records
-from analysis.schema import METRICS
+from analysis.load import Records
+from analysis.storage import said
+from grid.contract.plan import FOLDERS
+from grid.contract.record import METRICS
 
 CURVE_FILE = "curve.parquet"
 KEYS = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", *AXES)
@@ -37,8 +40,10 @@ def curves(grid: Records) -> pl.DataFrame:
             curve = parse_curve(grid.reader.read(path))
         except FileNotFoundError:
             problem = f"{path}: missing"
-        except ValueError as error:
-            problem = f"{path}: {error}"
+        except AnalysisError as error:  # of the storage, which names the path
+            problem = str(error)
+        except Exception as error:  # whatever is wrong with one curve, the others are shown
+            problem = f"{path}: {said(error)}"
         else:
             parts.append(curve.select(pl.lit(stage_id).alias("stage_id"), *CURVE))
             continue

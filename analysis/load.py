@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,10 +11,13 @@ from typing import Any
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.schema import PLAN_SCHEMA_VERSION, RECORD, RECORD_SCHEMA_VERSION, ROW
-from analysis.storage import Reader
+from analysis.plans import Plan, read_plans
+from analysis.schema import RECORD, ROW
+from analysis.storage import Reader, said
+from grid.contract import record as contract
+from grid.contract.parsing import CLOCK_SKEW, of_the_future, parse_object, parse_progress, told_at
+from grid.contract.plan import FOLDERS
 
-FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
 STATUSES = ("done", "failed")
 LABELS = {"grid": pl.String, **ROW}
 PROGRESS: dict[str, type[pl.DataType] | pl.DataType] = {
@@ -79,18 +80,6 @@ def _cut(what: str, only: Sequence[str]) -> str:
     return f"{what}, only {', '.join(only)}" if only else what
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A grid's plan. rows: columns of ROW; kinds: of every stage, by id."""
-
-    storage: str
-    name: str
-    written_at: str
-    spec: dict[str, Any]
-    rows: pl.DataFrame
-    kinds: dict[str, str]
-
-
 def load_grid(storage: str | Sequence[str], name: str | None = None) -> Grid:
     """The named grid, or the one launched last. Raises AnalysisError where there is none, and where storages hold
     different grids of that name."""
@@ -144,44 +133,6 @@ def _unknown(reader: Reader, name: str | None) -> AnalysisError:
     return AnalysisError(f"{what} was run in {reader}{none}: run python launch.py --grid digits, or give --storage")
 
 
-def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list[Plan], list[str]]:
-    """The plans of grids of these names, or of all, the one launched last being last, and what could not be read. A
-    grid that lies in several storages with the same stages is there once."""
-    found: dict[tuple[str, frozenset[str]], Plan] = {}
-    problems: list[str] = []
-    for storage in reader.storages:
-        one = Reader(storage)
-        there = names if names is not None else one.grids()
-        paths = {f"grids/{name}/plan.json": name for name in there}
-        for path, data in one.read_many([*paths]).items():
-            try:
-                plan = parse_plan(data, storage=storage, name=paths[path])
-            except ValueError as error:
-                problems.append(f"{storage}/{path}: {error}; launch the grid again")
-                continue
-            key = (plan.name, frozenset(plan.kinds))
-            if key not in found or found[key].written_at < plan.written_at:
-                found[key] = plan
-    return sorted(found.values(), key=lambda plan: (plan.written_at, plan.name)), problems
-
-
-def parse_plan(data: bytes, *, storage: str, name: str) -> Plan:
-    """Raises ValueError with the reason it is none, on one line."""
-    try:
-        plan = json.loads(data)
-    except ValueError as error:
-        raise ValueError(f"not a plan: {error}") from None
-    complete = isinstance(plan, dict) and {"schema_version", "spec", "rows", "stages"} <= plan.keys()
-    if not complete or plan["schema_version"] != PLAN_SCHEMA_VERSION or "dataset" not in plan["spec"]:
-        raise ValueError("of another version of this program")
-    try:
-        rows = pl.DataFrame(plan["rows"], schema=ROW)
-        kinds = {stage["id"]: stage["kind"] for stage in plan["stages"]}
-    except (pl.exceptions.PolarsError, TypeError, KeyError) as error:
-        raise ValueError(f"not a plan: {_one_line(error)}") from None
-    return Plan(storage, name, plan.get("written_at") or "", plan["spec"], rows, kinds)
-
-
 def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
     """The cells and the stages of the plans, by what their grids are called, and what could not be read."""
     kinds = {stage_id: kind for plan in plans.values() for stage_id, kind in plan.kinds.items()}
@@ -196,8 +147,9 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
     on = ["grid", "stage_id"]
     labels = rows.drop("kind").unique(on, keep="first")
     stages = planned.join(labels, on=on, how="left", maintain_order="left").select(*LABELS)
-    facts = _with_progress(reader, records, kinds).drop([name for name in ROW if name != "stage_id"])
-    return _joined(rows, facts), _joined(stages, facts), problems
+    with_progress, unread = _with_progress(reader, records, kinds)
+    facts = with_progress.drop([name for name in ROW if name != "stage_id"])
+    return _joined(rows, facts), _joined(stages, facts), problems + unread
 
 
 def _joined(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
@@ -207,27 +159,42 @@ def _joined(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_progress(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, str]) -> pl.DataFrame:
-    """The records, with a row for each stage that has none and runs; one that runs again after a failure runs."""
+def _with_progress(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
+    """The records, with a row for each stage that has none and runs; one that runs again after a failure runs. And what
+    cannot be believed of times."""
+    now = datetime.now(UTC)
+    finished_at = pl.col("finished_at").str.to_datetime(time_zone="UTC", strict=False)
+    problems = _of_the_future(records.filter(finished_at > now + CLOCK_SKEW), kinds)
     done = set(records.filter(pl.col("status") == "done")["stage_id"])
     paths = {f"{FOLDERS[kind]}/{i}/progress.json": i for i, kind in kinds.items() if i not in done}
-    now = datetime.now(UTC)
     rows = []
-    for path, data in reader.read_many([*paths], []).items():
-        with contextlib.suppress(ValueError, KeyError, TypeError, ZeroDivisionError):
-            facts = json.loads(data)
-            told = datetime.fromisoformat(facts["at"])
-            if told > now - SILENT:
-                rows.append((paths[path], float(facts["done"]) / float(facts["total"]), told))
+    for path, data in reader.read_many([*paths], problems).items():
+        try:
+            facts = parse_object(data)
+            told, (count, total) = told_at(facts.get("at"), now), parse_progress(facts)
+        except Exception as error:  # whatever is wrong with one file, the others are shown
+            problems.append(f"{path}: {said(error)}")
+            continue
+        if told > now - SILENT:
+            rows.append((paths[path], min(1.0, count / total), told))
     running = pl.DataFrame(rows, schema=PROGRESS, orient="row")
     with_it = records.join(running, on="stage_id", how="full", coalesce=True, maintain_order="left_right")
-    failed_at = pl.col("finished_at").str.to_datetime(time_zone="UTC", strict=False)
-    runs = pl.col("progress").is_not_null() & (failed_at.is_null() | (failed_at < pl.col("progress_at")))
-    return with_it.with_columns(
+    runs = pl.col("progress").is_not_null() & (finished_at.is_null() | (finished_at < pl.col("progress_at")))
+    frame = with_it.with_columns(
         status=pl.when(runs).then(pl.lit("running")).otherwise("status"),
         progress=pl.when(runs).then("progress"),
         error=pl.when(~runs).then("error"),
     ).drop("progress_at")
+    return frame, problems
+
+
+def _of_the_future(records: pl.DataFrame, kinds: Mapping[str, str]) -> list[str]:
+    """Lines on results and failures that are yet to come: they are shown, but a clock was wrong."""
+    lines = []
+    for stage_id, status, at in records.select("stage_id", "status", "finished_at").iter_rows():
+        path = f"{FOLDERS[kinds[stage_id]]}/{stage_id}/{'record' if status == 'done' else 'failure'}.json"
+        lines.append(f"{path}: {of_the_future(at)}")
+    return lines
 
 
 def load_records(reader: Reader, kinds: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
@@ -251,48 +218,34 @@ def _parsed(found: Mapping[str, bytes], ids: Mapping[str, str]) -> tuple[pl.Data
     if not found:
         return pl.DataFrame(schema=RECORD), []
     lines = b"\n".join(data.replace(b"\n", b" ") for data in found.values())
-    with contextlib.suppress(pl.exceptions.PolarsError):
+    with contextlib.suppress(pl.exceptions.PolarsError, pl.exceptions.PanicException):  # which some bytes make it do
         frame = pl.read_ndjson(lines, schema=RECORD)
         version = frame["schema_version"]
         floats = frame.select(pl.col(pl.Float64))
+        ranges = [pl.col(name).is_between(low, high).all() for name, (low, high) in contract.RANGES.items()]
         if (
             frame["stage_id"].to_list() == [ids[path] for path in found]
             and version.null_count() == 0
-            and (version <= RECORD_SCHEMA_VERSION).all()
+            and (version <= contract.SCHEMA_VERSION).all()
             and frame["status"].is_in(STATUSES).sum() == frame.height
             and all(column.is_finite().all() for column in floats.iter_columns())
+            and all(frame.select(ranges).row(0))
         ):
             return frame, []
     rows, problems = [], []
     for path, data in found.items():
         try:
             rows.append(parse_record(data, stage_id=ids[path]))
-        except ValueError as error:
-            problems.append(f"{path}: {error}")
+        except Exception as error:  # whatever is wrong with one record, the others are shown
+            problems.append(f"{path}: {said(error)}")
     return pl.DataFrame(rows, schema=RECORD), problems
 
 
 def parse_record(data: bytes, *, stage_id: str) -> dict[str, Any]:
     """A stage's record as a row of RECORD. Raises ValueError with the reason it is none, on one line."""
-    record = json.loads(data)
-    if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
-        raise ValueError("not a record: it has no schema_version")
-    if record["schema_version"] > RECORD_SCHEMA_VERSION:
-        raise ValueError(f"of schema version {record['schema_version']}, newer than this program: update it")
-    row = {name: record.get(name) for name in RECORD}
-    try:
-        pl.DataFrame([row], schema=RECORD)
-    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
-        raise ValueError(f"not a record: {_one_line(error)}") from None
-    if row["stage_id"] != stage_id:
-        raise ValueError(f"the record of another stage: {row['stage_id']!r}")
-    if row["status"] not in STATUSES:
-        raise ValueError(f"not a record: its status is {row['status']!r}")
-    wrong = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
-    if wrong:
-        raise ValueError(f"not a record: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite")
-    return row
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    record = contract.parse_record(data)
+    if record["stage_id"] != stage_id:
+        raise ValueError(f"the record of another stage: {record['stage_id']!r}")
+    if record["status"] not in STATUSES:
+        raise ValueError(f"not a record: its status is {record['status']!r}")
+    return record

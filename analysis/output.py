@@ -7,9 +7,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from analysis.errors import AnalysisError
+from grid.contract.local_files import check_link, write_local
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,7 +78,22 @@ def _write(content: bytes, args: argparse.Namespace) -> None:
         except BrokenPipeError:
             _silence(sys.stdout)
         return
+    write_asked(args.output, content)
+
+
+def write_asked(file: Path, content: bytes) -> None:
+    """Write to where --output says: a file, a device or a pipe, through a link of the user's own too."""
     try:
-        args.output.write_bytes(content)
+        if file.is_symlink():
+            check_link(file.lstat(), "it")
+        file.write_bytes(content)
     except OSError as error:
-        raise AnalysisError(f"--output {args.output}: {error.strerror or error}") from None
+        raise AnalysisError(f"--output {file}: {error.strerror or error}") from None
+
+
+def write_below(root: str, path: str, content: bytes) -> None:
+    """Publish a file in a folder that others may write to, a storage's for one: through no link of theirs."""
+    try:
+        write_local(root, path, content)
+    except OSError as error:
+        raise AnalysisError(f"{root}/{path}: {error.strerror or error}") from None

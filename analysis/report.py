@@ -19,6 +19,7 @@ from analysis.plots import DARK, LIGHT, Picture, pictures
 from analysis.render import escape_html, html_fragment
 from analysis.shown import title
 from analysis.tables import tables
+from grid.contract.parsing import parse_json
 
 PROVENANCE = {
     "code_version": "Code",
@@ -139,7 +140,7 @@ def _provenance(grid: Grid) -> Section:
 def _plain(value: object) -> str:
     """A JSON object, as versions are recorded, in words."""
     try:
-        said = json.loads(value) if isinstance(value, str) else None
+        said = parse_json(value) if isinstance(value, str) else None
     except ValueError:
         said = None
     return ", ".join(f"{name} {of}" for name, of in said.items()) if isinstance(said, dict) else f"{value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,15 +13,17 @@ from fsspec.implementations.local import LocalFileSystem
 
 from analysis.errors import AnalysisError
 from grid.contract.credentials import redacted, storage_problem
+from grid.contract.limits import has_no_range, read_capped, size_limit
+from grid.contract.local_files import read_local, too_large
 
 AT_ONCE = 5000  # files held in memory
 READERS, IN_A_ROW = 4, 250
 NOT_THERE = (FileNotFoundError, NotADirectoryError)
 
 
-def grid_folder(storage: str, grid: str) -> Path | None:
-    """Where what belongs to a grid is written; None where that is not on this machine, in a storage by URL."""
-    return None if "://" in storage else Path(storage).expanduser() / "grids" / grid
+def local_root(storage: str) -> str | None:
+    """Where a storage lies on this machine; None for one by URL."""
+    return None if "://" in storage else str(Path(storage).expanduser())
 
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
@@ -47,13 +50,15 @@ class Reader:
         """Raises FileNotFoundError."""
         _check_inside([path])
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
+            full, limit = f"{root}/{path}", size_limit(path)
             try:
-                data: bytes = fs.cat_file(f"{root}/{path}")
+                if isinstance(fs, LocalFileSystem):
+                    return read_local(full, limit)
+                return read_capped(fs.cat_file, full, limit)
             except NOT_THERE:
                 continue
             except Exception as error:  # each kind of storage has errors of its own
                 raise _unreadable(storage, path, error) from error
-            return data
         raise FileNotFoundError(path)
 
     def read_many(self, paths: Sequence[str], problems: list[str] | None = None) -> dict[str, bytes]:
@@ -121,6 +126,12 @@ def _reason(error: Exception) -> str:
     return redacted(" ".join(str(getattr(error, "strerror", None) or error).split()))
 
 
+def said(error: Exception) -> str:
+    """What is wrong with one file, on one line."""
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
 def _read_local(root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:
     """Without fsspec's wrapping, which takes longer than reading a small file; several at a time, for a disk that has
     to look for each."""
@@ -129,9 +140,8 @@ def _read_local(root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]
         found: list[bytes | Exception] = []
         for path in some:
             try:
-                with open(f"{root}/{path}", "rb", buffering=0) as file:
-                    found.append(file.readall())
-            except OSError as error:
+                found.append(read_local(f"{root}/{path}", size_limit(path)))
+            except Exception as error:  # whatever is wrong with one file, the others are read
                 found.append(error)
         return found
 
@@ -143,5 +153,17 @@ def _read_local(root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]
 
 
 def _read_url(fs: fsspec.AbstractFileSystem, root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:
-    by_place = fs.cat([f"{root}/{path}" for path in paths], on_error="return") if paths else {}
-    return {place.removeprefix(root).lstrip("/"): data for place, data in by_place.items()}
+    """In one go for all of one limit, which most often is the same for all; cut off just above it."""
+    found: dict[str, bytes | Exception] = {}
+    by_limit: dict[int | None, list[str]] = defaultdict(list)
+    for path in paths:
+        by_limit[size_limit(path)].append(f"{root}/{path}")
+    for limit, places in by_limit.items():
+        part = {} if limit is None else {"start": 0, "end": limit + 1}
+        for place, data in fs.cat(places, on_error="return", **part).items():
+            if isinstance(data, Exception) and has_no_range(data):
+                data = b""
+            if isinstance(data, bytes) and limit is not None and len(data) > limit:
+                data = too_large(limit)
+            found[place.removeprefix(root).lstrip("/")] = data
+    return found

@@ -19,11 +19,18 @@ from typing import Any, Literal, Self, get_args
 import polars as pl
 
 from analysis.curves import CURVE_FILE, parse_curve
-from analysis.load import FOLDERS, parse_record
-from analysis.schema import METRICS, POINTS, RECORD
+from analysis.errors import AnalysisError
+from analysis.load import parse_record
+from analysis.plans import parse_plan
+from analysis.schema import RECORD
 from analysis.shown import title
-from analysis.storage import Reader, grid_folder
+from analysis.storage import Reader, local_root, said
 from grid.contract.credentials import redacted
+from grid.contract.limits import size_limit
+from grid.contract.local_files import OddFileError, make_folder, read_local, write_local
+from grid.contract.parsing import parse_json, parse_object
+from grid.contract.plan import FOLDERS
+from grid.contract.record import METRICS, POINTS
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -68,7 +75,10 @@ class Exporter:
         # W&B's own switch counts where the caller leaves the choice.
         environment = os.environ.get("WANDB_MODE")
         self.mode: Mode | None = mode or next((known for known in get_args(Mode) if known == environment), None)
-        self.folder = grid_folder(storage, grid) or Path.cwd()
+        self.storage = storage
+        root = local_root(storage)
+        self.root, self.below = (str(Path.cwd()), "") if root is None else (root, f"grids/{grid}/")
+        self.folder = Path(self.root) / self.below
         self.reader = Reader(storage, *others)
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
@@ -114,14 +124,20 @@ class Exporter:
         """Read the plan and what was written before; settle the mode."""
         if self._rows:
             return
-        plan = json.loads(self.reader.read(f"grids/{self.grid}/plan.json"))
-        self._rows = {row["stage_id"]: row for row in plan["rows"]}
-        mark = self.folder / MARK
-        if mark.is_file():
-            try:
-                self._written = json.loads(mark.read_text())
-            except ValueError:
-                raise ValueError(f"{mark}: damaged: remove it, and what is uploaded is written once more") from None
+        path = f"grids/{self.grid}/plan.json"
+        try:
+            plan = parse_plan(self.reader.read(path), storage=self.storage, name=self.grid)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; launch the grid again") from None
+        self._rows = {row["stage_id"]: row for row in plan.rows.iter_rows(named=True)}
+        make_folder(self.root, f"{self.below}wandb")
+        try:
+            self._written = _parse_mark(read_local(f"{self.root}/{self.below}{MARK}", size_limit(MARK)))
+        except FileNotFoundError:
+            pass
+        except (ValueError, OddFileError) as error:
+            how = "remove it, and what is uploaded is written once more"
+            raise ValueError(f"{self.folder / MARK}: damaged ({said(error)}): {how}") from None
         if self.mode is None:
             self.mode = default_mode()
 
@@ -139,11 +155,7 @@ class Exporter:
         assert self.mode is not None
         write_run(found[0], row, found[1], grid=self.grid, mode=self.mode, folder=self.folder)
         self._written.setdefault(stage_id, []).append(self.mode)
-        mark = self.folder / MARK
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        temporary = mark.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self._written, indent=1))
-        temporary.replace(mark)
+        write_local(self.root, f"{self.below}{MARK}", json.dumps(self._written, indent=1).encode())
 
     def _read(self, folder: str, stage_id: str) -> tuple[dict[str, Any], pl.DataFrame] | None:
         """A stage's record and curve; None where it is not done. Raises ValueError that names the file and says why."""
@@ -152,16 +164,28 @@ class Exporter:
             data = self.reader.read(path)
         except FileNotFoundError:
             return None
+        except AnalysisError as error:
+            raise ValueError(str(error)) from None
         try:
             record = parse_record(data, stage_id=stage_id)
             for name in _JSON_FIELDS:
-                json.loads(record[name] or "null")
+                parse_json(record[name] or "null")
             path = f"{folder}/{CURVE_FILE}"
             return record, parse_curve(self.reader.read(path))
         except FileNotFoundError:
             raise ValueError(f"{path}: missing") from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        except AnalysisError as error:  # of the storage, which names the path
+            raise ValueError(str(error)) from None
+        except Exception as error:  # whatever is wrong with one stage, the others are written
+            raise ValueError(f"{path}: {said(error)}") from None
+
+
+def _parse_mark(data: bytes) -> dict[str, list[Mode]]:
+    """Raises ValueError."""
+    mark = parse_object(data)
+    if not all(isinstance(modes, list) for modes in mark.values()):
+        raise ValueError("not lists of modes by stage")
+    return mark
 
 
 def default_mode() -> Mode:

@@ -15,12 +15,14 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
+from grid.contract.parsing import parse_object
+from grid.contract.plan import FOLDERS
 from grid.datasets import label_names
 from grid.errors import UserError, one_line
 from grid.load import spec_from_dict
 from grid.model_card import model_card
 from grid.models import factory_of, untrained
-from grid.plan import FOLDERS, image_size
+from grid.plan import image_size
 from grid.publication import Choice, Facts
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.grid import GridSpec
@@ -122,7 +124,7 @@ def _meta(store: Store, record: Record) -> DatasetMeta:
     """What the pixels were normalised with; the images themselves need not be there any more."""
     path = f"{FOLDERS['dataset']}/{record['dataset_id']}/dataset.json"
     try:
-        facts = json.loads(_read(store, path))
+        facts = parse_object(_read(store, path))
         return DatasetMeta(
             name=str(facts["name"]),
             classes=int(facts["classes"]),

@@ -17,10 +17,19 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from grid.contract.credentials import redacted, storage_problem
+from grid.contract.limits import answer_of, read_capped, read_start, size_limit
+from grid.contract.local_files import (
+    OddFileError,
+    check_regular,
+    create_local,
+    read_local,
+    read_local_start,
+    remove_local,
+    write_local,
+)
 from grid.copies import Copies
 from grid.errors import StorageError, UserError, one_line
-from grid.local_files import create_local, write_local
-from grid.retry import PATIENCE, answer_of, passes, retried
+from grid.retry import PATIENCE, passes, retried
 
 NONCE = "kd-grid-created-by"
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -41,7 +50,8 @@ class Files:
 
     A write is atomic: local files are written beside their place, synced and renamed; object stores publish a
     finished upload. A reader never sees half a file, and nothing is remembered of what others may have changed.
-    Storage that fails for a while is waited for. Any thread may use it, and a forked process.
+    Storage that fails for a while is waited for. Any thread may use it, and a forked process. What lies in a file's
+    place and is no file of its kind (a pipe, a device, far too large) raises OddFileError instead of being waited for.
     """
 
     def __init__(
@@ -87,6 +97,8 @@ class Files:
         try:
             return retried(lambda: call(full), what=place, patience=self._patience, level=self._level)
         except Exception as error:
+            if isinstance(error, OddFileError):
+                raise OddFileError(f"{place}: {error.strerror}") from None
             if isinstance(error, OSError) and error.errno in FULL:
                 reason = f"{os.strerror(error.errno)}: free some, then launch again: what is done is kept"
             elif passes(error):
@@ -107,13 +119,15 @@ class Files:
 
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
-        data: bytes = self._try(path, self._fs.cat_file)
-        return data
+        limit = size_limit(path)
+        if self._local:
+            return self._try(path, lambda full: read_local(full, limit))
+        return self._try(path, lambda full: read_capped(self._fs.cat_file, full, limit))
 
     def write(self, path: str, data: bytes) -> None:
         """Publish a file atomically, replacing any."""
         if self._local:
-            self._try(path, lambda full: write_local(full, data))
+            self._try(path, lambda _: write_local(self._root, path, data))
         else:
             self._try(path, lambda full: self._fs.pipe_file(full, data))
 
@@ -123,7 +137,7 @@ class Files:
         On a local disk without hard links a reader may see the file while it is being written.
         """
         if self._local:
-            return self._try(path, lambda full: create_local(full, data))
+            return self._try(path, lambda _: create_local(self._root, path, data))
         if isinstance(self._fs, MemoryFileSystem):
             return self._try(path, lambda full: _create_memory(self._fs, full, data))
         # A request whose answer is lost is sent again: whether the file is that of the first try is on it.
@@ -143,7 +157,10 @@ class Files:
     def remove(self, path: str) -> None:
         """Remove a file; one that is already gone is no error."""
         with contextlib.suppress(FileNotFoundError):
-            self._try(path, self._fs.rm_file)
+            if self._local:
+                self._try(path, lambda _: remove_local(self._root, path))
+            else:
+                self._try(path, self._fs.rm_file)
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder with all that is in it, and its parent if that is then empty; best effort."""
@@ -181,21 +198,14 @@ class Files:
 
     def read_start(self, path: str, count: int) -> bytes:
         """A file's first bytes. Raises FileNotFoundError."""
-
-        def start(full: str) -> bytes:
-            try:
-                data: bytes = self._fs.cat_file(full, start=0, end=count)
-            except OSError as error:
-                if (answer_of(error) or (0, ""))[0] != 416:
-                    raise
-                return b""  # an empty file has no range
-            return data
-
-        return self._try(path, start)
+        if self._local:
+            return self._try(path, lambda full: read_local_start(full, count))
+        return self._try(path, lambda full: read_start(self._fs.cat_file, full, count))
 
     def local_file(self, path: str) -> Path:
         """A file on this machine's disk: itself, or a copy made once per machine. Raises FileNotFoundError."""
         if self._local:
+            self._try(path, check_regular)
             return Path(self._full(path))
         info = self._try(path, self._fs.info)
         return self._copies.provide(path, [info], self._fetch)[0]

@@ -17,11 +17,13 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from grid.contract.local_files import OddFileError
+from grid.contract.parsing import CLOCK_SKEW, parse_object, parse_time
 from grid.errors import one_line
 from grid.records import now
 from grid.store import Store
@@ -30,7 +32,6 @@ log = logging.getLogger("kd_grid")
 
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
-OLD = timedelta(minutes=10)
 LOOK_SECONDS = 1.0
 
 _FILE = re.compile(r"lease-(\d+)\.json")
@@ -131,16 +132,20 @@ class Leases:
             data = self.store.read(path)
         except FileNotFoundError:
             return number, None, True  # given back at this moment
+        except OddFileError as error:  # nobody's: a lease that is written is a file
+            log.warning("%s; the stage is taken over", error.strerror)
+            return number, None, True
         if path not in self._seen or self._seen[path][0] != data:
             self._seen[path] = (data, time.monotonic())
         try:
-            holder = Holder(**json.loads(data))
-            old = datetime.now(UTC) - datetime.fromisoformat(holder.at) > OLD
-        except (ValueError, TypeError):
-            holder, old = Holder("unknown", "unknown", "", 0, ""), False  # another version's: it may live all the same
+            holder = Holder(**parse_object(data))
+            old = datetime.now(UTC) - parse_time(holder.at) > CLOCK_SKEW
+            gone = holder.is_gone()
+        except Exception:  # another version's, whatever it holds: it may live all the same
+            holder, old, gone = Holder("unknown", "unknown", "", 0, ""), False, False
         # Clocks of machines differ, so silence is measured by this process's own; ten minutes they do not differ.
         silent = time.monotonic() - self._seen[path][1] > SILENT_SECONDS
-        return number, holder, holder.launch == self.launch or holder.is_gone() or silent or old
+        return number, holder, holder.launch == self.launch or gone or silent or old
 
 
 class Lease:

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from grid.contract.local_files import OddFileError
+from grid.contract.parsing import parse_object
 from grid.identity import canonical_json, without_defaults
 from grid.models import at_start, pixels_of, untrained
 from grid.plan import CellStage, model_payload
@@ -54,9 +56,11 @@ def memory_key(stage: CellStage) -> str:
 def kept_footprint(stage: CellStage, store: Store) -> Footprint | None:
     """What was measured before; None where nothing was that can be read."""
     try:
-        return Footprint(**json.loads(store.read(f"{FOLDER}/{memory_key(stage)}.json")))
-    except (FileNotFoundError, ValueError, TypeError):
+        facts = parse_object(store.read(f"{FOLDER}/{memory_key(stage)}.json"))
+        found = Footprint(int(facts["taken"]), int(facts["total"]), str(facts["gpu"]))
+    except (FileNotFoundError, OddFileError, ValueError, TypeError, KeyError):
         return None
+    return found if 0 < found.taken <= found.total else None
 
 
 def measure_footprint(stage: CellStage, store: Store) -> Footprint:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from grid.contract.plan import FOLDERS
 from grid.identity import stage_id, without_defaults
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec, Method, Mode, Targets
@@ -21,8 +22,6 @@ from kd.recipe import LogitsFormat, Recipe
 # Raise a number when what that stage computes from the same spec changes: its results, and all that is built on
 # them, then have new ids, and old ones are left alone.
 STAGE_VERSIONS = {"dataset": 2, "teacher": 2, "logits": 2, "cell": 2}
-
-FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
 
 
 class _Stage(Strict, ABC):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from grid.contract.plan import PLAN_SCHEMA_VERSION
 from grid.plan import CellStage, Plan
 from grid.records import now
 from grid.store import Store
 
 PLAN = "plan.json"
-PLAN_SCHEMA_VERSION = 1
 
 
 def grid_folder(plan: Plan) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import defaultdict
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from grid.contract.parsing import parse_object, parse_progress
 from grid.identity import canonical_json
 from grid.plan import CellStage, DatasetStage, LogitsStage, Plan, Stage, TeacherStage
 from grid.records import Record
@@ -202,9 +202,8 @@ class Reporter:
 
     def _progress(self, stage: Stage) -> tuple[float, float] | None:
         try:
-            facts = json.loads(self.store.read(f"{stage.folder}/{PROGRESS}"))
-            return float(facts["done"]), float(facts["total"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return parse_progress(parse_object(self.store.read(f"{stage.folder}/{PROGRESS}")))
+        except (OSError, ValueError):
             return None  # not started yet, or just finished
 
     def _poll(self, stage: Stage) -> None:
@@ -214,6 +213,6 @@ class Reporter:
         done, total = facts
         with self._lock:
             if stage.id in self.running:
-                self.running[stage.id] = (stage, done / total)
+                self.running[stage.id] = (stage, min(1.0, done / total))
             if self._bars is not None and stage.id in self._tasks:
                 self._bars.update(self._tasks[stage.id], completed=done)

@@ -13,9 +13,10 @@ import polars as pl
 import torch
 from torch import nn
 
+from grid.contract.record import METRICS
 from grid.models import facts_of, start_of
 from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable, image_size
-from grid.records import METRICS, Value
+from grid.records import Value
 from kd import measure
 from kd.data.dataset import DatasetMeta
 from kd.precision import resolve

@@ -7,8 +7,9 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from grid.contract.limits import answer_of
 from grid.errors import one_line
 
 log = logging.getLogger("kd_grid")
@@ -61,16 +62,3 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in PASSING
     return isinstance(error, ConnectionError | TimeoutError) or bool(names & NETWORK)
-
-
-def answer_of(error: BaseException) -> tuple[int, str] | None:
-    """The HTTP status and the code that a storage answered with; None where it did not answer, or has no HTTP."""
-    for one in (error, error.__cause__):
-        response: Any = getattr(one, "response", None)
-        if isinstance(response, dict):  # botocore's
-            status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            return int(status), str(response.get("Error", {}).get("Code", ""))
-        status = getattr(one, "status", None) or getattr(one, "code", None)  # aiohttp's, gcsfs's
-        if isinstance(status, int) and 100 <= status < 600:
-            return status, ""
-    return None

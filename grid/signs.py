@@ -4,8 +4,6 @@ cannot be read is named and passed over. Needs neither Ray nor torch."""
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,10 +13,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grid.contract.credentials import redacted
+from grid.contract.local_files import OddFileError
+from grid.contract.parsing import parse_object, parse_progress, parse_time, told_at
+from grid.contract.plan import FOLDERS, plan_kinds, plan_time
+from grid.contract.plan import parse_plan as parse_document
 from grid.errors import UserError, one_line
 from grid.lease import SILENT_SECONDS, numbered
-from grid.plan import FOLDERS, LogitsStage, Plan, Stage, make_plan
-from grid.planned import PLAN, PLAN_SCHEMA_VERSION
+from grid.plan import LogitsStage, Plan, Stage, make_plan
+from grid.planned import PLAN
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.grid import GridSpec
 from grid.store import FAILURE, PROGRESS, RECORD, Store
@@ -100,12 +102,12 @@ class GridReader:
             self.name = self._last(names) if asked is None else self._find(asked, names)
         self._unread_plans = dict(self._passed_over)
 
-    def read(self) -> Facts:
-        """Raises UserError where the storage, or the plan, cannot be read."""
+    def read(self, now: datetime | None = None) -> Facts:
+        """As of a moment, or of this one. Raises UserError where the storage, or the plan, cannot be read."""
         with _readable(self.store):
-            return self._read_all()
+            return self._read_all(now or datetime.now(UTC))
 
-    def _read_all(self) -> Facts:
+    def _read_all(self, now: datetime) -> Facts:
         path = f"grids/{self.name}/{PLAN}"
         self._passed_over = dict(self._unread_plans)
         try:
@@ -116,7 +118,7 @@ class GridReader:
         there = [stage for stage, kind in planned.kinds.items() if stage in folders[kind]]
         with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
             found = dict(
-                zip(there, pool.map(lambda stage: self._look(stage, planned.kinds[stage]), there), strict=True)
+                zip(there, pool.map(lambda stage: self._look(stage, planned.kinds[stage], now), there), strict=True)
             )
         for stage in planned.stages.values():
             if isinstance(stage, LogitsStage) and stage.id in found and not self._covers(stage, found):
@@ -143,21 +145,34 @@ class GridReader:
         plans = {name: self._read(f"grids/{name}/{PLAN}", launched_at) for name in names}
         return {name: at for name, at in plans.items() if at is not None}
 
-    def _look(self, stage: str, kind: str) -> Found:
+    def _look(self, stage: str, kind: str, now: datetime) -> Found:
         if stage in self._records:
             return Found(self._records[stage])
         folder = f"{FOLDERS[kind]}/{stage}"
-        record = self._read(f"{folder}/{RECORD}", _record)
+        record = self._finished(f"{folder}/{RECORD}", now)
         if record is not None and kind != "logits":
-            self._records[stage] = record
+            if record["finished_at"] is not None:  # else it is named each time
+                self._records[stage] = record
             return Found(record)
         # Beside a record of logits there may be the signs of a launch that adds to them, for a longer schedule.
         names = self.store.names(folder)
         leases = [*numbered(names).values()]
-        failure = self._read(f"{folder}/{FAILURE}", _record) if FAILURE in names else None
-        progress = self._read(f"{folder}/{PROGRESS}", _progress) if PROGRESS in names else None
-        lease = self._read(f"{folder}/{leases[-1]}", _lease) if leases else None
+        failure = self._finished(f"{folder}/{FAILURE}", now) if FAILURE in names else None
+        progress = self._read(f"{folder}/{PROGRESS}", lambda data: _progress(data, now)) if PROGRESS in names else None
+        lease = self._read(f"{folder}/{leases[-1]}", lambda data: _lease(data, now)) if leases else None
         return Found(record, failure, _together(lease, progress))
+
+    def _finished(self, path: str, now: datetime) -> Record | None:
+        """A record, or a failure; of one that has finished in the future nobody knows when it did."""
+        record = self._read(path, _record)
+        if record is None or record["finished_at"] is None:
+            return record
+        try:
+            told_at(record["finished_at"], now)
+        except ValueError as error:
+            self._passed_over[path] = f"{self.store.location(path)}: {error}"
+            return {**record, "finished_at": None}
+        return record
 
     def _covers(self, stage: LogitsStage, found: Mapping[str, Found]) -> bool:
         teacher = found.get(stage.teacher.id, Found())
@@ -170,10 +185,12 @@ class GridReader:
             return parse(self.store.read(path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = one_line(error) if isinstance(error, KeyError | TypeError) else redacted(str(error))
+        except OddFileError as error:
+            self._passed_over[path] = str(error.strerror)  # it names the place
+        except Exception as error:  # whatever is wrong with one file, the others are told of
+            reason = redacted(str(error)) if isinstance(error, OSError | ValueError) else one_line(error)
             self._passed_over[path] = f"{self.store.location(path)}: {reason}"
-            return None
+        return None
 
 
 @contextlib.contextmanager
@@ -199,40 +216,18 @@ def grid_name(asked: str) -> str:
 
 def launched_at(plan: bytes) -> datetime:
     """Raises ValueError with the reason that it is no plan."""
-    return parse_time(_document(plan)["written_at"])
+    return plan_time(parse_document(plan))
 
 
 def parse_plan(data: bytes, name: str) -> Planned:
     """Raises ValueError with the reason it is none."""
-    document = _document(data)
+    document = parse_document(data)
+    kinds, at = plan_kinds(document), plan_time(document)
     try:
-        kinds = {str(stage["id"]): str(stage["kind"]) for stage in document["stages"]}
-        at = parse_time(document["written_at"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not a plan: {one_line(error)}") from None
-    if not kinds or kinds.values() - FOLDERS.keys():
-        raise ValueError("not a plan: it has no stages, or such of unknown kinds")
-    try:
-        plan = make_plan(GridSpec.model_validate(document["spec"]))
-    except (ValueError, KeyError, TypeError):
+        plan = make_plan(GridSpec.model_validate(document.get("spec")))
+    except Exception:  # whatever an odd spec makes the planning raise, its stages are told of by their ids
         return Planned(name, at, kinds, None)
     return Planned(name, at, kinds, plan if {stage.id for stage in plan.stages} == kinds.keys() else None)
-
-
-def parse_time(text: Any) -> datetime:
-    """Raises TypeError and ValueError."""
-    time = datetime.fromisoformat(text)
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-def _document(data: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise ValueError(f"not a plan: {error}") from None
-    if not isinstance(document, dict) or document.get("schema_version") != PLAN_SCHEMA_VERSION:
-        raise ValueError("a plan of another version of this program")
-    return document
 
 
 def _record(data: bytes) -> Record:
@@ -245,20 +240,18 @@ def _record(data: bytes) -> Record:
     return record
 
 
-def _progress(data: bytes) -> Sign:
-    facts = json.loads(data)
-    done, total = float(facts["done"]), float(facts["total"])
-    if not (math.isfinite(done) and math.isfinite(total) and total > 0):
-        raise ValueError(f"{done} of {total} is no progress")
-    return replace(_sign(facts, PROGRESS_SILENT), done=done, total=total)
+def _progress(data: bytes, now: datetime) -> Sign:
+    facts = parse_object(data)
+    done, total = parse_progress(facts)
+    return replace(_sign(facts, now, PROGRESS_SILENT), done=done, total=total)
 
 
-def _lease(data: bytes) -> Sign:
-    return _sign(json.loads(data), LEASE_SILENT)
+def _lease(data: bytes, now: datetime) -> Sign:
+    return _sign(parse_object(data), now, LEASE_SILENT)
 
 
-def _sign(facts: dict[str, Any], silent_after: timedelta) -> Sign:
-    at = parse_time(facts["at"])
+def _sign(facts: dict[str, Any], now: datetime, silent_after: timedelta) -> Sign:
+    at = told_at(facts.get("at"), now)
     started_at = parse_time(facts["started_at"]) if facts.get("started_at") else None
     launch, host = (str(facts[name]) if facts.get(name) else None for name in ("launch", "host"))
     return Sign(at, silent_after, launch, host, started_at)

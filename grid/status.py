@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from grid.plan import FOLDERS, Stage, TeacherStage
+from grid.contract.parsing import CLOCK_SKEW, parse_time
+from grid.contract.plan import FOLDERS
+from grid.plan import Stage, TeacherStage
 from grid.progress import Estimate, duration
 from grid.records import Record
 from grid.schedule import unneeded_logits
-from grid.signs import LEASE_SILENT, Facts, Found, Sign, parse_time
+from grid.signs import LEASE_SILENT, Facts, Found, Sign
 from grid.store import TRACEBACK
 
 # While Ray starts, on a busy machine or a large cluster, and between two stages, none tells of itself.
@@ -78,7 +80,7 @@ class GridStatus:
 
     @property
     def runs(self) -> bool:
-        return bool(self.of("running")) or (not self.is_over and self.now - self.last_sign <= BETWEEN_STAGES)
+        return bool(self.of("running")) or (not self.is_over and is_recent(self.last_sign, self.now))
 
     @property
     def is_well(self) -> bool:
@@ -86,12 +88,17 @@ class GridStatus:
         return self.is_done or (self.runs and not self.of("failed"))
 
 
+def is_recent(sign: datetime, now: datetime) -> bool:
+    """Whether what gave it may be between two stages. What lies in the future is no sign of anything."""
+    return -CLOCK_SKEW <= now - sign <= BETWEEN_STAGES
+
+
 def grid_status(facts: Facts, now: datetime) -> GridStatus:
     """What the facts say at a moment."""
     planned, found = facts.planned, facts.found
     states = {stage: _state(found.get(stage, Found()), now) for stage in planned.kinds}
     last_sign = max([planned.launched_at, *(at for one in found.values() for at in _signs_of(one))])
-    if "running" in states.values() or now - last_sign <= BETWEEN_STAGES:
+    if "running" in states.values() or is_recent(last_sign, now):
         for stage, one in found.items():
             # What failed in an earlier launch is tried again by the one that runs.
             is_old = one.failure is not None and _finished_at(one.failure) < planned.launched_at
@@ -144,7 +151,7 @@ def lines(status: GridStatus, *, again: str, results: str, limit: int | None = N
     told += _listed("No sign of life:", status.of("silent"), lambda stage: _at_work(stage, status), limit)
     told += _listed("Failed:", status.of("failed"), lambda s: f"{s.error} ({s.folder}/{TRACEBACK})", limit)
     if status.problems:
-        told += ["", "Passed over, as it cannot be read:", *(f"  {_plain(problem)}" for problem in status.problems)]
+        told += ["", "Cannot be read, or not be believed:", *(f"  {_plain(problem)}" for problem in status.problems)]
     told.append("")
     if status.device_seconds:
         by_device = ", ".join(f"{duration(seconds)} on {device}" for device, seconds in status.device_seconds.items())

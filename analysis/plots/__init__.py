@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis.document import Document, Heading, Note
 from analysis.errors import AnalysisError
 from analysis.load import Grid
+from analysis.output import write_below
 from analysis.plots.cost import cost
 from analysis.plots.dots import accuracy, calibration
 from analysis.plots.fonts import missing
@@ -47,18 +48,16 @@ def pictures(grid: Grid) -> list[Picture]:
     return found
 
 
-def write(grid: Grid, folder: Path | str, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write(grid: Grid, root: Path | str, folder: str = "", formats: Sequence[str] = FORMATS) -> list[Path]:
     """Every picture for light and for dark pages (NAME.png, NAME-dark.png) in each format, and their captions in
-    captions.md; the paths of all. The files' own metadata have title and caption too.
+    captions.md, into a folder below `root`; the paths of all. The files' own metadata have title and caption too.
 
     Raises AnalysisError for an unknown format.
     """
     unknown = set(formats) - set(FORMATS)
     if unknown:
         raise AnalysisError(f"unknown format {', '.join(sorted(unknown))}: there are {', '.join(FORMATS)}")
-    there = Path(folder)
-    there.mkdir(parents=True, exist_ok=True)
-    written = []
+    made: dict[str, bytes] = {}
     found = pictures(grid)
     names = [grid.name, dataset(grid), *grid.cells["teacher"].drop_nulls(), *grid.cells["student"].drop_nulls()]
     lacking = missing("".join(names)) if found and "png" in formats else ""
@@ -68,12 +67,11 @@ def write(grid: Grid, folder: Path | str, formats: Sequence[str] = FORMATS) -> l
         for theme in THEMES:
             figure = picture.figure(theme)
             for suffix in dict.fromkeys(formats):
-                path = there / picture.file_name(theme, suffix)
-                path.write_bytes(picture.to_bytes(figure, theme, suffix))
-                written.append(path)
+                made[picture.file_name(theme, suffix)] = picture.to_bytes(figure, theme, suffix)
     if found:
-        captions = there / "captions.md"
         parts = [part for picture in found for part in (Heading(picture.title), Note(picture.caption, picture.name))]
-        captions.write_text(markdown(Document(grid.name, parts)), encoding="utf-8")
-        written.append(captions)
-    return written
+        made["captions.md"] = markdown(Document(grid.name, parts)).encode()
+    paths = {f"{folder}/{name}" if folder else name: content for name, content in made.items()}
+    for path, content in paths.items():
+        write_below(str(root), path, content)
+    return [Path(root) / path for path in paths]

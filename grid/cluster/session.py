@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from grid.cluster import token
+from grid.contract.local_files import open_to_append
 from grid.errors import UserError
 from grid.private import ray_folder
 
@@ -154,14 +155,18 @@ def log_folder() -> str:
 
 
 @contextlib.contextmanager
-def output_to(log: Path) -> Iterator[TextIO]:
-    """Send everything written to stdout and stderr, by libraries in any language, to a file; yields the terminal."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+def output_to(root: str, log: str) -> Iterator[TextIO]:
+    """Send everything written to stdout and stderr, by libraries in any language, to the file `log` below `root`;
+    yields the terminal. Raises UserError where something else lies there."""
+    try:
+        descriptor = open_to_append(root, log)
+    except OSError as error:
+        raise UserError(f"{root}/{log}: {error.strerror or error}") from None
     sys.stdout.flush()
     sys.stderr.flush()
     out, err = os.dup(1), os.dup(2)
     terminal = os.fdopen(os.dup(out), "w", buffering=1)
-    with open(log, "a", buffering=1) as file:
+    with os.fdopen(descriptor, "a", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:

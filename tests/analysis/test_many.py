@@ -261,12 +261,13 @@ def test_a_stage_runs_again_after_its_failure_and_not_before(make_grid: Maker, f
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"done": 1, "total": 0, "at": "2999-01-01T00:00:00+00:00"}', b"\xff"])
-def test_progress_that_cannot_be_read_is_none(make_grid: Maker, data: bytes) -> None:
+def test_progress_that_cannot_be_read_is_named_and_none(make_grid: Maker, data: bytes) -> None:
     grid = make_grid(seeds=[0])
     grid.write(f"{grid.folder(grid.rows[0])}/progress.json", data)
     loaded = load_grid(grid.storage)
     assert loaded.cells["status"].to_list() == ["missing"] * 3
-    assert loaded.problems == []
+    (problem,) = loaded.problems
+    assert problem.startswith(f"{grid.folder(grid.rows[0])}/progress.json: ")
 
 
 def test_a_done_stage_does_not_run(make_grid: Maker) -> None:

@@ -109,9 +109,9 @@ OTHERS = (
     b'{"schema_version": 1, "stage_id": "0123456789abcdef", "kind": "cell", "status": "done", "test_top1_last": 0.99}'
 )
 DAMAGES = {
-    "truncated": Damage("record.json", half, "(Expecting|Unterminated|Invalid).* line"),
-    "empty": Damage("record.json", lambda data: b"", "Expecting value"),
-    "binary": Damage("record.json", lambda data: b"\xff\xfe\x00", ".*decode"),
+    "truncated": Damage("record.json", half, "not a record: (Expecting|Unterminated|Invalid).* line"),
+    "empty": Damage("record.json", lambda data: b"", "not a record: Expecting value"),
+    "binary": Damage("record.json", lambda data: b"\xff\xfe\x00", "not a record: not text in UTF-8: "),
     "of another stage": Damage("record.json", lambda data: OTHERS, "the record of another stage: '0123456789abcdef'"),
     "no record": Damage("record.json", lambda data: b'{"hello": "world"}', "not a record: it has no schema_version"),
     "a list": Damage("record.json", lambda data: b"[1, 2]", "not a record: it has no schema_version"),

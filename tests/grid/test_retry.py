@@ -191,10 +191,10 @@ def test_a_file_that_cannot_be_looked_at_is_not_said_to_be_missing(
 def test_nfs_that_stalls_is_waited_for(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     store, replace, stalls = Store(str(tmp_path)), os.replace, iter([errno.ESTALE, errno.EIO])
 
-    def stalling(source: str, target: str) -> None:
+    def stalling(source: str, target: str, **how: Any) -> None:
         for code in stalls:
             raise OSError(code, os.strerror(code))
-        replace(source, target)
+        replace(source, target, **how)
 
     monkeypatch.setattr(os, "replace", stalling)
     store.write("a/file", b"1")

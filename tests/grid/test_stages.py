@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 
 import grid.stages
+from grid.contract.record import FIELDS
 from grid.plan import CellStage, Plan, TeacherStage
-from grid.records import FIELDS
 from grid.stages import Runtime, record_failure
 from grid.store import CHECKPOINT, FAILURE, PROGRESS, TRACEBACK, WEIGHTS, Store
 from tests.conftest import tiny_grid

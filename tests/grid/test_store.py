@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from grid.contract.record import SCHEMA_VERSION
 from grid.errors import UserError
 from grid.plan import LogitsStage, Plan, Stage
-from grid.records import SCHEMA_VERSION, RecordError, Value, make_record, record_from_json, record_to_json
+from grid.records import RecordError, Value, make_record, record_from_json, record_to_json
 from grid.store import FAILURE, IDENTITY, RECORD, IdentityMismatchError, Store
 from tests.conftest import with_epochs
 from tests.object_store import BUCKET
@@ -142,8 +143,8 @@ def test_of_many_processes_one_creates_a_file(tmp_path: Path) -> None:
 def test_a_link_is_made_whose_answer_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, link = Store(str(tmp_path)), os.link
 
-    def lossy(source: str, target: str) -> None:
-        link(source, target)
+    def lossy(source: str, target: str, **how: Any) -> None:
+        link(source, target, **how)
         raise FileExistsError(errno.EEXIST, "sent again, as NFS does", target)
 
     monkeypatch.setattr(os, "link", lossy)
@@ -153,7 +154,7 @@ def test_a_link_is_made_whose_answer_is_lost(tmp_path: Path, monkeypatch: pytest
 def test_a_disk_without_links_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(str(tmp_path))
 
-    def refuse(source: str, target: str) -> None:
+    def refuse(source: str, target: str, **how: Any) -> None:
         raise PermissionError(errno.EPERM, "no links here", target)
 
     monkeypatch.setattr(os, "link", refuse)
@@ -338,7 +339,7 @@ def test_records_are_strict_when_written() -> None:
 def test_old_records_load_and_newer_ones_say_why_not() -> None:
     old = {"schema_version": SCHEMA_VERSION, "stage_id": "x"}
     assert record_from_json(json.dumps(old).encode())["launch"] is None
-    with pytest.raises(RecordError, match=f"schema version {SCHEMA_VERSION + 1}.*use a newer one"):
+    with pytest.raises(RecordError, match=f"schema version {SCHEMA_VERSION + 1}.*update it"):
         record_from_json(json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode())
     for foreign in (b"[]", b"{}", b"\x00", b'"text"'):
         with pytest.raises(RecordError, match="not a record"):
