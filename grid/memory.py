@@ -16,9 +16,10 @@ from grid.contract.parsing import parse_object
 from grid.identity import canonical_json, without_defaults
 from grid.models import at_start, pixels_of, untrained
 from grid.plan import CellStage, model_payload
+from grid.prepared import open_prepared
 from grid.store import Store
 from grid.teacher_logits import INFERENCE_BATCH
-from kd.data.dataset import Dataset, open_dataset
+from kd.data.dataset import Dataset
 from kd.data.views import ViewStream
 from kd.evaluate import predict
 from kd.models.build import on_device
@@ -80,7 +81,7 @@ def measure_footprint(stage: CellStage, store: Store) -> Footprint:
 
 
 def _use(stage: CellStage, store: Store, device: torch.device) -> None:
-    dataset, recipe = open_dataset(store.local_folder(stage.data.folder)), stage.recipe
+    dataset, recipe = open_prepared(stage.data, store), stage.recipe
     model = on_device(at_start(stage, store, dataset.meta, seed=stage.seed), device)
     pixels = pixels_of(stage.model, dataset.meta, device)
     steps = itertools.count(1)

@@ -21,12 +21,13 @@ from grid.contract.credentials import redacted
 from grid.datasets import source_of
 from grid.errors import one_line
 from grid.plan import DatasetStage, LogitsStage, Stage
+from grid.prepared import open_prepared
 from grid.private import use_private_compiler_caches
 from grid.records import Record, Value, make_record, now, record_to_json
 from grid.results import axes_of, provenance
 from grid.store import FAILURE, PROGRESS, RECORD, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
-from kd.data.dataset import meta_to_json, open_dataset, prepare
+from kd.data.dataset import meta_to_json, prepare
 from kd.train import StoppedError
 from kd.workers import WHOLE, Shard
 
@@ -129,7 +130,7 @@ def run_logits(
     once leave() says so, between two files."""
     started_at, started = now(), time.perf_counter()
     device = torch.device(runtime.device)
-    dataset = open_dataset(store.local_folder(stage.teacher.data.folder))
+    dataset = open_prepared(stage.teacher.data, store)
     cache = LogitsCache(stage, store, dataset, device)
     progress = Progress(stage, store, total=len(stage.units))
     first = shard.rank == 0

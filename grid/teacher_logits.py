@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from grid.contract.local_files import OddFileError
 from grid.identity import canonical_json
 from grid.models import pixels_of, untrained
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage
@@ -87,7 +88,7 @@ class LogitsCache:
             )
         except FileNotFoundError:
             return False
-        except LogitsError as error:
+        except (LogitsError, OddFileError) as error:
             log.warning("%s; it is computed again", error)
             return False
         return True
@@ -156,7 +157,7 @@ class LogitsCache:
                 if not self.store.drop_copy(path):
                     raise
                 return read()
-        except (LogitsError, FileNotFoundError) as error:
+        except (LogitsError, FileNotFoundError, OddFileError) as error:
             log.warning("%s; it is computed again", error)
             make()
             return read()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import time
@@ -12,8 +11,10 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
+from grid.contract.local_files import OddFileError
 from grid.models import at_start, pixels_of
 from grid.plan import CellStage, Trainable
+from grid.prepared import open_prepared
 from grid.records import now
 from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
 from grid.stages import Progress, Runtime, publish
@@ -21,12 +22,13 @@ from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
 from grid.supervision import Supervision
 from grid.teacher_logits import INFERENCE_BATCH
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
-from kd.data.dataset import open_dataset
+from kd.data.dataset import Dataset
 from kd.data.views import ViewStream
 from kd.evaluate import predict, score
 from kd.models.build import on_device
 from kd.out_of_memory import is_out_of_gpu_memory
 from kd.precision import resolve
+from kd.resume import fitting_state
 from kd.train import Row, TrainState, train
 from kd.workers import WHOLE, Shard, first_reads
 
@@ -46,7 +48,7 @@ def run_trainable(
     teacher is only evaluated. Raises StoppedError once leave() says so and a checkpoint is stored."""
     started_at, started = now(), time.perf_counter()
     device, recipe = torch.device(runtime.device), stage.recipe
-    dataset = open_dataset(store.local_folder(stage.data.folder))
+    dataset = open_prepared(stage.data, store)
     seed = stage.seed if isinstance(stage, CellStage) else stage.model.seed
     model = on_device(at_start(stage, store, dataset.meta, seed=seed), device)
     pixels = pixels_of(stage.model, dataset.meta, device)
@@ -54,7 +56,9 @@ def run_trainable(
     is_given = stage.model.is_given
     # What a checkpoint has to agree with: the id knows neither.
     how = {"teacher_sha256": supervision.teacher_sha256, "precision": resolve(recipe.precision, device)}
-    resume = None if is_given else _load_checkpoint(stage, store, how, shard, device)
+    resume = None
+    if not is_given:
+        resume = _load_checkpoint(stage, store, how, shard, device, model, dataset)
     setup = time.perf_counter() - started
     progress = Progress(stage, store, total=recipe.epochs)
     if shard.rank == 0:
@@ -136,27 +140,42 @@ def run_trainable(
 
 
 def _load_checkpoint(
-    stage: Trainable, store: Store, how: Mapping[str, str | None], shard: Shard, device: torch.device
+    stage: Trainable,
+    store: Store,
+    how: Mapping[str, str | None],
+    shard: Shard,
+    device: torch.device,
+    model: nn.Module,
+    dataset: Dataset,
 ) -> TrainState | None:
     """Where to go on from; None to start from the beginning. The first worker reads for all: another launch could put
     another checkpoint in its place meanwhile."""
     path = f"{stage.folder}/{CHECKPOINT}"
 
     def read() -> bytes | None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return store.read(path)
-        return None
+        except FileNotFoundError:
+            return None
+        except OddFileError as error:
+            log.warning("%s; the stage starts again", error.strerror)
+            return None
 
     found = first_reads(read, shard, device)
     if found is None:
         return None
     try:
         state = state_from_bytes(found)
-        other = [name for name, value in how.items() if state[name] != value]
+        other = [name for name, value in how.items() if not _is(state.get(name), value)]
         if not other:
-            return TrainState.from_dict(state)
+            return fitting_state(state, model, stage.recipe, images=len(dataset.train), evaluated=dataset.evaluated)
         reason = f"of another {' and '.join(other)}"
-    except (CheckpointError, KeyError) as error:
-        reason = f"unreadable: {error}"
+    except CheckpointError as error:
+        reason = f"not to go on from: {' '.join(str(error).split())}"
     log.warning("%s: %s; the stage starts again", store.location(path), reason)
     return None
+
+
+def _is(found: object, expected: str | None) -> bool:
+    """Of a file's value, which may be a tensor that equals nothing in one word."""
+    return type(found) is type(expected) and found == expected

@@ -129,7 +129,7 @@ def train(
         torch.compiler.reset()
         trained = torch.compile(trained, dynamic=False)
     current = model if averaged is None else averaged.module
-    steps = len(_batches(torch.arange(count), recipe.batch_size))
+    steps = steps_of(recipe, count)
     partial = resume
 
     for epoch in range(len(curve), recipe.epochs):
@@ -187,6 +187,11 @@ def train(
     if averaged is not None:
         model.load_state_dict(averaged.module.state_dict())
     return curve
+
+
+def steps_of(recipe: Recipe, images: int) -> int:
+    """Optimizer steps in an epoch."""
+    return len(_batches(torch.arange(images), recipe.batch_size))
 
 
 def _batches(order_N: Tensor, size: int) -> tuple[Tensor, ...]:

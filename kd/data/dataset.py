@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from kd.data.sources import DatasetError, Images, Source
 from kd.data.splits import stratified_draw
 
 SPLITS = ("train", "val", "test")
+
+COUNTED_AT_ONCE = 10_000  # images
+FACTS_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -91,20 +95,24 @@ def prepare(
             images = Images(pool.images_NHWC[drawn[split]], pool.labels_N[drawn[split]])
         arrays[f"{split}_images"] = np.ascontiguousarray(images.images_NHWC)
         arrays[f"{split}_labels"] = images.labels_N
-    mean, std = _channel_statistics(arrays["train_images"])
-    digest = hashlib.sha256()
-    for stem in sorted(arrays):
-        digest.update(f"{stem} {arrays[stem].shape}".encode())
-        digest.update(arrays[stem].data)
+    mean, std = _statistics(arrays["train_images"])
     meta = DatasetMeta(
         name=info.name,
         classes=info.classes,
         channels=info.channels,
-        mean=tuple(float(round(m, 6)) for m in mean),
-        std=tuple(float(round(s, 6)) for s in std),
-        fingerprint=digest.hexdigest(),
+        mean=mean,
+        std=std,
+        fingerprint=_fingerprint(arrays),
     )
     return meta, arrays
+
+
+def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for stem in sorted(arrays):
+        digest.update(f"{stem} {arrays[stem].shape}".encode())
+        digest.update(arrays[stem].data)
+    return digest.hexdigest()
 
 
 def _check(read: dict[str, Images], info: DatasetInfo) -> None:
@@ -127,12 +135,20 @@ def _check(read: dict[str, Images], info: DatasetInfo) -> None:
 
 def _channel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel on the scale [0, 1], exact and without a float copy of the images."""
-    channels = images_NHWC.shape[-1]
-    counts_CL = np.stack([np.bincount(images_NHWC[..., c].ravel(), minlength=256) for c in range(channels)])
+    counts_CL = np.zeros((images_NHWC.shape[-1], 256), dtype=np.int64)
+    for start in range(0, len(images_NHWC), COUNTED_AT_ONCE):
+        part_NHWC = images_NHWC[start : start + COUNTED_AT_ONCE]
+        for channel, counts_L in enumerate(counts_CL):
+            counts_L += np.bincount(part_NHWC[..., channel].ravel(), minlength=256)
     levels_L, total = np.arange(256), images_NHWC[..., 0].size
     mean_C = counts_CL @ levels_L / total
     variance_C = counts_CL @ levels_L**2 / total - mean_C**2
     return mean_C / 255, np.sqrt(np.maximum(variance_C, 0)) / 255
+
+
+def _statistics(images_NHWC: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """As a data set's facts have them."""
+    return tuple(tuple(float(round(value, 6)) for value in values_C) for values_C in _channel_statistics(images_NHWC))
 
 
 def meta_to_json(meta: DatasetMeta) -> str:
@@ -140,17 +156,57 @@ def meta_to_json(meta: DatasetMeta) -> str:
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """A prepared folder, memory-mapped. Raises DatasetError where a file is missing or unreadable."""
+    """A prepared folder, memory-mapped. Raises DatasetError where a file is missing or unreadable, or its array is not
+    such as were prepared."""
     try:
-        facts = json.loads((folder / "dataset.json").read_text())
+        facts = json.loads(_regular(folder / "dataset.json", limit=FACTS_BYTES).read_text())
         meta = DatasetMeta(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})
-        splits = {
-            split: Split(
-                torch.from_numpy(np.load(folder / f"{split}_images.npy", mmap_mode="c")),
-                torch.from_numpy(np.load(folder / f"{split}_labels.npy")),
-            )
-            for split in SPLITS
-        }
+        splits = {}
+        for split in SPLITS:
+            images_NHWC = np.load(_regular(folder / f"{split}_images.npy"), mmap_mode="c")
+            labels_N = np.load(_regular(folder / f"{split}_labels.npy"))
+            _check_arrays(split, images_NHWC, labels_N, meta)
+            splits[split] = Split(torch.from_numpy(images_NHWC), torch.from_numpy(labels_N))
     except Exception as error:  # NumPy raises many types for files it cannot read
         raise DatasetError(f"prepared data set {folder}: {error}; delete the folder to have it made again") from error
     return Dataset(meta, **splits)
+
+
+def _regular(path: Path, *, limit: int | None = None) -> Path:
+    """Opening a pipe would wait for ever. Raises DatasetError."""
+    there = path.stat()
+    if not stat.S_ISREG(there.st_mode):
+        raise DatasetError(f"{path.name} is not a regular file")
+    if limit is not None and there.st_size > limit:
+        raise DatasetError(f"{path.name} is larger than {limit} bytes")
+    return path
+
+
+def _check_arrays(split: str, images_NHWC: np.ndarray, labels_N: np.ndarray, meta: DatasetMeta) -> None:
+    if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[-1] != meta.channels:
+        found = f"{images_NHWC.dtype} of shape {images_NHWC.shape}"
+        raise DatasetError(f"{split}_images.npy holds {found}, not pixels with {meta.channels} channels")
+    if labels_N.dtype != np.int64 or labels_N.shape != (len(images_NHWC),):
+        found = f"{labels_N.dtype} of shape {labels_N.shape}"
+        raise DatasetError(f"{split}_labels.npy holds {found}, not a label for each of {len(images_NHWC)} images")
+    if len(labels_N) and not 0 <= labels_N.min() <= labels_N.max() < meta.classes:
+        raise DatasetError(f"{split}_labels.npy has labels outside of 0 to {meta.classes - 1}")
+
+
+def check_fingerprint(dataset: Dataset, folder: Path) -> None:
+    """Read a prepared folder through. Raises DatasetError where pixels, labels or statistics are not those that were
+    prepared."""
+    arrays: dict[str, np.ndarray] = {}
+    for split in SPLITS:
+        of = dataset.split(split)
+        arrays |= {f"{split}_images": of.images_NHWC.numpy(), f"{split}_labels": of.labels_N.numpy()}
+    if _fingerprint(arrays) != dataset.meta.fingerprint:
+        changed = "images or labels"
+    elif _statistics(arrays["train_images"]) != (dataset.meta.mean, dataset.meta.std):
+        changed = "mean or deviation, in dataset.json,"
+    else:
+        return
+    raise DatasetError(
+        f"prepared data set {folder}: its {changed} changed after it was prepared; delete the folder to have it made "
+        "again"
+    )

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import pytest
 import kd.data.digits
 from kd.data import dataset
 from kd.data.catalog import CATALOG, DatasetInfo
-from kd.data.dataset import DatasetMeta, meta_to_json, open_dataset, prepare
+from kd.data.dataset import DatasetMeta, check_fingerprint, meta_to_json, open_dataset, prepare
 from kd.data.digits import Digits
 from kd.data.sources import DatasetError, Images
 from kd.data.splits import stratified_draw
@@ -349,3 +353,60 @@ def test_facts_of_another_kind_are_refused(folder: Path, change: dict[str, objec
     (folder / "dataset.json").write_text(json.dumps(facts | change))
     with pytest.raises(DatasetError, match="delete the folder to have it made again"):
         open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("train_images.npy", lambda images: images.astype(np.float64), "float64 of shape .*, not pixels with 1 chan"),
+        ("train_images.npy", lambda images: np.repeat(images, 3, axis=3), "not pixels with 1 channels"),
+        ("train_images.npy", lambda images: images[:, :, 0], "not pixels with 1 channels"),
+        ("train_images.npy", lambda images: images[:-1], "train_labels.npy holds .*, not a label for each of 299 im"),
+        ("val_labels.npy", lambda labels: labels[:3], "not a label for each of 100 images"),
+        ("val_labels.npy", lambda labels: labels.astype(np.int32), "int32 of shape"),
+        ("test_labels.npy", lambda labels: labels + 1, "test_labels.npy has labels outside of 0 to 9"),
+        ("test_labels.npy", lambda labels: labels - 1, "test_labels.npy has labels outside of 0 to 9"),
+    ],
+)
+def test_arrays_that_were_not_prepared_so_are_refused(
+    folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray], reason: str
+) -> None:
+    np.save(folder / name, change(np.load(folder / name)))
+    with pytest.raises(DatasetError, match=rf"(?s)^prepared data set {folder}: .*{reason}.*; delete the folder to"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        ("train_images.npy", lambda images: 255 - images, "images or labels"),
+        ("train_images.npy", lambda images: images[:, 1:], "images or labels"),
+        ("test_labels.npy", lambda labels: labels[::-1], "images or labels"),
+    ],
+)
+def test_what_changed_on_disk_does_not_have_its_fingerprint(
+    folder: Path, name: str, change: Callable[[np.ndarray], np.ndarray], what: str
+) -> None:
+    check_fingerprint(open_dataset(folder), folder)
+    np.save(folder / name, change(np.load(folder / name)))
+    with pytest.raises(
+        DatasetError, match=f"^prepared data set {folder}: its {what} changed after it was prepared; del"
+    ):
+        check_fingerprint(open_dataset(folder), folder)
+
+
+def test_a_changed_mean_is_noticed(folder: Path) -> None:
+    facts = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(facts | {"mean": [0.5]}))
+    with pytest.raises(DatasetError, match=r"its mean or deviation, in dataset\.json, changed after it was prepared"):
+        check_fingerprint(open_dataset(folder), folder)
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "train_images.npy", "val_labels.npy"])
+def test_a_pipe_in_a_files_place_is_not_waited_for(folder: Path, name: str) -> None:
+    """In a process of its own: without the check it waits for ever."""
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    script = f"import pathlib; from kd.data.dataset import open_dataset; open_dataset(pathlib.Path({str(folder)!r}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert f"{name} is not a regular file; delete the folder to have it made again" in done.stderr

@@ -1,0 +1,42 @@
+"""A prepared data set as stages open it: compared with its fingerprint, for its files may have changed since."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+from pathlib import Path
+
+from grid.copies import cache_root
+from grid.errors import UserError
+from grid.plan import DatasetStage
+from grid.store import Store
+from kd.data.dataset import Dataset, check_fingerprint, open_dataset
+
+
+def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
+    """Its files are read through once a machine, and again when any of them has changed: hashing takes longer than
+    opening them. Raises DatasetError where they are not what was prepared."""
+    folder = store.local_folder(stage.folder)
+    dataset = open_dataset(folder)
+    try:
+        mark = cache_root() / "prepared" / _state(folder, dataset)
+        mark.parent.mkdir(exist_ok=True)
+        lock = open(mark.with_suffix(".lock"), "wb")  # noqa: SIM115 (what fails below is no matter of the lock)
+    except (OSError, UserError):  # without a place of this machine's own it is looked at each time
+        check_fingerprint(dataset, folder)
+        return dataset
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the cells of a machine start together
+        if not mark.exists():
+            check_fingerprint(dataset, folder)
+            mark.touch()
+    return dataset
+
+
+def _state(folder: Path, dataset: Dataset) -> str:
+    """Of the files as they lie there. The time of the last change of a file's facts cannot be set by anybody."""
+    facts = [str(folder.resolve()), dataset.meta]
+    for path in sorted([*folder.glob("*.npy"), folder / "dataset.json"]):
+        there = path.stat()
+        facts.append((path.name, there.st_dev, there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]

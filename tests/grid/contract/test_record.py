@@ -1,0 +1,64 @@
+"""Both sides believe the same figures of a record."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from analysis.load import parse_record
+from grid.contract.record import FIELDS, RANGES
+from grid.records import RecordError, make_record, record_from_json
+
+WHOLE = {"schema_version": 1, "stage_id": "text", "status": "done", "test_top1_last": 0.5, "parameters": 7}
+
+
+def read(**facts: Any) -> None:
+    """As the grid and as the analysis does."""
+    data = json.dumps({**WHOLE, **facts}).encode()
+    with pytest.raises(RecordError) as ours:
+        record_from_json(data)
+    with pytest.raises(ValueError, match=r"^not a record: ") as theirs:
+        parse_record(data, stage_id="text")
+    assert str(ours.value) == str(theirs.value)
+    raise ours.value
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"test_top1_last": 1e308}, "test_top1_last is 1e+308, outside of 0 to 1"),
+        ({"test_top1_last": 1.01}, "test_top1_last is 1.01, outside of 0 to 1"),
+        ({"val_ece_best": -0.1}, "val_ece_best is -0.1, outside of 0 to 1"),
+        ({"best_test_top1": 80}, "best_test_top1 is 80, outside of 0 to 1"),
+        ({"test_nll_last": 1e300}, "test_nll_last is 1e+300, outside of"),
+        ({"parameters": -1}, "parameters is -1, outside of"),
+        ({"parameters": 10**18}, "parameters is 1e+18, outside of"),
+        ({"seconds_total": 1e308, "latency_ms": -2.0}, "latency_ms is -2, .*; seconds_total is 1e"),
+        ({"parameters": 2**70}, "parameters is far too large a number"),
+        ({"parameters": 10**400}, "parameters is far too large a number"),
+        ({"parameters": 1.5}, "parameters is of type float, not int"),
+        ({"parameters": True}, "parameters is of type bool, not int"),
+        ({"kind": ["cell"]}, "kind is of type list, not str"),
+        ({"versions": {}}, "versions is of type dict, not str"),
+        ({"error": "\ud800"}, "not text in UTF-8"),
+    ],
+)
+def test_figures_that_were_not_measured_are_refused_on_both_sides(facts: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RecordError, match="^not a record: " + reason.replace("+", r"\+")):
+        read(**facts)
+
+
+def test_figures_at_their_ends_are_believed() -> None:
+    ends = {name: FIELDS[name](end) for end in (0, 1) for name, (low, high) in RANGES.items() if low <= end <= high}
+    for facts in ({}, ends, {"test_ece_last": 1.0000001}):
+        data = json.dumps({**WHOLE, **facts}).encode()
+        assert parse_record(data, stage_id="text") == record_from_json(data)
+
+
+def test_a_figure_out_of_its_range_is_not_written() -> None:
+    with pytest.raises(ValueError, match=r"^test_nll_last is not finite$"):
+        make_record({"stage_id": "text", "test_nll_last": float("nan")})
+    with pytest.raises(ValueError, match="val_top1_last is 2, outside of 0 to 1"):
+        make_record({"stage_id": "text", "val_top1_last": 2.0})
