@@ -27,7 +27,7 @@ def saved(run: Run, evaluate: Evaluate) -> State:
 
 
 def check(state: State, name: str = NAME) -> None:
-    fitting_state(state, noisy_model(7), RECIPES[name], images=IMAGES, evaluated=["test"])
+    fitting_state(state, noisy_model(7), RECIPES[name], images=IMAGES, evaluated=["val"])
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -111,10 +111,10 @@ CHANGES: dict[str, tuple[Callable[[State], State], str]] = {
     "a row that lacks a column": (put(curve=[{"epoch": 1}]), "it lacks 'learning_rate'"),
     "a row of another epoch": (row(epoch=2), "its curve has not the figures of epoch 1"),
     "a row that was not evaluated": (
-        lambda s: put(curve=[{k: v for k, v in s["curve"][0].items() if not k.startswith("test")}])(s),
-        "it lacks 'test_top1'",
+        lambda s: put(curve=[{k: v for k, v in s["curve"][0].items() if not k.startswith("val")}])(s),
+        "it lacks 'val_top1'",
     ),
-    "a figure as text": (row(test_nll="a"), "its curve has something else than figures at epoch 1"),
+    "a figure as text": (row(val_nll="a"), "its curve has something else than figures at epoch 1"),
     "a share of 10": (row(train_top1=10.0), "its curve has shares outside of 0 to 1 at epoch 1"),
 }
 
