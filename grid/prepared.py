@@ -6,9 +6,9 @@ import fcntl
 import hashlib
 from pathlib import Path
 
-from grid.copies import cache_root
 from grid.errors import UserError
 from grid.plan import DatasetStage
+from grid.private import machine_folder
 from grid.store import Store
 from kd.data.dataset import Dataset, check_fingerprint, open_dataset
 
@@ -19,7 +19,7 @@ def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
     folder = store.local_folder(stage.folder)
     dataset = open_dataset(folder)
     try:
-        mark = cache_root() / "prepared" / _state(folder, dataset)
+        mark = machine_folder() / "prepared" / _state(folder, dataset)
         mark.parent.mkdir(exist_ok=True)
         lock = open(mark.with_suffix(".lock"), "wb")  # noqa: SIM115 (what fails below is no matter of the lock)
     except (OSError, UserError):  # without a place of this machine's own it is looked at each time

@@ -95,7 +95,6 @@ FILES = {
         lambda grid: record(parameters="x")(grid)[:-1] + b', "seed": 1}',
         "not a record: it has 'seed' twice",
     ),
-    "half a character": Odd("record.json", record(error="\ud800"), "not a record: not text in UTF-8"),
 }
 
 
