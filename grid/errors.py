@@ -1,7 +1,10 @@
 """Errors a user can act on: one line that names the thing and the way out. What they take over from libraries is shown
 without the credentials that it may repeat."""
 
+from __future__ import annotations
+
 from grid.contract.credentials import redacted
+from grid.contract.text import on_one_line
 
 
 class UserError(Exception):
@@ -16,5 +19,6 @@ class StorageError(OSError):
 
 
 def one_line(error: BaseException) -> str:
-    """'ValueError: what it says', without line breaks: how a failed stage is recorded and shown."""
-    return redacted(" ".join(f"{type(error).__name__}: {error}".split()))
+    """'ValueError: what it says', on one line, with nothing hidden and no credentials: how a failed stage is recorded and
+    shown."""
+    return redacted(on_one_line(f"{type(error).__name__}: {error}"))

@@ -1,64 +1,26 @@
-"""Read grid files: safe YAML, `--set` overrides, one clear line for whatever is wrong."""
+"""Read grid files: their values, `--set` overrides, one clear line for whatever is wrong."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from grid.checkpoints import checkpoint_sha256
 from grid.code import find_code
 from grid.datasets import located
 from grid.errors import UserError
+from grid.parse import MAX_DEPTH, parse_json, parse_yaml, read_text
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
 from grid.spec.strict import describe
 
 GRIDS = Path(__file__).parent / "grids"
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-3 as a number (YAML 1.2 does; PyYAML wants 1.0e-3) and refuses a key given twice."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            continue
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-        seen.add(key)
-    loader.flatten_mapping(node)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
-
-
-def parse_yaml(text: str, *, what: str) -> Any:
-    """Raises UserError with the line of the fault."""
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise UserError(f"{what}{where}: malformed YAML: {problem}") from None
 
 
 def named_grids() -> dict[str, Path]:
@@ -71,8 +33,8 @@ def find_grid(grid: str) -> Path:
     if grid in names:
         return names[grid]
     path = Path(grid)
-    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
-        if not path.is_file():
+    if path.suffix in (".yaml", ".yml", ".json") or (os.path.exists(path) and not os.path.isdir(path)):
+        if not os.path.exists(path):
             raise UserError(f"grid file {grid}: no such file")
         return path
     near = difflib.get_close_matches(grid, names, n=1)
@@ -99,13 +61,11 @@ def load_grid(grid: str, overrides: Sequence[str] = (), *, data: str | None = No
 
 def read_grid(path: Path) -> dict[Any, Any]:
     """A grid file's keys and values, unchecked but for being such; one without a name has the file's."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"grid file {path}: cannot be read: {error}") from None
-    raw = _parse_json(text, path) if path.suffix == ".json" else parse_yaml(text, what=f"grid file {path}")
+    what = f"grid file {path}"
+    parse = parse_json if path.suffix == ".json" else parse_yaml
+    raw = parse(read_text(path, what=what), what=what)
     if not isinstance(raw, dict):
-        raise UserError(f"grid file {path}: expected keys and values, found {type(raw).__name__}")
+        raise UserError(f"{what}: expected keys and values, found {type(raw).__name__}")
     return {"name": path.stem, **raw}
 
 
@@ -117,13 +77,6 @@ def _found(model: ModelSpec) -> ModelSpec:
     if model.checkpoint is not None and model.checkpoint_sha256 is None:
         facts["checkpoint_sha256"] = checkpoint_sha256(model.checkpoint)
     return model.model_copy(update=facts)
-
-
-def _parse_json(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"grid file {path}: malformed JSON: {error}") from None
 
 
 def spec_from_dict(raw: dict[Any, Any], *, what: str) -> GridSpec:
@@ -141,6 +94,8 @@ def _apply(raw: dict[Any, Any], override: str) -> None:
         raise UserError(f"--set {override}: expected KEY.PATH=VALUE, such as recipe.epochs=2")
     value = parse_yaml(text, what=f"--set {override}:")
     *parents, last = key.strip().split(".")
+    if len(parents) > MAX_DEPTH:
+        raise UserError(f"--set: a key of {len(parents) + 1} levels: the deepest that there is has a few")
     node: Any = raw
     for depth, part in enumerate(parents):
         node = _item(node, part, override) if isinstance(node, list) else node.setdefault(part, {})

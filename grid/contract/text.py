@@ -1,0 +1,50 @@
+"""Text that strangers wrote: which characters a name may hold, and how any text is shown without harm.
+
+Control characters (ESC, BEL, CR, NUL), format characters (among them those that turn the direction of writing), lone
+surrogates, private and unassigned code points, and the separators of lines and paragraphs are what a terminal, a
+typesetter or an eye takes for something else than a letter. Two format characters are part of words: the joiners that
+Persian, the scripts of India and joined emoji are written with. Neither moves or hides anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable
+
+JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+# All others are harmless: most text is passed over at once.
+_SUSPECT = re.compile("[^ -~\n\t]")
+
+
+def is_hidden(character: str) -> bool:
+    """Whether a character is no letter, sign or space, but something that acts on the text around it."""
+    category = unicodedata.category(character)
+    return (category[0] == "C" or category in ("Zl", "Zp")) and character not in JOINERS
+
+
+def hidden_character(text: str) -> str | None:
+    """The first character that a name may not hold, as U+202E; line breaks and tabs are such too."""
+    return next((f"U+{ord(character):04X}" for character in text if is_hidden(character)), None)
+
+
+def harmless(text: str) -> str:
+    """The text as it may be sent to a terminal or a page: what is hidden is spelled out, as \\x1b or \\u202e. Line
+    breaks and tabs stay."""
+    return _spelled_out(text, lambda character: character.encode("unicode_escape").decode())
+
+
+def harmless_json(text: str) -> str:
+    """JSON that says the same, with what is hidden in its strings as JSON spells it."""
+    return _spelled_out(text, lambda character: json.dumps(character)[1:-1])
+
+
+def on_one_line(text: str) -> str:
+    """Words with one space between them, and nothing hidden."""
+    return harmless(" ".join(text.split()))
+
+
+def _spelled_out(text: str, how: Callable[[str], str]) -> str:
+    return _SUSPECT.sub(lambda found: how(found[0]) if is_hidden(found[0]) else found[0], text)
