@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from grid.contract.text import hidden_character, on_one_line
 from grid.errors import UserError
 from grid.private import downloads_folder, private_folder
 from grid.spec.dataset import DatasetSpec, ParquetSpec
@@ -29,12 +31,23 @@ def located(dataset: DatasetSpec, data: str | None) -> DatasetSpec:
         dataset = _in_folder(dataset, Path(data).expanduser())
     if dataset.facts is None and (dataset.parquet or dataset.folder or dataset.data):
         try:
-            info = source_of(dataset).info
+            source = source_of(dataset)
+            info = source.info
+            _check_names(dataset.name, getattr(source, "classes", []))
         except (DatasetError, OSError) as error:
             raise UserError(str(error)) from None
         if info != CATALOG.get(dataset.name):
             dataset = dataset.model_copy(update={"facts": info})
     return dataset
+
+
+def _check_names(name: str, classes: Sequence[object]) -> None:
+    """Classes are called as their folders are, or as a column says. Raises DatasetError for what is no name."""
+    for label in classes:
+        code = hidden_character(str(label))
+        if code is not None:
+            shown = on_one_line(repr(label))
+            raise DatasetError(f"data set {name}: the class {shown} has the character {code} in its name: rename it")
 
 
 def source_of(dataset: DatasetSpec) -> Source:
@@ -105,8 +118,11 @@ def _in_folder(dataset: DatasetSpec, folder: Path) -> DatasetSpec:
 
 
 def _files(pattern: str, name: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    files = sorted(path.parent.glob(path.name))
+    try:
+        path = Path(pattern).expanduser()
+        files = sorted(found for found in path.parent.glob(path.name) if found.is_file())  # no pipes
+    except (ValueError, RuntimeError) as error:  # ** within a name, no name at all, ~nobody
+        raise DatasetError(f"data set {name}: no file can be called {pattern}: {error}") from None
     if not files:
         raise DatasetError(f"data set {name}: no file is called {path}")
     return files

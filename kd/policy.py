@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from kd.limits import IMAGE_SIDE, STREAMS, check_at_most
+
 Padding = Literal["zeros", "reflect"]
 Partners = Literal["epoch", "batch"]
 
@@ -128,9 +130,10 @@ class Views:
     stream: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout", "stream"):
+        for name, limit in (("crop_padding", IMAGE_SIDE), ("cutout", IMAGE_SIDE), ("stream", STREAMS)):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+            check_at_most(name, getattr(self, name), limit)
         if self.padding not in get_args(Padding):
             raise ValueError(f"padding must be one of {', '.join(get_args(Padding))}, got {self.padding!r}")
 

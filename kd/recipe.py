@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+from kd.limits import CLASSES, EPOCHS, FACTOR, IMAGES_AT_ONCE, check_at_most
 from kd.policy import Views
 
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -38,6 +39,8 @@ class LogitsFormat:
             raise ValueError(f"dtype must be one of {', '.join(get_args(LogitsDtype))}, got {self.dtype!r}")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k must be >= 1, got {self.top_k}")
+        if self.top_k is not None:
+            check_at_most("top_k", self.top_k, CLASSES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,31 +87,35 @@ class Recipe:
         for name, known in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, got {getattr(self, name)!r}")
-        for name in ("epochs", "batch_size", "evaluate_every"):
+        for name, limit in (("epochs", EPOCHS), ("batch_size", IMAGES_AT_ONCE), ("evaluate_every", EPOCHS)):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+            check_at_most(name, getattr(self, name), limit)
         if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
             raise ValueError(
                 f"micro_batch_size must be between 1 and batch_size ({self.batch_size}), got {self.micro_batch_size}"
             )
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
+        check_at_most("learning_rate", self.learning_rate, FACTOR)
         for name in ("weight_decay", "momentum", "warmup_epochs", "step_factor"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} must be >= 0, got {value}")
+            check_at_most(name, value, FACTOR)
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise ValueError("nesterov needs optimizer 'sgd' and a momentum above 0")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) is longer than epochs ({self.epochs})")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
+        if self.clip_norm is not None and not (math.isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ValueError(f"clip_norm must be > 0, got {self.clip_norm}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ValueError(f"ema_decay must be between 0 and 1, got {self.ema_decay}")
         if list(self.step_epochs) != sorted(set(self.step_epochs)) or any(e < 1 for e in self.step_epochs):
             raise ValueError(f"step_epochs must be increasing and >= 1, got {list(self.step_epochs)}")
+        check_at_most("step_epochs", max(self.step_epochs, default=0), EPOCHS)
         if bool(self.step_epochs) != (self.schedule == "step"):
             raise ValueError("schedule 'step' and step_epochs go together: give both or neither")
 

@@ -6,20 +6,34 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from grid.spec.strict import Strict, path_alone
+from grid.spec.strict import Name, Strict, path_alone, shortened
 from kd.data.catalog import CATALOG, DatasetInfo
+from kd.limits import CLASSES, IMAGE_SIDE, check_at_most
 
 
 class ParquetSpec(Strict):
     """Parquet files by split, each a path or a pattern. image, label: columns (default: the hub's usual names)."""
 
-    train: str
-    val: str | None = None
-    test: str | None = None
-    image: str | None = None
-    label: str | None = None
+    train: Name
+    val: Name | None = None
+    test: Name | None = None
+    image: Name | None = None
+    label: Name | None = None
 
     _no_url = field_validator("train", "val", "test")(path_alone)
+
+
+def _check_facts(info: DatasetInfo) -> None:
+    """Raises ValueError for what no images can be, or none that are of use."""
+    if max(info.height, info.width) > IMAGE_SIDE:
+        raise ValueError(
+            f"{info.name} has images of {info.width:,} x {info.height:,} pixels: resize them (image_size, at most "
+            f"{IMAGE_SIDE:,})"
+        )
+    check_at_most("the number of classes", info.classes, CLASSES)
+    counts = (info.pool_images, info.val_images or 0, info.test_images or 0)
+    if min(info.height, info.width, info.classes, info.channels) < 1 or min(counts) < 0:
+        raise ValueError("facts: not those of any images; leave them out: they are found")
 
 
 class DatasetSpec(Strict):
@@ -31,16 +45,16 @@ class DatasetSpec(Strict):
     official one. data: the folder that holds the files of a data set known by name. facts: filled in when it is found.
     """
 
-    name: str
+    name: Name
     parquet: ParquetSpec | None = None
-    folder: str | None = None
-    image_size: int | None = Field(default=None, ge=1)
+    folder: Name | None = None
+    image_size: int | None = Field(default=None, ge=1, le=IMAGE_SIDE)
     channels: Literal[1, 3] = 3
     train_size: int | None = Field(default=None, ge=1)
     val_size: int = Field(default=0, ge=0)
     test_size: int | None = Field(default=None, ge=1)
     split_seed: int = Field(default=0, ge=0)
-    data: str | None = None
+    data: Name | None = None
     facts: DatasetInfo | None = None
 
     _no_url = field_validator("folder", "data")(path_alone)
@@ -75,13 +89,15 @@ class DatasetSpec(Strict):
             raise ValueError("give parquet or folder, not both")
         if not own and self.name not in CATALOG:
             raise ValueError(
-                f"unknown data set {self.name!r}; known: {', '.join(sorted(CATALOG))}; or give parquet or folder"
+                f"unknown data set {shortened(self.name)}; known: {', '.join(sorted(CATALOG))}; or give parquet or "
+                "folder"
             )
         if not own and self.image_size is not None:
             raise ValueError(f"image_size belongs to parquet and folder: {self.name}'s own size is known")
         if not self.is_known:
             return self
         info = self.info
+        _check_facts(info)
         for split, official in (("val", info.val_images), ("test", info.test_images)):
             size = self.val_size if split == "val" else self.test_size
             if official is not None and size:

@@ -15,7 +15,9 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field
 from grid.spec.dataset import DatasetSpec
 from grid.spec.model import ModelSpec, TeacherSpec
 from grid.spec.published import Published
-from grid.spec.strict import Strict, describe, one_or_many
+from grid.spec.size import check_passes, check_stages
+from grid.spec.strict import Line, Name, Strict, describe, first_twice, one_or_many, shortened
+from kd.limits import STREAMS, TEMPERATURE, WORKERS, check_at_most
 from kd.recipe import LogitsFormat, Recipe
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
@@ -26,22 +28,25 @@ Targets = Literal["cached", "online"]
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    twice = [v for i, v in enumerate(values) if v in values[:i]]
-    if twice:
-        raise ValueError(f"{twice[0]!r} is given twice")
+    twice = first_twice(values)
+    if twice is not None:
+        raise ValueError(f"{twice!r} is given twice")
     return values
 
 
 def _few_to_many(workers: Any) -> Any:
     both = workers if isinstance(workers, list | tuple) else (workers, workers)
     if len(both) != 2 or not all(type(number) is int for number in both) or not 1 <= both[0] <= both[1]:
-        raise ValueError(f"{workers!r}: expected a number of workers, or the fewest and the most, such as [1, 4]")
+        raise ValueError(
+            f"{shortened(workers)}: expected a number of workers, or the fewest and the most, such as [1, 4]"
+        )
+    check_at_most("teacher_workers", both[1], WORKERS)
     return tuple(both) if isinstance(workers, list) else workers
 
 
 def _gpus_or_auto(gpus: Any) -> Any:
     if gpus not in (None, "auto") and (type(gpus) not in (int, float) or gpus < 0):
-        raise ValueError(f"{gpus!r}: expected a number of GPUs, such as 0.25, or auto")
+        raise ValueError(f"{shortened(gpus)}: expected a number of GPUs, such as 0.25, or auto")
     return gpus
 
 
@@ -57,19 +62,21 @@ class Resources(Strict):
     """
 
     teacher_workers: Annotated[int | tuple[int, int], BeforeValidator(_few_to_many)] = 1
-    cpus_per_teacher_worker: int = Field(default=1, ge=1)
-    gpus_per_teacher_worker: float | None = Field(default=None, ge=0)
-    cpus_per_cell: int = Field(default=1, ge=1)
+    cpus_per_teacher_worker: int = Field(default=1, ge=1, le=WORKERS)
+    gpus_per_teacher_worker: float | None = Field(default=None, ge=0, le=WORKERS)
+    cpus_per_cell: int = Field(default=1, ge=1, le=WORKERS)
     gpus_per_cell: Annotated[float | Literal["auto"] | None, BeforeValidator(_gpus_or_auto)] = None
-    concurrency: int | None = Field(default=None, ge=1)
-    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    concurrency: int | None = Field(default=None, ge=1, le=WORKERS)
+    checkpoint_minutes: float = Field(default=10.0, gt=0, le=WORKERS)
     deterministic: bool = False
 
     @field_validator("gpus_per_teacher_worker", "gpus_per_cell")
     @classmethod
     def _whole_or_a_part_of_one(cls, gpus: float | str | None) -> float | str | None:
-        if isinstance(gpus, float) and gpus > 1 and not gpus.is_integer():
-            raise ValueError(f"{gpus:g} GPUs: more than one must be a whole number")
+        if isinstance(gpus, float):
+            check_at_most("the number of GPUs", gpus, WORKERS)
+            if gpus > 1 and not gpus.is_integer():
+                raise ValueError(f"{gpus:g} GPUs: more than one must be a whole number")
         return gpus
 
     @property
@@ -79,7 +86,7 @@ class Resources(Strict):
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Temperature = Annotated[float, Field(gt=0)]
+Temperature = Annotated[float, Field(gt=0, le=TEMPERATURE)]
 Alpha = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -91,8 +98,8 @@ class GridSpec(Strict):
     view_streams: how many streams of random views the seeds share; seed number i of the grid sees stream i modulo this.
     """
 
-    name: str
-    description: str = ""
+    name: Name
+    description: Line = ""
     dataset: DatasetSpec
     teachers: tuple[TeacherSpec, ...] = ()
     students: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
@@ -103,7 +110,7 @@ class GridSpec(Strict):
     alpha: Annotated[tuple[Alpha, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (0.5,)
     targets: Targets = "cached"
     logits: LogitsFormat = Field(default_factory=LogitsFormat)
-    view_streams: int = Field(default=1, ge=1)
+    view_streams: int = Field(default=1, ge=1, le=STREAMS)
     recipe: Recipe = Field(default_factory=Recipe)
     resources: Resources = Field(default_factory=Resources)
     published: Published | None = None
@@ -112,7 +119,7 @@ class GridSpec(Strict):
     @classmethod
     def _safe_name(cls, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r}: use letters, digits and . _ + - (it becomes a folder's name)")
+            raise ValueError(f"{shortened(name)}: use letters, digits and . _ + - (it becomes a folder's name)")
         return name
 
     @field_validator("modes", "seeds", "method", "temperature", "alpha")
@@ -124,9 +131,15 @@ class GridSpec(Strict):
     def _coherent(self) -> Self:
         if "distilled" in self.modes and not self.teachers:
             raise ValueError("teachers is empty: distilled cells need at least one (or set modes: [baseline])")
+        axes = ("seeds", "students", "teachers", "method", "temperature", "alpha")
+        check_stages(
+            {axis: len(getattr(self, axis)) for axis in axes},
+            alone="baseline" in self.modes,
+            distilled="distilled" in self.modes,
+        )
         for axis in ("teachers", "students"):
-            labels = [model.shown for model in getattr(self, axis)]
-            twice = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
+            recipes: list[Recipe] = []
+            twice = first_twice(model.shown for model in getattr(self, axis))
             if twice is not None:
                 raise ValueError(f"two {axis} are called {twice!r}: give each a label of its own")
             for i, model in enumerate(getattr(self, axis)):
@@ -134,6 +147,7 @@ class GridSpec(Strict):
                     recipe = self.recipe_of(model)
                 except ValidationError as error:
                     raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
+                recipes.append(recipe)
                 views, dataset = recipe.views, self.dataset
                 if model.normalize and dataset.is_known and len(model.normalize.mean) != dataset.info.channels:
                     raise ValueError(
@@ -141,6 +155,11 @@ class GridSpec(Strict):
                         f"{dataset.info.channels}"
                     )
                 side = min(dataset.info.height, dataset.info.width) if dataset.is_known else math.inf
+                if views.crop_padding > side:
+                    raise ValueError(
+                        f"{axis}.{i}: views.crop_padding {views.crop_padding} is larger than the images, of {side} "
+                        "pixels: crops would lie beside them"
+                    )
                 if views.padding == "reflect" and views.crop_padding >= side:
                     raise ValueError(
                         f"{axis}.{i}: views.crop_padding {views.crop_padding} with padding 'reflect' needs images "
@@ -152,6 +171,9 @@ class GridSpec(Strict):
                         f"{axis}.{i}: {reason}, so teacher logits cannot be cached for it; use partners 'epoch', or "
                         "targets: online"
                     )
+        if "distilled" in self.modes and self.targets == "cached":
+            streams = min(len(self.seeds), self.view_streams)
+            check_passes(recipes, teachers=len(self.teachers), streams=streams)
         if self.published is not None:
             self._check_published(self.published)
         if self.view_streams > 1 and any(self.recipe_of(student).views.stream for student in self.students):
@@ -170,7 +192,7 @@ class GridSpec(Strict):
                 raise ValueError(f"published names {stranger!r}, which is no {axis} of the grid{hint}")
         models = [(m.model, m.mode) for m in published.models]
         for kind, keys in (("models", models), ("pairs", [(p.teacher, p.student) for p in published.pairs])):
-            twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+            twice = first_twice(keys)
             if twice is not None:
                 raise ValueError(f"published.{kind} has two of {', '.join(filter(None, twice))}")
 

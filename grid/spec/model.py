@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from grid.contract.credentials import credentials_in
 from grid.identity import canonical, canonical_json
-from grid.spec.strict import Strict, one_or_many, path_alone
+from grid.spec.strict import Name, Strict, one_or_many, path_alone, shortened
+from kd.limits import IMAGE_SIDE, LAYERS
 
 Positive = Annotated[float, Field(gt=0)]
+
+# As timm and ours call how many blocks a model, or each of its stages, has.
+_LAYERS = re.compile("^(num_)?(depths?|layers|blocks)$")
 
 
 class Normalize(Strict):
@@ -27,6 +32,12 @@ class Normalize(Strict):
         return self
 
 
+def _sum(value: Any) -> int:
+    if isinstance(value, list | tuple):
+        return sum(map(_sum, value))
+    return value if isinstance(value, int) else 0
+
+
 class ModelSpec(Strict):
     """A model by timm's name or one of ours, or by a factory of the user's, with its constructor's arguments.
 
@@ -37,14 +48,14 @@ class ModelSpec(Strict):
     grid's recipe for this model. code, checkpoint_sha256: filled in when they are found (`grid.models.located`).
     """
 
-    name: str
-    factory: str | None = None
+    name: Name
+    factory: Name | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     pretrained: bool = False
-    checkpoint: str | None = None
-    image_size: int | None = Field(default=None, ge=1)
+    checkpoint: Name | None = None
+    image_size: int | None = Field(default=None, ge=1, le=IMAGE_SIDE)
     normalize: Normalize | None = None
-    label: str = ""
+    label: Name = ""
     recipe: dict[str, Any] = Field(default_factory=dict)
     code: dict[str, str] | None = None
     checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -59,7 +70,7 @@ class ModelSpec(Strict):
         if isinstance(value, dict) and isinstance(value.get("factory"), str):
             place, colon, function = value["factory"].rpartition(":")
             if not colon or not place or not function.isidentifier():
-                raise ValueError(f"factory {value['factory']!r}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
+                raise ValueError(f"factory {shortened(value['factory'])}: expected FILE.py:FUNCTION or MODULE:FUNCTION")
             if value.get("name", function) != function:
                 raise ValueError(f"give name or factory, not both (to rename {function!r} in tables, give a label)")
             value = {**value, "name": function}
@@ -101,6 +112,15 @@ class ModelSpec(Strict):
             raise ValueError(
                 "pretrained is for timm's models: give the factory an argument of its own, or a checkpoint"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        """In a bearable time, where the names of its arguments say so; what a factory makes of them is its own."""
+        for name, value in self.args.items() if self.factory is None else ():
+            layers = _sum(value) if _LAYERS.search(name) else 0
+            if layers > LAYERS:
+                raise ValueError(f"args.{name} asks for {layers:,} layers: a model may have {LAYERS:,}")
         return self
 
     @property

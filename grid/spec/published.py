@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from grid.spec.strict import Strict
+from grid.spec.strict import Line, Name, Strict
 
 
 class PublishedModel(Strict):
@@ -14,7 +14,7 @@ class PublishedModel(Strict):
     count that is printed rounded stands here as it is printed: 85.8M is 85800000.
     """
 
-    model: str
+    model: Name
     mode: Literal["baseline", "distilled"] | None = None
     accuracy: float | None = None
     parameters: int | None = None
@@ -30,8 +30,8 @@ class PublishedPair(Strict):
     compression_size in bytes, speedup in time.
     """
 
-    teacher: str
-    student: str
+    teacher: Name
+    student: Name
     baseline: float
     distilled: float
     retention: float | None = None
@@ -43,7 +43,7 @@ class PublishedPair(Strict):
 class Published(Strict):
     """What a study reports, to be shown beside our results. protocol: how its accuracy was selected, in words."""
 
-    study: str
-    protocol: str
+    study: Line
+    protocol: Line
     models: tuple[PublishedModel, ...] = ()
     pairs: tuple[PublishedPair, ...] = ()

@@ -36,7 +36,7 @@ class ImageFolder(EncodedImages):
             if not folder.is_dir():
                 continue
             found[split] = []
-            for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS):
+            for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file()):
                 name = path.relative_to(folder).parts[0]
                 if name not in numbers:
                     raise DatasetError(f"data set {self.name}: {path} is of class {name}, which train/ does not have")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from kd.data.encoded import EncodedImages
 from kd.data.sources import DatasetError, sha256_of
+from kd.limits import CLASSES
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
@@ -47,10 +49,17 @@ class Parquet(EncodedImages):
         return "its training files have no rows"
 
     def _open(self, path: Path) -> pq.ParquetFile:
-        try:
+        with self._readable(path):
             return pq.ParquetFile(path)
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"data set {self.name}: {path}: not a readable parquet file: {error}") from None
+
+    @contextlib.contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        """Turns what its reader raises for a damaged file into a DatasetError that names it."""
+        try:
+            yield
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            detail = " ".join(str(error).split())
+            raise DatasetError(f"data set {self.name}: {path}: not a readable parquet file: {detail}") from None
 
     def _column(self, path: Path, given: str | None, usual: Sequence[str], what: str) -> str:
         names = self._open(path).schema_arrow.names
@@ -67,22 +76,29 @@ class Parquet(EncodedImages):
         row = 0
         for path in self.files[split]:
             column = self._column(path, self._image, IMAGE_COLUMNS, "image")
-            for batch in self._open(path).iter_batches(batch_size=1000, columns=[column]):
-                for value in batch.column(0):
-                    item = value.as_py()
-                    data = item.get("bytes") if isinstance(item, dict) else item
-                    what = f"data set {self.name}: {path}, row {row}"
-                    if not isinstance(data, bytes):
-                        raise DatasetError(f"{what}: column {column} holds no image bytes")
-                    yield what, data
-                    row += 1
+            with self._readable(path):
+                for batch in self._open(path).iter_batches(batch_size=1000, columns=[column]):
+                    for value in batch.column(0):
+                        item = value.as_py()
+                        data = item.get("bytes") if isinstance(item, dict) else item
+                        what = f"data set {self.name}: {path}, row {row}"
+                        if not isinstance(data, bytes):
+                            raise DatasetError(f"{what}: column {column} holds no image bytes")
+                        yield what, data
+                        row += 1
 
     @cached_property
     def classes(self) -> list[Any]:
         """Labels in order: 0, 1, ... where they are whole numbers, sorted names otherwise."""
         values = self._raw_labels("train")
         if all(isinstance(value, int) for value in values):
-            return list(range(max(values, default=-1) + 1))
+            largest = max(values, default=-1)
+            if largest >= CLASSES:
+                raise DatasetError(
+                    f"data set {self.name}: the label {largest} is no number of a class: they start at 0 and go up to "
+                    f"{CLASSES - 1:,}"
+                )
+            return list(range(largest + 1))
         return sorted({str(value) for value in values})
 
     def _labels(self, split: str) -> np.ndarray:
@@ -99,5 +115,6 @@ class Parquet(EncodedImages):
         values: list[Any] = []
         for path in self.files[split]:
             column = self._column(path, self._label, LABEL_COLUMNS, "label")
-            values += pq.read_table(path, columns=[column]).column(0).to_pylist()
+            with self._readable(path):
+                values += pq.read_table(path, columns=[column]).column(0).to_pylist()
         return values

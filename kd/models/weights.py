@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm.models
 from torch import Tensor, nn
 
 from kd.checkpoint import CheckpointError
+from kd.models.weights_file import WeightsFileError, check_file, check_tensors
 
 SHOWN = 3
 
@@ -19,19 +21,28 @@ def read_weights(path: Path, *, what: str) -> dict[str, Tensor]:
     Raises CheckpointError naming `what`, also for a file that could only be read by running code in it.
     """
     try:
-        state = timm.models.load_state_dict(str(path), weights_only=True)
+        check_file(path)
+        state: Any = timm.models.load_state_dict(str(path), weights_only=True)
+    except WeightsFileError as error:
+        raise CheckpointError(f"{what}: it is not read: {error}") from None
     except Exception as error:  # safetensors and torch raise many types for bytes they cannot read
         detail = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise CheckpointError(
             f"{what}: not a checkpoint that can be read without running code in it; save the model's weights alone, "
             f"torch.save(model.state_dict(), FILE) or safetensors.torch.save_file ({detail})"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()) or not state:
+    named = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not named or not state:
         raise CheckpointError(f"{what}: holds no state dict: expected tensors by name")
+    try:
+        check_tensors(state, size=path.stat().st_size)
+    except WeightsFileError as error:
+        raise CheckpointError(f"{what}: {error}") from None
     bad = next((k for k, v in state.items() if v.is_floating_point() and not v.float().isfinite().all()), None)
     if bad is not None:
         raise CheckpointError(f"{what}: {bad} holds values that are not finite")
-    return state
+    weights: dict[str, Tensor] = state
+    return weights
 
 
 def put_weights(model: nn.Module, state: dict[str, Tensor], *, classes: int, new_head: bool, what: str) -> list[str]:

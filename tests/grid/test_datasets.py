@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from grid.datasets import source_of
@@ -166,3 +169,55 @@ def test_the_jpeg_copy_of_cifar10_when_it_is_at_hand() -> None:
     assert np.bincount(test.labels_N).tolist() == [1000] * 10
     assert test.images_NHWC.shape == (10_000, 32, 32, 3)
     assert 110 < test.images_NHWC.mean() < 130
+
+
+@pytest.mark.parametrize("pattern", ["/data/a**b", "/", "~nobody-of-that-name/x", ""])
+def test_a_pattern_that_names_no_file_is_one_line(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(UserError, match=r"data set pets: no file (can be|is) called") as caught:
+        load_grid(grid_file(tmp_path, name="pets", parquet={"train": pattern}, test_size=2))
+    assert "\n" not in str(caught.value)
+
+
+def test_pipes_among_the_images_are_no_images(tmp_path: Path) -> None:
+    write_folder(tmp_path / "pets", {"train": 4})
+    os.mkfifo(tmp_path / "pets" / "train" / "cat" / "pipe.png")
+    os.mkfifo(tmp_path / "pipe.parquet")
+    grid = grid_file(tmp_path, name="pets", folder=str(tmp_path / "pets"), test_size=2)
+    assert load_grid(grid).dataset.info.pool_images == 8
+    with pytest.raises(UserError, match="no file is called"):
+        load_grid(grid_file(tmp_path, name="pets", parquet={"train": f"{tmp_path}/*.parquet"}, test_size=2))
+
+
+def test_labels_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "train.parquet"
+    write_parquet(file, [png(i) for i in noise(8)], ["dog", "cat", "catdog", "dog"] * 2)
+    grid = grid_file(tmp_path, name="pets", parquet={"train": str(file)}, test_size=4)
+    assert load_grid(grid).dataset.info.classes == 3
+    table = pq.read_table(file)
+    damaged = pa.array([b"dog", b"cat", b"\xff\xfe", b"dog"] * 2).view(pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("label"), "label", damaged), file)
+    with pytest.raises(UserError, match=r"train.parquet: not a readable parquet file: .*utf-8"):
+        load_grid(grid)
+
+
+@pytest.mark.parametrize(("label", "words"), [(10**12, "label 1000000000000 is no number of a class"), (3, None)])
+def test_a_label_that_counts_no_classes_is_refused(tmp_path: Path, label: int, words: str | None) -> None:
+    file = tmp_path / "train.parquet"
+    write_parquet(file, [png(i) for i in noise(8)], [0, 1, 2, label] * 2)
+    grid = grid_file(tmp_path, name="pets", parquet={"train": str(file)}, test_size=4)
+    if words is None:
+        assert load_grid(grid).dataset.info.classes == 4
+        return
+    with pytest.raises(UserError, match=words):
+        load_grid(grid)
+
+
+@pytest.mark.parametrize("name", ["c\x1b[2Jat", "c\u202eat", "c\nat"])
+def test_hidden_characters_in_the_names_of_classes_are_refused(tmp_path: Path, name: str) -> None:
+    code = f"U\\+{ord(name[1]):04X}"
+    write_folder(tmp_path / "pets", {"train": 4}, classes=("dog", name))
+    with pytest.raises(UserError, match=rf"data set pets: the class .* has the character {code} in its name: rename"):
+        load_grid(grid_file(tmp_path, name="pets", folder=str(tmp_path / "pets"), test_size=2))
+    write_parquet(tmp_path / "train.parquet", [png(i) for i in noise(4)], ["dog", name] * 2)
+    with pytest.raises(UserError, match=rf"the class .* has the character {code}"):
+        load_grid(grid_file(tmp_path, name="pets", parquet={"train": str(tmp_path / "train.parquet")}, test_size=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kd.checkpoint import CheckpointError
+from kd.models import weights_file
 from kd.models.weights import compare_weights, put_weights, read_weights
 
 
@@ -128,3 +130,72 @@ def test_counters_of_batches_may_be_missing() -> None:
     given = state(net())
     del given["1.num_batches_tracked"]
     assert compare_weights(net(), given, classes=10, new_head=False, what="it") == []
+
+
+def other_kinds() -> dict[str, Tensor]:
+    return {
+        "sparse": torch.eye(3).to_sparse(),
+        "sparse rows": torch.eye(3).to_sparse_csr(),
+        "meta": torch.empty(3, device="meta"),
+        "quantised": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        "complex": torch.ones(3, dtype=torch.complex64),
+        "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["sparse", "sparse rows", "meta", "quantised", "complex", "nested"])
+def test_tensors_that_are_no_weights_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    torch.save({"0.weight": torch.ones(1000), "0.bias": other_kinds()[kind]}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"^it: 0.bias is a tensor of another kind than weights are \("):
+        read_weights(tmp_path / "model.pth", what="it")
+
+
+def test_numbers_that_are_shown_a_million_times_are_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    for shown in (torch.ones(1).expand(10**6, 10**6), torch.ones(10_000)):
+        torch.save({f"{i}.weight": shown for i in range(9)}, file)
+        with pytest.raises(CheckpointError, match=r"it: its [\d,]+ bytes would become [\d,]+: the same numbers"):
+            read_weights(file, what="it")
+    tied = torch.ones(10_000)
+    torch.save({"0.weight": tied, "1.weight": tied}, file)
+    assert read_weights(file, what="it").keys() == {"0.weight", "1.weight"}
+
+
+def repacked(file: Path, how: int) -> None:
+    """The same archive, compressed as asked."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", how) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def test_a_compressed_archive_is_not_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    torch.save({"0.weight": torch.zeros(1_000_000)}, file)
+    repacked(file, zipfile.ZIP_STORED)
+    assert len(read_weights(file, what="it")) == 1
+    repacked(file, zipfile.ZIP_DEFLATED)
+    assert file.stat().st_size < 10_000
+    with pytest.raises(CheckpointError, match=r"it: it is not read: it is compressed, which torch.save never does"):
+        read_weights(file, what="it")
+
+
+@pytest.mark.parametrize("as_archive", [True, False])
+def test_a_file_of_more_parts_than_any_model_has_is_not_read(
+    tmp_path: Path, as_archive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.pth"
+    torch.save({f"{i}.weight": torch.ones(1) for i in range(50)}, file, _use_new_zipfile_serialization=as_archive)
+    assert len(read_weights(file, what="it")) == 50
+    monkeypatch.setattr(weights_file, "OPERATIONS", 500)
+    with pytest.raises(CheckpointError, match="it is not read: it has more parts than the weights of any model"):
+        read_weights(file, what="it")
+
+
+def test_a_safetensors_header_of_more_tensors_than_any_model_has_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes((10**9).to_bytes(8, "little") + b"{}")
+    with pytest.raises(CheckpointError, match="it is not read: it has more tensors than any model"):
+        read_weights(file, what="it")

@@ -1,0 +1,36 @@
+"""How large a grid is, before it is planned: a plan of millions of stages would fill memory before anything is said."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from kd.limits import PASSES, STAGES
+from kd.policy import Views
+from kd.recipe import Recipe
+
+
+def check_stages(axes: Mapping[str, int], *, alone: bool, distilled: bool) -> None:
+    """axes: how many values each has. Raises ValueError where they cross to too many stages."""
+    settings = axes["method"] * axes["temperature"] * axes["alpha"]
+    each = int(alone) + int(distilled) * axes["teachers"] * settings
+    count = 1 + int(distilled) * axes["teachers"] + axes["seeds"] * axes["students"] * each
+    if count > STAGES:
+        crossed = ("seeds", "students", *(("teachers", "method", "temperature", "alpha") if distilled else ()))
+        how = " x ".join(f"{axes[axis]:,} {axis}" for axis in crossed if axes[axis] > 1)
+        raise ValueError(f"{how} makes {count:,} stages, and a grid may have {STAGES:,}: split it into several")
+
+
+def check_passes(recipes: Sequence[Recipe], *, teachers: int, streams: int) -> None:
+    """Raises ValueError where the cached logits of the students' views would be too many. streams: of each student."""
+    epochs: dict[Views, int] = defaultdict(int)
+    for recipe in recipes:
+        views = replace(recipe.views, stream=0)
+        epochs[views] = max(epochs[views], recipe.epochs)
+    passes = sum(min(views.distinct or PASSES * streams, count * streams) for views, count in epochs.items())
+    if passes * teachers > PASSES:
+        raise ValueError(
+            f"the logits of {passes * teachers:,} passes of teachers over the training images would have to be kept, "
+            f"and a grid may have {PASSES:,}: fewer epochs, view_streams or policies of views, or targets: online"
+        )
