@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from analysis.output import tell
@@ -149,7 +149,8 @@ def list_grids() -> int:
 
 
 def show_status(args: argparse.Namespace) -> int:
-    """How a grid stands on its storage; with --watch until nothing is left to run, or Ctrl-C."""
+    """How a grid stands on its storage; with --watch until nothing is left to run, or Ctrl-C. The plan is made again
+    from what lies there, which builds no model and so runs no code of a factory."""
     from datetime import UTC, datetime
 
     from grid.signs import GridReader
@@ -327,14 +328,23 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str = "") -> 
 
 
 def console_on(file: TextIO) -> Console:
-    """A console that wraps to the terminal, and never wraps what is piped."""
-    from rich.console import Console
+    """A console that wraps to the terminal, and never wraps what is piped. It sends its own styles, and nothing that
+    what it shows would have the terminal do."""
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+
+    from grid.contract.text import harmless
 
     class Quiet(Console):
         """Goes on in silence when its reader is gone (`| head`): the grid is worth more than its lines."""
 
         def on_broken_pipe(self) -> None:
             self.quiet = True
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                # A control segment is rich's own: where the cursor goes.
+                yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
     return Quiet(file=file) if file.isatty() else Quiet(file=file, width=10_000, soft_wrap=True)
 

@@ -70,6 +70,8 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("--seed", type=int, metavar="N", help="which seed (default: the grid's first, never the best)")
     command.add_argument("--temperature", type=float, metavar="T", help="default: validation selects")
     command.add_argument("--alpha", type=float, metavar="A", help="default: validation selects")
+    trust = "run the code that makes a student of a factory: it comes from the storage, and so from who writes there"
+    command.add_argument("--trust-code", action="store_true", help=trust)
 
 
 def _add_grid(command: argparse.ArgumentParser, *, several: bool = False) -> None:

@@ -1,4 +1,5 @@
-"""`python -m analysis` and `kd-analysis`: what a grid gave, from its storage alone, without running anything."""
+"""`python -m analysis` and `kd-analysis`: what a grid gave, from its storage alone. No command runs anything that comes
+from there but `export --trust-code`."""
 
 from __future__ import annotations
 
@@ -125,11 +126,11 @@ def run_export(args: argparse.Namespace) -> None:
     asked = {name: getattr(args, name) for name in ("student", "teacher", "mode", "seed", "temperature", "alpha")}
     grid = load_grid(storage, args.grid)
     chosen = choose(grid, **asked)
-    # The one thing here that builds models, and so the one that needs the code which trained them.
+    # The one thing here that builds models, and so the one that needs the code which trained them, and may run it.
     from grid.export import ExportError, export_student
 
     try:
-        published = export_student(storage, asdict(chosen), args.to)
+        published = export_student(storage, asdict(chosen), args.to, trust_code=args.trust_code)
     except ExportError as error:
         raise AnalysisError(str(error)) from None
     # The card's figures do not stand on what cannot be read.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from analysis.errors import AnalysisError
 from grid.contract.local_files import check_link, write_local
+from grid.contract.text import harmless
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
 
 def tell(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
-    """Print, in silence where nobody reads any more (`| head`), and without what the terminal cannot show."""
+    """Print, in silence where nobody reads any more (`| head`), and without what the terminal cannot show or would take
+    for a command: much of what is told was written by whoever could write to the storage."""
     stream = stream or sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")
     try:
-        print(text, end=end, file=stream, flush=True)
+        print(harmless(text), end=end, file=stream, flush=True)
     except BrokenPipeError:
         _silence(stream)
 

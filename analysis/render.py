@@ -13,6 +13,7 @@ import polars as pl
 
 from analysis.document import Document, Heading, Items, Note, Part, Table
 from grid.contract.markdown import escape_markdown
+from grid.contract.text import harmless_json, on_one_line
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -39,12 +40,12 @@ LATEX = {
 
 
 def escape_html(text: str) -> str:
-    return html.escape(" ".join(text.split()))
+    return html.escape(on_one_line(text))
 
 
 def escape_latex(text: str) -> str:
     """For pdfLaTeX with T1 fonts and amssymb; other letters than Latin ones need XeLaTeX or LuaLaTeX."""
-    return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(LATEX.get(character, character) for character in on_one_line(text))
 
 
 def markdown(document: Document) -> str:
@@ -145,7 +146,7 @@ def _html_part(part: Part, heading: str) -> str:
 def latex(document: Document) -> str:
     """Each table as a table float in booktabs' style, with the notes that follow it; to be \\input into a paper."""
     needs = r"% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs,amssymb,textcomp}"
-    written, heading, rest = [f"% {' '.join(document.title.split())}\n{needs}"], "", deque(document.parts)
+    written, heading, rest = [f"% {on_one_line(document.title)}\n{needs}"], "", deque(document.parts)
     while rest:
         part = rest.popleft()
         if not isinstance(part, Table):
@@ -228,8 +229,7 @@ def data(frame: pl.DataFrame, how: str) -> bytes:
     if how == "csv":
         _plain_cells(frame).write_csv(buffer)
     elif how == "json":
-        frame.write_json(buffer)
-        buffer.write(b"\n")
+        buffer.write(f"{harmless_json(frame.write_json())}\n".encode())
     else:
         frame.write_parquet(buffer)
     return buffer.getvalue()

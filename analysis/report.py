@@ -20,6 +20,7 @@ from analysis.render import escape_html, html_fragment
 from analysis.shown import title
 from analysis.tables import tables
 from grid.contract.parsing import parse_json
+from grid.contract.text import harmless_json
 
 PROVENANCE = {
     "code_version": "Code",
@@ -106,7 +107,7 @@ def _data_url(svg: bytes) -> str:
 
 
 def _plan(grid: Grid) -> Section:
-    spec = json.dumps(grid.spec, indent=2, ensure_ascii=False)
+    spec = html.escape(harmless_json(json.dumps(grid.spec, indent=2, ensure_ascii=False)))
     counts = grid.stages.group_by("kind", "status", maintain_order=True).len()
     lines = "".join(f"<li>{escape_html(f'{n} {kind}: {status}')}</li>" for kind, status, n in counts.iter_rows())
     how = (
@@ -118,7 +119,7 @@ def _plan(grid: Grid) -> Section:
     return Section(
         "plan",
         "Plan and how to reproduce it",
-        f"<ul>{lines}</ul>\n{how}\n<details><summary>The plan</summary><pre>{html.escape(spec)}</pre></details>",
+        f"<ul>{lines}</ul>\n{how}\n<details><summary>The plan</summary><pre>{spec}</pre></details>",
     )
 
 
@@ -158,7 +159,7 @@ def _records(grid: Grid) -> Section:
         facts = {
             key: value for key, value in row.items() if value is not None and (key not in LABELS or key == "stage_id")
         }
-        text = json.dumps(facts, indent=1, ensure_ascii=False)
-        records.append(f'<details id="{anchor}"><summary>{name}</summary><pre>{html.escape(text)}</pre></details>')
+        text = html.escape(harmless_json(json.dumps(facts, indent=1, ensure_ascii=False)))
+        records.append(f'<details id="{anchor}"><summary>{name}</summary><pre>{text}</pre></details>')
     body = f'<ol class="links">{"".join(links)}</ol>\n' + "\n".join(records)
     return Section("records", "Records", body)

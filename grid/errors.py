@@ -19,6 +19,6 @@ class StorageError(OSError):
 
 
 def one_line(error: BaseException) -> str:
-    """'ValueError: what it says', on one line, with nothing hidden and no credentials: how a failed stage is recorded and
-    shown."""
+    """'ValueError: what it says', on one line, with nothing hidden and no credentials: so a failed stage is recorded
+    and shown."""
     return redacted(on_one_line(f"{type(error).__name__}: {error}"))

@@ -23,6 +23,7 @@ from grid.load import spec_from_dict
 from grid.model_card import model_card
 from grid.models import factory_of, untrained
 from grid.plan import image_size
+from grid.planned import PLAN
 from grid.publication import Choice, Facts
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.grid import GridSpec
@@ -63,8 +64,11 @@ class _Student:
     module: nn.Module
 
 
-def export_student(storage: str, facts: Mapping[str, Any], to: Path) -> Published:
+def export_student(storage: str, facts: Mapping[str, Any], to: Path, *, trust_code: bool = False) -> Published:
     """Write the student that `facts` (the values of a Choice) names into the folder `to`, whole or not at all.
+
+    trust_code: run the code of a student that a factory makes. It comes with the plan, and so from whoever could write
+    to the storage; nothing else of a storage is ever run.
 
     Raises ExportError where `to` holds something or cannot be written, or the storage lacks or damaged what is needed.
     """
@@ -73,7 +77,7 @@ def export_student(storage: str, facts: Mapping[str, Any], to: Path) -> Publishe
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ExportError(f"--to {to}: there is something already: give a new folder, or an empty one")
         try:
-            student = _trained(Store(storage), Choice.model_validate(facts))
+            student = _trained(Store(storage), Choice.model_validate(facts), trust_code=trust_code)
         except (UserError, ModelError, CheckpointError) as error:
             raise ExportError(str(error)) from None
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -89,10 +93,12 @@ def export_student(storage: str, facts: Mapping[str, Any], to: Path) -> Publishe
     return published
 
 
-def _trained(store: Store, choice: Choice) -> _Student:
+def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
     """The student as its stage left it. Raises UserError, ModelError and CheckpointError."""
     spec = spec_from_dict(choice.spec, what=f"grid {choice.grid}, as it was run")
     model = next(model for model in spec.students if model.shown == choice.student)
+    if model.factory is not None and not trust_code:
+        raise ExportError(_untrusted(store, choice, spec, model))
     folder = f"{FOLDERS['cell']}/{choice.stage_id}"
     record_json = _read(store, f"{folder}/{RECORD}")
     try:
@@ -111,6 +117,22 @@ def _trained(store: Store, choice: Choice) -> _Student:
     module = untrained(model, meta).eval()
     load_weights(module, weights, what=path)
     return _Student(choice, spec, model, meta, record, record_json, module)
+
+
+def _untrusted(store: Store, choice: Choice, spec: GridSpec, model: ModelSpec) -> str:
+    """Whose code an export would run, and where it can be read before."""
+    plan = store.location(f"grids/{choice.grid}/{PLAN}")
+    if model.code is None:
+        where = f"what is installed here as {str(model.factory).rpartition(':')[0]}"
+    else:
+        files = ", ".join(sorted(model.code))
+        where = (
+            f"{files}, which the storage carries: read it in {plan}, spec.students.{spec.students.index(model)}.code"
+        )
+    return (
+        f"{choice.student} is made by code that is not part of this program, {model.factory}, and an export runs it, "
+        f"from {where}; give --trust-code if you trust it"
+    )
 
 
 def _read(store: Store, path: str) -> bytes:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from grid.contract.parsing import CLOCK_SKEW, parse_time
 from grid.contract.plan import FOLDERS
+from grid.contract.text import on_one_line
 from grid.plan import Stage, TeacherStage
 from grid.progress import Estimate, duration
 from grid.records import Record
@@ -121,7 +122,7 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
             StageStatus(
                 id=stage,
                 kind=kind,
-                title=_plain(titles.get(stage, f"{kind} {stage}")),
+                title=on_one_line(titles.get(stage, f"{kind} {stage}")),
                 state=states[stage],
                 folder=f"{FOLDERS[kind]}/{stage}",
                 sign=found[stage].sign if stage in found else None,
@@ -151,7 +152,11 @@ def lines(status: GridStatus, *, again: str, results: str, limit: int | None = N
     told += _listed("No sign of life:", status.of("silent"), lambda stage: _at_work(stage, status), limit)
     told += _listed("Failed:", status.of("failed"), lambda s: f"{s.error} ({s.folder}/{TRACEBACK})", limit)
     if status.problems:
-        told += ["", "Cannot be read, or not be believed:", *(f"  {_plain(problem)}" for problem in status.problems)]
+        told += [
+            "",
+            "Cannot be read, or not be believed:",
+            *(f"  {on_one_line(problem)}" for problem in status.problems),
+        ]
     told.append("")
     if status.device_seconds:
         by_device = ", ".join(f"{duration(seconds)} on {device}" for device, seconds in status.device_seconds.items())
@@ -190,7 +195,7 @@ def _state(found: Found, now: datetime) -> State:
 
 
 def _error(found: Found) -> str | None:
-    return _plain(str(found.failure["error"])) if found.failure is not None else None
+    return on_one_line(str(found.failure["error"])) if found.failure is not None else None
 
 
 def _is_given(stage: Stage | None) -> bool:
@@ -241,7 +246,7 @@ def _device_seconds(found: Mapping[str, Found]) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     for one in found.values():
         if one.record is not None and isinstance(one.record["device_seconds"], float):
-            seconds[_plain(str(one.record["device"]))] += one.record["device_seconds"]
+            seconds[on_one_line(str(one.record["device"]))] += one.record["device_seconds"]
     return dict(seconds)
 
 
@@ -266,7 +271,7 @@ def _at_work(stage: StageStatus, status: GridStatus) -> str:
     elif sign.done is not None and sign.total is not None:
         epoch = f"epoch {min(int(sign.done) + 1, int(sign.total))} of {sign.total:.0f}"
         told = [f"{sign.done:.0f} of {sign.total:.0f} views" if stage.kind == "logits" else epoch]
-    text = " ".join([*told, *([f"on {_plain(sign.host)}"] if sign.host else [])])
+    text = " ".join([*told, *([f"on {on_one_line(sign.host)}"] if sign.host else [])])
     if stage.state == "silent":
         return f"{text}; no sign for {_since(sign.at, status)}: ended?"
     text += f", for {_since(sign.started_at, status)}" if sign.started_at is not None else ""
@@ -276,8 +281,3 @@ def _at_work(stage: StageStatus, status: GridStatus) -> str:
 
 def _since(time: datetime, status: GridStatus) -> str:
     return duration((status.now - time).total_seconds())
-
-
-def _plain(text: str) -> str:
-    """On one line, and without what a terminal would take for a command."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(text.split()))

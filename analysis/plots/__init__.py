@@ -19,6 +19,7 @@ from analysis.plots.settings_map import settings_maps
 from analysis.plots.style import DARK, LIGHT, THEMES, Theme
 from analysis.plots.training import training
 from analysis.render import markdown
+from grid.contract.text import on_one_line
 
 __all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "write"]
 
@@ -60,7 +61,7 @@ def write(grid: Grid, root: Path | str, folder: str = "", formats: Sequence[str]
     made: dict[str, bytes] = {}
     found = pictures(grid)
     names = [grid.name, dataset(grid), *grid.cells["teacher"].drop_nulls(), *grid.cells["student"].drop_nulls()]
-    lacking = missing("".join(names)) if found and "png" in formats else ""
+    lacking = missing(on_one_line("".join(names))) if found and "png" in formats else ""
     if lacking:
         log.warning("no font here has %s: boxes in PNG files; install Noto Sans CJK, or use the SVG files", lacking)
     for picture in found:

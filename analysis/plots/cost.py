@@ -19,10 +19,11 @@ from analysis.efficiency import efficiency
 from analysis.load import Grid
 from analysis.plots.fonts import wrap
 from analysis.plots.labels import Label, Spot, place
-from analysis.plots.picture import Picture, caption, dataset, one_line, said_n
+from analysis.plots.picture import Picture, caption, dataset, said_n
 from analysis.plots.style import Theme, color, key, legend, legend_height, marker, new_figure, settle
 from analysis.plots.ways import KEYS, Ways, ways
 from analysis.shown import human
+from grid.contract.text import on_one_line
 
 SIDE_BY_SIDE = (6, 12)  # at most so many models, with names of at most so many characters
 AXES = {"parameters": "Parameters", "macs": "Multiply-adds of one image", "latency_ms": "Latency (ms per batch)"}
@@ -73,7 +74,7 @@ def cost(grid: Grid) -> Picture | str:
         *notes,
         found.note,
     )
-    title = f"{one_line(grid.name)}: accuracy against cost"
+    title = f"{on_one_line(grid.name)}: accuracy against cost"
     return Picture("cost", title, text, lambda theme: _draw(theme, title, found, models, shown, where))
 
 
@@ -94,7 +95,7 @@ def _models(grid: Grid, found: Ways) -> list[Model]:
 def _model(row: dict[str, Any], way: int | None) -> Model:
     quartiles = (row["latency_ms_q1"], row["latency_ms_q3"])
     return Model(
-        name=one_line(row["model"]),
+        name=on_one_line(row["model"]),
         way=way,
         accuracy=row["accuracy"],
         n=row["accuracy_n"],

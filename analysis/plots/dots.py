@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from analysis.gains import POINT
 from analysis.load import Grid
 from analysis.plots.fonts import wrap
-from analysis.plots.picture import Picture, axis_said, caption, dataset, one_line, said_interval
+from analysis.plots.picture import Picture, axis_said, caption, dataset, said_interval
 from analysis.plots.style import (
     LINE,
     TALL,
@@ -26,6 +26,7 @@ from analysis.plots.style import (
     new_figure,
 )
 from analysis.plots.ways import Point, Ways, is_cut, limits, of_teachers, points, students, ways
+from grid.contract.text import on_one_line
 
 ROW = 0.17  # inches between two ways
 SEEDS = 0.055  # inches from the mean down to its seeds
@@ -60,7 +61,7 @@ def accuracy(grid: Grid) -> Picture | str:
         "The axis does not start at 0, so points are drawn and no bars: a bar's length would mislead.",
         found.note,
     )
-    title = f"{one_line(grid.name)}: accuracy"
+    title = f"{on_one_line(grid.name)}: accuracy"
     return Picture("accuracy", title, text, lambda theme: _draw(theme, title, found, [panel]))
 
 
@@ -86,7 +87,7 @@ def calibration(grid: Grid) -> Picture | str:
         "The axes need not start at 0.",
         found.note,
     )
-    title = f"{one_line(grid.name)}: calibration"
+    title = f"{on_one_line(grid.name)}: calibration"
     return Picture("calibration", title, text, lambda theme: _draw(theme, title, found, panels))
 
 
@@ -122,7 +123,7 @@ def _draw(theme: Theme, title: str, found: Ways, panels: list[Panel]) -> Figure:
     handles: list[Artist] = [key(theme, way, found.names[way], line=line) for way in found.drawn()]
     for teacher in teachers:
         way = found.teachers[teacher]
-        said = f"teacher {one_line(teacher)}"
+        said = f"teacher {on_one_line(teacher)}"
         handles.append(Line2D([], [], color=color(theme, way), linestyle=dash(way), linewidth=1, label=said))
     figure = new_figure(y + (0.75 if len(panels) == 1 else 0.9) + legend_height(handles), title)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -8,6 +8,8 @@ from functools import cache
 from matplotlib.font_manager import findfont, get_font_names
 from matplotlib.ft2font import FT2Font
 
+from grid.contract.text import on_one_line
+
 FONT = "DejaVu Sans"  # comes with matplotlib
 FONT_SIZE = 8.0
 CHARACTER = 0.0625  # inches, of FONT_SIZE: a narrow one
@@ -65,7 +67,7 @@ _LETTER = r"(?:[^ \-_./]|(?<=\d)\.(?=\d))"
 def wrap(text: str, most: float) -> str:
     """Text in lines of at most so many CHARACTERs, broken after a space or one of - _ . / where there is one, but not
     within a number."""
-    pieces = re.findall(rf"{_LETTER}*(?:(?!{_LETTER})[ \-_./])+|{_LETTER}+", " ".join(text.split()))
+    pieces = re.findall(rf"{_LETTER}*(?:(?!{_LETTER})[ \-_./])+|{_LETTER}+", on_one_line(text))
     lines = [""]
     for piece in pieces:
         if lines[-1] and width((lines[-1] + piece).rstrip()) > most:

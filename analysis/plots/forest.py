@@ -20,7 +20,6 @@ from analysis.plots.picture import (
     axis_said,
     caption,
     dataset,
-    one_line,
     pages,
     pair,
     said_interval,
@@ -28,6 +27,7 @@ from analysis.plots.picture import (
 from analysis.plots.style import LINE, TALL, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import is_cut
 from analysis.shown import setting, shown_gain
+from grid.contract.text import on_one_line
 
 ROWS = 60  # of one picture
 PAD = 0.07  # inches between rows
@@ -63,8 +63,8 @@ def forest(grid: Grid) -> list[Picture] | str:
         said_interval([gain["gain_n"] for gain in known], "the mean gain", cut=cut),
         "Filled: the interval excludes 0; hollow: it includes 0, or there is none. No correction for the number of "
         "rows.",
-        f"Diamonds: the gain published by {one_line(str(study.get('study', 'the study')))} "
-        f"({one_line(str(study.get('protocol', 'its protocol is not stated')))}); ours here is at the last epoch."
+        f"Diamonds: the gain published by {on_one_line(str(study.get('study', 'the study')))} "
+        f"({on_one_line(str(study.get('protocol', 'its protocol is not stated')))}); ours here is at the last epoch."
         if published
         else "",
         f"Left out: {planned.height - frame.height} of {planned.height} rows, whose gain is not known yet."
@@ -72,7 +72,7 @@ def forest(grid: Grid) -> list[Picture] | str:
         else "",
     )
     pictures = []
-    whole = f"{one_line(grid.name)}: gain of distillation"
+    whole = f"{on_one_line(grid.name)}: gain of distillation"
     heading = None
     for name, title, page in pages(rows, ROWS, name="gains", title=whole):
         shown = [heading, *page] if heading and page[0].gain is not None else page

@@ -14,6 +14,7 @@ from analysis.load import Grid
 from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
 from analysis.shown import Row
 from analysis.stats import CONFIDENCE
+from grid.contract.text import on_one_line
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def _missing(grid: Grid, problems: list[str]) -> list[str]:
         )
     if problems:
         more = f" and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
-        said.append(f"Unreadable: {'; '.join(one_line(problem) for problem in problems[:MOST_NAMED])}{more}.")
+        said.append(f"Unreadable: {'; '.join(on_one_line(problem) for problem in problems[:MOST_NAMED])}{more}.")
     return said
 
 
@@ -94,12 +95,8 @@ def axis_said(label: str, counts: Iterable[int], *, sep: str = "; ") -> str:
     return f"{label}{sep}{interval}{said_n(found)}"
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 def pair(row: Row) -> str:
-    return f"{one_line(row['teacher'])} → {one_line(row['student'])}"
+    return f"{on_one_line(row['teacher'])} → {on_one_line(row['student'])}"
 
 
 def pages(items: Sequence[T], size: int, *, name: str, title: str) -> Iterator[tuple[str, str, list[T]]]:
@@ -110,4 +107,4 @@ def pages(items: Sequence[T], size: int, *, name: str, title: str) -> Iterator[t
 
 
 def dataset(grid: Grid) -> str:
-    return one_line(str(grid.spec["dataset"]["name"]))
+    return on_one_line(str(grid.spec["dataset"]["name"]))

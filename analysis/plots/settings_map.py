@@ -16,11 +16,12 @@ from matplotlib.patches import Rectangle
 from analysis.gains import AXES, crossed, gains
 from analysis.load import Grid
 from analysis.plots.fonts import CHARACTER, wrap
-from analysis.plots.picture import INTERVAL, Picture, caption, dataset, one_line, pages, pair, said_n
+from analysis.plots.picture import INTERVAL, Picture, caption, dataset, pages, pair, said_n
 from analysis.plots.style import WIDTH, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import may_change
 from analysis.selection import has_validation, select
 from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, shown_gain
+from grid.contract.text import on_one_line
 
 PANELS = 12  # of one picture
 CELL = (0.54, 0.36)  # inches: the number and its mark fit
@@ -59,7 +60,7 @@ def settings_maps(grid: Grid) -> list[Picture] | str:
         "Hatched: not known." if known.height < frame.height else "",
     )
     pictures = []
-    whole = f"{one_line(grid.name)}: gain by temperature and alpha"
+    whole = f"{on_one_line(grid.name)}: gain by temperature and alpha"
     for name, title, shown in pages(panels, PANELS, name="temperature-alpha", title=whole):
 
         def draw(theme: Theme, title: str = title, shown: list[Panel] = shown) -> Figure:

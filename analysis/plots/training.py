@@ -11,9 +11,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from analysis.curves import curves
 from analysis.load import Grid
 from analysis.plots.fonts import wrap
-from analysis.plots.picture import Picture, caption, dataset, one_line, said_n
+from analysis.plots.picture import Picture, caption, dataset, said_n
 from analysis.plots.style import Theme, color, dash, key, legend, legend_height, marker, new_figure
 from analysis.plots.ways import Ways, students, ways
+from grid.contract.text import on_one_line
 
 COLUMNS = {"test_top1": ("Test top-1 (%)", 100.0), "train_loss": ("Training loss", 1.0)}
 SAID = {"test_top1": "Top-1 accuracy on the test split", "train_loss": "Loss on the training split"}
@@ -49,7 +50,7 @@ def training(grid: Grid) -> Picture | str:
         found.note,
         of_curves=True,
     )
-    title = f"{one_line(grid.name)}: training curves"
+    title = f"{on_one_line(grid.name)}: training curves"
     names = [name for name in students(grid) if name in set(by_epoch["student"])]
     return Picture("curves", title, text, lambda theme: _draw(theme, title, found, by_epoch, names))
 

@@ -8,10 +8,11 @@ import polars as pl
 
 from analysis.gains import AXES, crossed, gains
 from analysis.load import Grid
-from analysis.plots.picture import one_line, pair
+from analysis.plots.picture import pair
 from analysis.selection import has_validation, select
 from analysis.shown import setting
 from analysis.stats import Summary, summarize
+from grid.contract.text import on_one_line
 
 ALONE = "alone"
 MOST = 12  # more cannot be told apart
@@ -99,7 +100,7 @@ def of_teachers(grid: Grid, column: str, *, scale: float) -> dict[str, float]:
 
 
 def _label(teacher: str, how: str) -> str:
-    return f"from {one_line(teacher)}" + (f", {how}" if how else "")
+    return f"from {on_one_line(teacher)}" + (f", {how}" if how else "")
 
 
 def may_change(frame: pl.DataFrame) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from grid.cluster.session import session
+from grid.contract.text import harmless
 from grid.errors import one_line
 
 POLL_SECONDS = 0.5
@@ -97,7 +98,8 @@ def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int
 
 
 def _show(text: str, stream: TextIO) -> None:
+    """What the cluster says: lines without styles of their own, as they are piped there."""
     if text:
         with contextlib.suppress(BrokenPipeError):
-            stream.write(text)
+            stream.write(harmless(text))
             stream.flush()

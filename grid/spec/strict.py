@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from grid.contract.credentials import without_place
 from grid.contract.text import hidden_character, on_one_line
 
 SHOWN = 100  # characters of what was given
-
-from grid.contract.credentials import without_place
 
 
 class Strict(BaseModel):

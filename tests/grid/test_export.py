@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 import grid.export
+import launch
 from analysis.cli import main
 from analysis.load import load_grid as load_results
 from analysis.publish import choose
@@ -39,6 +41,7 @@ from tests.grid.test_own_models import MLP
 
 Capture = pytest.CaptureFixture[str]
 CPU = torch.device("cpu")
+TRUST = ["--trust-code"]
 
 
 class Ran:
@@ -92,7 +95,9 @@ def published(ran: Ran) -> dict[str, Path]:
     """Folders by student, ONNX included."""
     folders = {student: ran.root / student for student in ("ViT-S", "ResNet-S", "CNN", "Mine")}
     for student, folder in folders.items():
-        assert main(["export", "tiny", "--storage", ran.storage, "--student", student, "--to", str(folder)]) == 0
+        assert (
+            main(["export", "tiny", "--storage", ran.storage, "--student", student, "--to", str(folder), *TRUST]) == 0
+        )
     return folders
 
 
@@ -255,7 +260,7 @@ def test_what_is_there_already_is_left_alone(ran: Ran, tmp_path: Path, content: 
 def test_an_empty_folder_is_filled(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_onnx(monkeypatch)
     (tmp_path / "out").mkdir()
-    assert main(["export", "--storage", ran.storage, "--student", "Mine", "--to", str(tmp_path / "out")]) == 0
+    assert main(["export", "--storage", ran.storage, "--student", "Mine", "--to", str(tmp_path / "out"), *TRUST]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -296,3 +301,53 @@ def test_code_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None:
     for name in ("../evil.py", "/evil.py", "README.md"):
         with pytest.raises(grid.export.ExportError, match="outside of the folder, or not Python"):
             grid.export._write_code(tmp_path, name, "")
+
+
+@pytest.fixture
+def strangers(ran: Ran, tmp_path: Path) -> tuple[str, Path]:
+    """A storage whose plan carries other code than the user's own, which leaves a file when it is run; and that file."""
+    storage, canary = tmp_path / "runs", tmp_path / "canary"
+    shutil.copytree(ran.storage, storage)
+    file = storage / "grids" / "tiny" / "plan.json"
+    plan = json.loads(file.read_text())
+    mine = next(student for student in plan["spec"]["students"] if student["label"] == "Mine")
+    mine["code"] = {name: f"open({str(canary)!r}, 'w').close()\n{text}" for name, text in mine["code"].items()}
+    file.write_text(json.dumps(plan))
+    return str(storage), canary
+
+
+def test_code_in_a_storage_is_not_run_unless_it_is_trusted(
+    strangers: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    without_onnx(monkeypatch)
+    storage, canary = strangers
+    asked = ["--storage", storage, "--student", "Mine", "--to", str(tmp_path / "out")]
+    line = refused(capsys, asked)
+    assert line.startswith("Mine is made by code that is not part of this program, ")
+    assert "my_models.py:mlp, and an export runs it, from my_models.py, which the storage carries: read it in " in line
+    assert line.endswith(f"{storage}/grids/tiny/plan.json, spec.students.3.code; give --trust-code if you trust it")
+    assert not canary.exists()
+    assert not (tmp_path / "out").exists()
+    assert main(["export", *asked, *TRUST]) == 0
+    assert canary.exists()
+
+
+def test_students_of_timm_and_of_ours_ask_for_no_trust(
+    strangers: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_onnx(monkeypatch)
+    storage, canary = strangers
+    for student in ("ResNet-S", "CNN"):
+        assert main(["export", "--storage", storage, "--student", student, "--to", str(tmp_path / student)]) == 0
+    assert not canary.exists()
+
+
+def test_no_other_command_runs_code_in_a_storage(
+    strangers: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage, canary = strangers
+    for command in ("table", "records", "curves", "compare", "plots", "report"):
+        assert main([command, "--storage", storage]) in (0, 2)
+    assert launch.main(["--status", "tiny", "--storage", storage]) in (0, 1)
+    assert not canary.exists()

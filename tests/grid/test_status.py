@@ -295,11 +295,13 @@ def test_a_plan_that_cannot_be_read_is_one_line(written: Written, damage: bytes)
 
 
 def test_names_and_errors_are_shown_as_they_are_on_one_line(tiny_plan: Planner, tmp_path: Path) -> None:
-    students = [{**tiny_grid()["students"][0], "label": "[red]ViT\n\x1b[31m \\[é]"}]
+    students = [{**tiny_grid()["students"][0], "label": "[red]ViT \\[é]"}]
     written = Written(tiny_plan(seeds=[0], students=students), str(tmp_path))
     cell = alone(written.plan)[0]
-    written.failed(cell, "ValueError: [/] \x07")
-    assert f"  [red]ViT �[31m \\[é] alone, seed 0: ValueError: [/] � ({cell.folder}/failure.txt)" in written.told()
+    written.failed(cell, "ValueError: [/] \x1b[31m\n\x07")
+    assert (
+        f"  [red]ViT \\[é] alone, seed 0: ValueError: [/] \\x1b[31m \\x07 ({cell.folder}/failure.txt)" in written.told()
+    )
 
 
 def test_long_lists_are_cut_where_asked(written: Written) -> None:
