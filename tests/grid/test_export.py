@@ -305,7 +305,7 @@ def test_code_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def strangers(ran: Ran, tmp_path: Path) -> tuple[str, Path]:
-    """A storage whose plan carries other code than the user's own, which leaves a file when it is run; and that file."""
+    """A storage whose plan carries a stranger's code, which leaves a file when it is run; and that file."""
     storage, canary = tmp_path / "runs", tmp_path / "canary"
     shutil.copytree(ran.storage, storage)
     file = storage / "grids" / "tiny" / "plan.json"
