@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 
 from analysis.document import Document, Heading, Items, Note, Table
 from analysis.render import LATEX, as_document, data, html_page, latex, markdown
+from grid.contract.text import on_one_line
 
 FRAME = pl.DataFrame({"name": ["a|b", "<i>"], "gain": [1.5, None]})
 
@@ -156,7 +157,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_
 @example(name="12)")
 @example(name="_a_ __b__ c_d ~~e~~ &amp; &#35; # x")
 def test_every_format_shows_a_name_as_it_is(name: str) -> None:
-    shown = " ".join(name.split())
+    shown = on_one_line(name)
     whole = document(name)
     tokens = MarkdownIt("commonmark").enable("table").parse(markdown(whole))
     inline = [token for token in tokens if token.type == "inline"]
@@ -167,10 +168,10 @@ def test_every_format_shows_a_name_as_it_is(name: str) -> None:
     assert "".join(Seen(html_page(whole)).texts).count(shown) >= 6
     line = next(line for line in latex(whole).splitlines() if line.endswith(r"& +1.50 \\"))
     assert _plain(line.removeprefix("{}").removesuffix(r" & +1.50 \\")) == shown
-    assert (
-        data(pl.DataFrame({"name": [name]}), "json")
-        == (json.dumps([{"name": name}], ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-    )
+    written = data(pl.DataFrame({"name": [name]}), "json")
+    assert json.loads(written) == [{"name": name}]
+    if shown == name:
+        assert written == (json.dumps([{"name": name}], ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
 def _plain(line: str) -> str:
