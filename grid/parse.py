@@ -9,19 +9,18 @@ for is counted before it is built.
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from yaml.constructor import ConstructorError
 
+from grid.contract.local_files import OddFileError, read_local
 from grid.contract.text import on_one_line
 from grid.errors import UserError
 
-MAX_BYTES = 10_000_000
+MAX_BYTES = 10 * 2**20
 MAX_VALUES = 500_000
 MAX_DEPTH = 32
 # Seeds are below it, and everything else is far below.
@@ -176,25 +175,11 @@ def _too_large(digits: str) -> str:
 
 
 def read_text(path: Path, *, what: str) -> str:
-    """A file's text. Raises UserError for what is no file of a bearable size: a pipe nobody writes to would be waited
-    for, and a device read, for ever."""
+    """A file's text. Raises UserError for what is no file of a bearable size, too: a pipe that nobody writes to would
+    be waited for, and a device read, for ever."""
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            found = os.fstat(opened)
-            data = b""
-            if stat.S_ISREG(found.st_mode):
-                with open(opened, "rb", closefd=False) as file:
-                    data = file.read(MAX_BYTES + 1)
-        finally:
-            os.close(opened)
+        return read_local(str(path), MAX_BYTES).decode()
+    except OddFileError as error:
+        raise UserError(f"{what}: {error.strerror}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{what}: cannot be read: {error}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{what}: not a file: a folder, a pipe or a device")
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{what}: too large for a grid file: {found.st_size:,} bytes, at most {MAX_BYTES:,} are read")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
         raise UserError(f"{what}: cannot be read: {error}") from None

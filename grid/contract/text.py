@@ -1,9 +1,10 @@
 """Text that strangers wrote: which characters a name may hold, and how any text is shown without harm.
 
 Control characters (ESC, BEL, CR, NUL), format characters (among them those that turn the direction of writing), lone
-surrogates, private and unassigned code points, and the separators of lines and paragraphs are what a terminal, a
-typesetter or an eye takes for something else than a letter. Two format characters are part of words: the joiners that
-Persian, the scripts of India and joined emoji are written with. Neither moves or hides anything.
+surrogates, private code points, those that are no characters, and the separators of lines and paragraphs are what a
+terminal, a typesetter or an eye takes for something else than a letter. Two format characters are part of words: the
+joiners that Persian, the scripts of India and joined emoji are written with. Neither moves or hides anything. A code
+point that this Python knows no character for may be a letter that is younger than it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _SUSPECT = re.compile("[^ -~\n\t]")
 def is_hidden(character: str) -> bool:
     """Whether a character is no letter, sign or space, but something that acts on the text around it."""
     category = unicodedata.category(character)
+    if category == "Cn":
+        return ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
     return (category[0] == "C" or category in ("Zl", "Zp")) and character not in JOINERS
 
 

@@ -20,6 +20,7 @@ from analysis.gains import GAINS_SCHEMA, baselines, gains
 from analysis.load import load_grid
 from analysis.render import align, display_width
 from analysis.shown import human
+from grid.contract.text import on_one_line
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_table
 
@@ -642,7 +643,7 @@ def test_markdown_shows_names_as_they_are(teacher: str, student: str) -> None:
     inline = [token for token in tokens if token.type == "inline"]
     assert {child.type for token in inline[9:17] for child in token.children or []} <= {"text"}
     shown = ["".join(child.content for child in token.children or []) for token in inline[9:17]]
-    assert shown[1] == f"{' '.join(teacher.split())} (10.0K)".strip()
+    assert shown[1] == f"{on_one_line(teacher)} (10.0K)".strip()
     assert shown[2] == f"{' '.join(f'{student}.'.split())} (1.0K)"
 
 
