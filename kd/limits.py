@@ -13,12 +13,13 @@ WORKERS = 100_000  # or CPUs, GPUs, cells at a time
 STAGES = 100_000  # of a grid: their plan takes some 600 MB
 PASSES = 1_000_000  # of teachers over the training images, whose logits are kept
 TEMPERATURE = 1e6
-FACTOR = 1e6  # learning rate, weight decay and other factors
+FACTOR = 3e38  # learning rate, weight decay and other factors: what float32 can hold
 
 
 def check_at_most(name: str, value: float, limit: float) -> None:
     """Raises ValueError."""
     if value > limit:
         large = isinstance(value, int) and value.bit_length() > 64
-        shown = f"a number of {value.bit_length()} bits" if isinstance(value, int) and large else f"{value}"
-        raise ValueError(f"{name} must be at most {limit:,}, got {shown}")
+        shown = f"a number of {int(value).bit_length()} bits" if large else f"{value}"
+        bound = f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+        raise ValueError(f"{name} must be at most {bound}, got {shown}")
