@@ -58,7 +58,7 @@ def kept_footprint(stage: CellStage, store: Store) -> Footprint | None:
     """What was measured before; None where nothing was that can be read."""
     try:
         facts = parse_object(store.read(f"{FOLDER}/{memory_key(stage)}.json"))
-        found = Footprint(int(facts["taken"]), int(facts["total"]), str(facts["gpu"]))
+        found = Footprint(**{**facts, "taken": int(facts["taken"]), "total": int(facts["total"])})
     except (FileNotFoundError, OddFileError, ValueError, TypeError, KeyError):
         return None
     return found if 0 < found.taken <= found.total else None

@@ -24,9 +24,16 @@ ESTIMATE = Estimate(n=2, mean=50.0, std=1.0, low=49.0, high=51.0)
 def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
     """Of a student whose record has `said` in each field of text, and whose plan has it in each label."""
     kind = {"name": "resnet18"} if factory is None else {"factory": factory}
-    student = {"label": f"S {said}", "args": {"width": said}, **kind}
-    teacher = {"label": f"T {said}", "name": "resnet18", "args": {"block": said}}
+    student = {"label": "S", "args": {"width": said}, **kind}
+    teacher = {"label": "T", "name": "resnet18", "args": {"block": said}}
     spec = spec_from_dict(tiny_grid(students=[student], teachers=[teacher]), what="grid tiny")
+    # As plans of before labels were checked may have them.
+    (student_spec,), (teacher_spec,) = spec.students, spec.teachers
+    labelled = {
+        "students": (student_spec.model_copy(update={"label": f"S {said}"}),),
+        "teachers": (teacher_spec.model_copy(update={"label": f"T {said}"}),),
+    }
+    spec = spec.model_copy(update=labelled)
     values: dict[str, Any] = {name: said for name, kind in FIELDS.items() if kind is str}
     values |= {name: 1.0 for name, kind in FIELDS.items() if kind is float}
     values |= {name: 1 for name, kind in FIELDS.items() if kind is int}

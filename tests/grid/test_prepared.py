@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import grid.prepared
-from grid.copies import PLACE
 from grid.plan import Plan
 from grid.prepared import open_prepared
+from grid.private import PLACE
 from grid.stages import Runtime
 from grid.store import Store
 from kd.data.sources import DatasetError
