@@ -15,7 +15,7 @@ from torch import nn
 
 from grid.contract.record import METRICS
 from grid.models import facts_of, start_of
-from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable, image_size
+from grid.plan import Trainable, image_size
 from grid.records import Value
 from kd import measure
 from kd.data.dataset import DatasetMeta
@@ -26,43 +26,6 @@ from kd.train import Row
 LATENCY_BATCH = 32
 LATENCY_RUNS = 100
 LATENCY_SECONDS = 10.0  # a large model on one CPU core needs as much for a single batch
-
-
-def axes_of(stage: Stage) -> dict[str, Value]:
-    """Where the stage stands in the grid, and the stages it was computed from."""
-    axes: dict[str, Value] = {"stage_id": stage.id, "kind": stage.kind}
-    if isinstance(stage, DatasetStage):
-        return axes | {"dataset": stage.dataset.name, "dataset_id": stage.id}
-    teacher = stage if isinstance(stage, TeacherStage) else None
-    if isinstance(stage, LogitsStage):
-        teacher = stage.teacher
-    if isinstance(stage, CellStage):
-        axes |= {
-            "student": stage.model.name,
-            "student_args": json.dumps(stage.model.args, sort_keys=True),
-            "mode": stage.mode,
-            "method": stage.method,
-            "temperature": stage.temperature,
-            "alpha": stage.alpha,
-            "seed": stage.seed,
-            "targets": stage.targets,
-        }
-        if stage.logits is not None:
-            axes["logits_id"] = stage.logits.id
-        teacher = stage.teacher
-    if teacher is not None:
-        axes |= {
-            "teacher": teacher.model.name,
-            "teacher_args": json.dumps(teacher.model.args, sort_keys=True),
-            "teacher_id": teacher.id,
-        }
-    if isinstance(stage, TeacherStage):
-        axes["seed"] = stage.model.seed
-    if isinstance(stage, TeacherStage | CellStage):
-        axes["recipe"] = json.dumps(asdict(stage.recipe), sort_keys=True)
-        axes["view_stream"] = stage.recipe.views.stream
-    data = stage.teacher.data if isinstance(stage, LogitsStage) else stage.data
-    return axes | {"dataset": data.dataset.name, "dataset_id": data.id}
 
 
 def metrics_of(curve: list[Row]) -> dict[str, Value]:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from grid.contract.version import code_version
 from grid.errors import UserError, one_line
+from grid.failures import record_failure
 from grid.interruption import on_first_signal
 from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import Plan, Stage
 from grid.planned import grid_folder, write_plan
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import PROGRESS, Store
-from grid.version import code_version
 
 if TYPE_CHECKING:
     from grid.cluster.capacity import Capacity
@@ -185,11 +186,14 @@ class _Run:
                     started = session(self.options.address, cpus=self.options.cpus, dashboard=self.options.dashboard)
                     stack.enter_context(started)
                     from grid.cluster.fleet import Fleet
+                    from grid.cluster.preflight import check_own_worker
                     from grid.cluster.pulse import PATIENCE_SECONDS, Pulse, watched
 
                     fleet = Fleet(self.plan.spec.resources, say=self.reporter.say)
                     if self.options.address is not None:
                         self._check_nodes(fleet, self.options.address)
+                    else:
+                        check_own_worker()
                 self.pulse = Pulse(patience=0 if self.options.address is None else PATIENCE_SECONDS)
                 stack.enter_context(self.reporter)
                 stack.enter_context(on_first_signal(self._stop))
@@ -359,7 +363,5 @@ class _Run:
             return  # interrupted, not failed
         if not recorded:
             # Its worker died before it could write a record of its own.
-            from grid.stages import record_failure
-
             record_failure(stage, self.store, str(error), launch=self.launch)
         self.schedule.finish(stage, error)

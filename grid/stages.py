@@ -20,11 +20,12 @@ import torch
 from grid.contract.credentials import redacted
 from grid.datasets import source_of
 from grid.errors import one_line
+from grid.failures import axes_of, record_failure
 from grid.plan import DatasetStage, LogitsStage, Stage
 from grid.prepared import open_prepared
 from grid.private import use_private_compiler_caches
 from grid.records import Record, Value, make_record, now, record_to_json
-from grid.results import axes_of, provenance
+from grid.results import provenance
 from grid.store import FAILURE, PROGRESS, RECORD, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import meta_to_json, prepare
@@ -75,20 +76,6 @@ def execute(stage: Stage, store: Store, runtime: Runtime, run: Callable[[], None
         record_failure(stage, store, line, launch=runtime.launch, trace=redacted(traceback.format_exc()))
         return line
     return None
-
-
-def record_failure(stage: Stage, store: Store, error: str, *, launch: str, trace: str = "") -> None:
-    """Write the failure, and its traceback, beside the stage's outputs; one that cannot be written is only logged."""
-    if store.failure(stage, launch=launch) is not None:
-        return  # the first of several workers to fail knows why
-    values = {"status": "failed", "error": error, "finished_at": now(), "launch": launch}
-    record = make_record({**axes_of(stage), **values})
-    log.error("stage %s failed: %s\n%s", stage.id, error, trace)
-    try:
-        store.write(f"{stage.folder}/{TRACEBACK}", (trace or error).encode())
-        store.write(f"{stage.folder}/{FAILURE}", record_to_json(record))
-    except Exception as problem:
-        log.error("stage %s: its failure could not be recorded: %s", stage.id, one_line(problem))
 
 
 def free_gpu() -> None:

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from grid.contract.local_files import OddFileError
+from grid.failures import axes_of
 from grid.models import at_start, pixels_of
 from grid.plan import CellStage, Trainable
 from grid.prepared import open_prepared
 from grid.records import now
-from grid.results import axes_of, curve_to_parquet, metrics_of, model_facts, provenance
+from grid.results import curve_to_parquet, metrics_of, model_facts, provenance
 from grid.stages import Progress, Runtime, publish
 from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
 from grid.supervision import Supervision

@@ -24,15 +24,16 @@ def write_grid(folder: Path, grid: dict[str, object]) -> str:
 
 
 class Launch:
-    """`python launch.py ARGS`, with its output in files. piped: what it prints comes through `process.stdout`."""
+    """`python launch.py ARGS`, with its output in files. piped: what it prints comes through `process.stdout`. program:
+    where it lies."""
 
-    def __init__(self, *args: str, folder: Path, piped: bool = False) -> None:
+    def __init__(self, *args: str, folder: Path, piped: bool = False, program: Path = ROOT) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.out, self.err = folder / f"{time.monotonic_ns()}.out", folder / f"{time.monotonic_ns()}.err"
         self.seen: dict[int, psutil.Process] = {}
         with open(self.out, "w") as out, open(self.err, "w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "launch.py"), *args],
+                [sys.executable, str(program / "launch.py"), *args],
                 cwd=folder,
                 stdout=subprocess.PIPE if piped else out,
                 stderr=err,

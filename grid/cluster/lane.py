@@ -12,6 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from grid.errors import one_line
+
 if TYPE_CHECKING:
     from grid.plan import Stage
     from grid.stages import Runtime
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 
 NODE_ID_BYTES = 64
+CANNOT_IMPORT = "its worker cannot import what it needs"
 DIED = "its workers died too often (out of memory?); see Ray's logs"
 
 
@@ -33,8 +36,28 @@ class DepartureError(RuntimeError):
 
 def train_lane(config: dict[str, Any]) -> None:
     """Do the stages of `config` in turn, waiting for one that another launch is at. An error of the code becomes the
-    stage's failure and is not retried. Ends early where the launch is to stop; raises DepartureError, once a checkpoint
-    is stored, where a machine is about to go."""
+    stage's failure and is not retried, nor is what a node cannot import. Ends early where the launch is to stop; raises
+    DepartureError, once a checkpoint is stored, where a machine is about to go."""
+    import ray.train
+
+    from grid.failures import record_failure
+    from grid.plan import stage_from_json
+    from grid.store import Store
+
+    try:
+        import grid.training  # noqa: F401 (all that the work needs)
+    except ImportError as error:
+        store, launch = Store(config["storage"]), config["run"]["launch"]
+        for stage in map(stage_from_json, config["stages"]):
+            if not store.is_done(stage):
+                record_failure(stage, store, f"{CANNOT_IMPORT}: {one_line(error)}", launch=launch)
+        if ray.train.get_context().get_world_size() > 1:
+            raise  # the others may wait for this one
+    else:
+        _train_lane(config)
+
+
+def _train_lane(config: dict[str, Any]) -> None:
     import ray
     import ray.train
     import torch
@@ -42,9 +65,10 @@ def train_lane(config: dict[str, Any]) -> None:
 
     from grid.cluster.capacity import MAX_WORKER_DEATHS
     from grid.cluster.departure import Departure
+    from grid.failures import record_failure
     from grid.lease import LOOK_SECONDS, Lease, Leases
     from grid.plan import stage_from_json
-    from grid.stages import Runtime, free_gpu, record_failure
+    from grid.stages import Runtime, free_gpu
     from grid.store import Store
     from kd.workers import Shard, all_say, first_decides
 

@@ -6,7 +6,6 @@ nor timm, nor do the nodes unless pretrained weights are needed there.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import platform
 import shutil
@@ -14,13 +13,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.cluster.fleet import Node, alive_nodes
+from grid.contract.version import WORKERS_RUN, content_hash, parts
 from grid.disk import sized
 from grid.errors import UserError, one_line
 from grid.files import PROBE, PROBE_PATIENCE, Files, reason_of
@@ -91,6 +90,31 @@ def _ask(nodes: Sequence[Node], url: str, folder: str, word: bytes, needs: Needs
     return problems
 
 
+def check_own_worker() -> None:
+    """Raises UserError where a worker on this machine runs other code than this launch: anything on its path may be
+    called as this program's packages are."""
+    own = content_hash(WORKERS_RUN)
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    asked = ray.remote(num_cpus=0, max_retries=0)(own_code).options(scheduling_strategy=node).remote()
+    try:
+        found, places = ray.get(asked, timeout=ANSWER_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        return  # on a machine so busy nothing else answers either
+    except Exception as error:  # whatever an import may raise
+        raise UserError(f"Ray's workers cannot run this project's code: {one_line(error)[:500]}") from None
+    if found != own:
+        here = ", ".join(str(parts()[name]) for name in WORKERS_RUN)
+        raise UserError(
+            f"Ray's workers import other code than this launch ({', '.join(places)} instead of {here}): take those "
+            "folders off PYTHONPATH, or rename what lies there"
+        )
+
+
+def own_code() -> tuple[str, list[str]]:
+    """Runs in a worker: which code it has, and where."""
+    return content_hash(WORKERS_RUN), [str(parts()[name]) for name in WORKERS_RUN]
+
+
 def look(url: str, folder: str, node: str, word: bytes, needs: Needs) -> tuple[dict[str, str], str]:
     """Runs on a node: its versions, and what keeps it from taking part, empty where nothing does."""
     return versions(), _storage_problem(url, folder, node, word, needs.kept) or _weights_problem(needs)
@@ -140,15 +164,7 @@ def versions() -> dict[str, str]:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             found[name] = "none"
-    return {**found, "kd-grid": code_hash()}
-
-
-def code_hash() -> str:
-    """Of what runs in workers."""
-    root, digest = Path(__file__).parents[2], hashlib.sha256()
-    for file in sorted([*root.glob("grid/**/*.py"), *root.glob("kd/**/*.py")]):
-        digest.update(f"{file.relative_to(root)}\n".encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
+    return {**found, "kd-grid": content_hash(WORKERS_RUN)}
 
 
 def other_versions(there: dict[str, str], *, here: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ from typing import TextIO
 
 from grid.cluster.session import session
 from grid.contract.text import harmless
+from grid.contract.version import parts
 from grid.errors import one_line
 
 POLL_SECONDS = 0.5
@@ -35,7 +36,7 @@ class Driver:
         grid.write_text(spec_json, encoding="utf-8")
         self.outputs = (self.folder / "out", self.folder / "err")
         self.read = [0, 0]
-        command = [sys.executable, "-m", "launch", "--grid", str(grid), "--address", "auto", *options]
+        command = [sys.executable, str(parts()["launch"]), "--grid", str(grid), "--address", "auto", *options]
         with open(self.outputs[0], "wb") as out, open(self.outputs[1], "wb") as err:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=err, env={**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -69,7 +70,9 @@ def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int
     with session(address, cpus=None):
         import ray
 
-        driver = ray.remote(Driver).options(num_cpus=0).remote(spec_json, list(options))
+        # On the head, where keys are that only a launch needs.
+        place = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+        driver = ray.remote(Driver).options(**place).remote(spec_json, list(options))
 
         def follow(until: float | None = None) -> int | None:
             while until is None or time.monotonic() < until:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import site
 import socket
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 
 from grid.cluster import token
 from grid.contract.local_files import open_to_append
+from grid.contract.version import parts
 from grid.errors import UserError
 from grid.private import ray_folder
 
@@ -106,10 +108,12 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
                 **({"dashboard_host": dashboard.host, "dashboard_port": dashboard.port} if dashboard else {}),
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(ray_folder()),
+                job_config=_job(code=_not_installed()),
                 **common,
             )
         else:
-            ray.init(address=address, runtime_env=_with_this_code(), **common)
+            own_path = {} if address.startswith("ray://") else {"job_config": _job(code=[])}
+            ray.init(address=address, runtime_env=_with_this_code(), **own_path, **common)
     except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.AuthenticationError) as error:
         what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
         way_out = "; set RAY_TMPDIR to a folder with a shorter path" if "AF_UNIX path length" in str(error) else ""
@@ -124,14 +128,31 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
     ray.shutdown()
 
 
+def _job(*, code: list[str]) -> Any:
+    """A job whose workers find this program in these folders. Ray would put those of the launching script and of the
+    shell first on their paths, where modules may lie under names of this program's, or of Python's own."""
+    from ray.job_config import JobConfig
+
+    class Job(JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True  # then neither is put there
+
+    return Job(_py_driver_sys_path=code)
+
+
+def _not_installed() -> list[str]:
+    """The checkout that this program runs from; none where Python finds it by itself."""
+    root = parts()["grid"].parent
+    installed = {Path(place).resolve() for place in (*site.getsitepackages(), site.getusersitepackages())}
+    return [] if root.resolve() in installed else [str(root)]
+
+
 def _with_this_code() -> dict[str, Any]:
     """This project's code goes to the workers, which may have none, or another version. A job has been given its own
     by `ray job submit`."""
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
-    root = Path(__file__).parents[2]
-    modules = [str(root / name) for name in ("grid", "kd", "analysis", "launch.py")]
-    return {"py_modules": modules, "excludes": ["__pycache__/", "*.pyc"]}
+    return {"py_modules": [str(place) for place in parts().values()], "excludes": ["__pycache__/", "*.pyc"]}
 
 
 def _check_reachable(address: str) -> None:

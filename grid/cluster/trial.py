@@ -14,6 +14,8 @@ from ray import tune
 from ray.tune.trainable.function_trainable import wrap_function
 
 from grid.cluster.departure import Departure, end_process, leave_on_sigterm
+from grid.cluster.lane import CANNOT_IMPORT
+from grid.errors import one_line
 
 log = logging.getLogger("kd_grid")
 
@@ -25,6 +27,15 @@ class _CrowdedError(BaseException):
 
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
+    try:
+        import grid.training  # noqa: F401 (all that the work needs)
+    except ImportError as error:
+        tune.report({"error": f"{CANNOT_IMPORT}: {one_line(error)}", "left": False, "crowded": False})
+    else:
+        _train_cell(config)
+
+
+def _train_cell(config: dict[str, Any]) -> None:
     from grid.lease import Leases
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, free_gpu

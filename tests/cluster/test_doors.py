@@ -77,7 +77,7 @@ def doors_of(processes: list[psutil.Process]) -> Iterator[Door]:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
-    folder = tmp_path_factory.mktemp("doors")
+    folder = strangers_folder(tmp_path_factory.mktemp("doors"))
     sets = ("--set", "seeds=[0]", "--set", "recipe.epochs=100000", "--set", "teachers.0.recipe.epochs=100000")
     launch = Launch("--grid", "digits", "--teacher-workers", "2", "--wandb", "offline", *sets, folder=folder)
     try:
@@ -89,6 +89,16 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
         yield Opened(launch, tuple(doors_of(processes)), port, head.environ()["RAY_AUTH_TOKEN"])
     finally:
         launch.kill()
+
+
+def strangers_folder(folder: Path) -> Path:
+    """Where a user may stand: modules lie there under names of this program's, and of libraries that it uses. Ray would
+    put that folder first on the paths of its workers."""
+    for name in ("kd/__init__.py", "analysis/__init__.py", "grid.py", "numpy.py", "polars.py"):
+        module = folder / name
+        module.parent.mkdir(exist_ok=True)
+        module.write_text(f"import pathlib; pathlib.Path({str(folder)!r}, 'ran').touch(); raise SystemExit(1)\n")
+    return folder
 
 
 def methods() -> list[str]:
@@ -175,6 +185,14 @@ def own_address(opened: Opened) -> str:
     """Of the node, as the launch's processes are told it."""
     words = " ".join(word for process in family(opened.launch) for word in process.cmdline())
     return words.partition("--node-ip-address=")[2].split()[0]
+
+
+def test_modules_in_the_working_folder_are_not_run(opened: Opened) -> None:
+    folder = opened.launch.out.parent
+    assert not (folder / "ran").exists()
+    subprocess.run([sys.executable, "-c", "import numpy"], cwd=folder)
+    assert (folder / "ran").exists(), "the control: Python itself takes them from where it is started"
+    (folder / "ran").unlink()
 
 
 def test_the_token_is_in_no_file_and_on_no_command_line(opened: Opened) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from grid.contract.version import MODULES, PACKAGES
 from grid.load import load_grid
 from grid.memory import FOLDER, memory_key
 from grid.plan import make_plan
 from grid.store import Store
 from tests.conftest import tiny_grid
-from tests.launching import Launch, records, write_grid
+from tests.launching import ROOT, Launch, records, write_grid
 from tests.ray_cluster import ENVIRONMENT, RayCluster
 
 MODELS = """
@@ -49,6 +51,17 @@ def greedy(num_classes, marks, times):
 """
 
 
+def elsewhere(folder: Path) -> Path:
+    """Another version of the program, in a folder that no node has on its path."""
+    for name in (*PACKAGES, *(f"{module}.py" for module in MODULES)):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        folder.mkdir(exist_ok=True)
+        copy(ROOT / name, folder / name)
+    with open(folder / "grid" / "errors.py", "a") as file:
+        file.write("\n# another version\n")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     with pytest.MonkeyPatch.context() as patch, RayCluster() as cluster:
@@ -80,8 +93,11 @@ def test_cells_are_packed_by_memory_and_teachers_take_what_workers_there_are(
         facts = json.dumps({"taken": taken, "total": 100, "gpu": "played"})
         store.write(f"{FOLDER}/{memory_key(cell)}.json", facts.encode())
 
+    # By a program that the nodes have never seen: it is not the one that is installed in their environment.
+    program = elsewhere(tmp_path / "program")
+    address = ("--address", cluster.address)
     launch = Launch(
-        *("--grid", path, "--address", cluster.address, "--storage", "runs", "--wandb", "disabled"), folder=tmp_path
+        "--grid", path, *address, "--storage", "runs", "--wandb", "disabled", folder=tmp_path, program=program
     )
     assert launch.finish() == 1, launch.text()
     out, err = launch.out.read_text(), launch.err.read_text()
@@ -101,3 +117,5 @@ def test_cells_are_packed_by_memory_and_teachers_take_what_workers_there_are(
 
     (teacher,) = [json.loads(record.read_text()) for record in records(tmp_path / "runs", "teachers")]
     assert teacher["workers"] == 2
+    assert teacher["code_version"].endswith(")")
+    assert "(sha256 " in teacher["code_version"]

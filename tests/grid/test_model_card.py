@@ -23,14 +23,14 @@ ESTIMATE = Estimate(n=2, mean=50.0, std=1.0, low=49.0, high=51.0)
 
 def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
     """Of a student whose record has `said` in each field of text, and whose plan has it in each label."""
-    kind = {"name": "resnet18"} if factory is None else {"factory": factory}
+    kind = {"name": "resnet18"} if factory is None else {"factory": "plain.py:net"}
     student = {"label": "S", "args": {"width": said}, **kind}
     teacher = {"label": "T", "name": "resnet18", "args": {"block": said}}
     spec = spec_from_dict(tiny_grid(students=[student], teachers=[teacher]), what="grid tiny")
     # As plans of before labels were checked may have them.
     (student_spec,), (teacher_spec,) = spec.students, spec.teachers
     labelled = {
-        "students": (student_spec.model_copy(update={"label": f"S {said}"}),),
+        "students": (student_spec.model_copy(update={"label": f"S {said}", "factory": factory}),),
         "teachers": (teacher_spec.model_copy(update={"label": f"T {said}"}),),
     }
     spec = spec.model_copy(update=labelled)

@@ -15,8 +15,9 @@ import torch
 
 import grid.stages
 from grid.contract.record import FIELDS
+from grid.failures import record_failure
 from grid.plan import CellStage, Plan, TeacherStage
-from grid.stages import Runtime, record_failure
+from grid.stages import Runtime
 from grid.store import CHECKPOINT, FAILURE, PROGRESS, TRACEBACK, WEIGHTS, Store
 from tests.conftest import tiny_grid
 from tests.grid.running import (
