@@ -34,9 +34,17 @@ chaos: $(READY)
 security: $(READY)
 	$(BIN)/python -m tests.security
 
+# A .venv of an older Python, or one without pip (as a failed attempt leaves it), is made again.
+FITS := -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))'
+CAN_MAKE_ONE := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
+
 # Compiled once here, or every worker process would compile torch and timm for itself where Python may not cache.
 $(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python $(FITS) 2> /dev/null || $(PYTHON) $(CAN_MAKE_ONE) 2> /dev/null || { \
+		found=$$($(PYTHON) --version 2>&1) || found="not found"; \
+		echo "error: this needs Python 3.11 or newer with its venv module; $(PYTHON) is $$found." \
+			"Name another: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(BIN)/python $(FITS) 2> /dev/null || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)

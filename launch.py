@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
+# Before all other imports: an older Python fails in one of them, and would say nothing of what is wrong.
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.stderr.write(f"error: kd-grid needs Python 3.11 or newer, and {sys.executable} is {sys.version.split()[0]}\n")
+    sys.exit(2)
+
 import argparse
 import contextlib
 import logging
 import os
 import shlex
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
