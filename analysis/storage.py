@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from analysis.errors import AnalysisError
 from grid.contract.credentials import redacted, storage_problem
+from grid.contract.imports import STORAGE_MODULES, broken
 from grid.contract.limits import has_no_range, read_capped, size_limit
 from grid.contract.local_files import read_local, too_large
 
@@ -111,6 +112,8 @@ def _place(storage: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, root = fsspec.core.url_to_fs(storage if rest else str(Path(storage).expanduser()))
     except ImportError as error:
+        if why := broken(error, *STORAGE_MODULES.get(kind, ())):
+            raise AnalysisError(f"--storage {storage}: {why}") from None
         way_out = f"needs a package that is not installed: pip install -e '.[{EXTRAS.get(kind)}]' -c constraints.txt"
         raise AnalysisError(f"--storage {storage}: {way_out if kind in EXTRAS else error}") from None
     except ValueError as error:

@@ -19,6 +19,7 @@ from analysis.render import markdown
 from analysis.report import report
 from analysis.tables import tables
 from analysis.wandb_export import PROJECT, TAG_LENGTH, Mode, start_run
+from grid.contract.imports import broken
 
 JOB = "summary"
 CURVES = (("Test top-1", "test_top1"), ("Training loss", "train_loss"))
@@ -119,5 +120,7 @@ def report_blocks(grid: Grid, *, project: str) -> list[Any]:
 def _reports() -> Any:
     try:
         return importlib.import_module("wandb_workspaces.reports.v2")
-    except ImportError:
+    except ImportError as error:
+        if why := broken(error, "wandb_workspaces"):
+            raise AnalysisError(f"--report: {why}") from None
         raise AnalysisError("--report needs wandb-workspaces: pip install 'kd-grid[reports]'") from None

@@ -15,6 +15,7 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
+from grid.contract.imports import broken
 from grid.contract.parsing import parse_object
 from grid.contract.plan import FOLDERS
 from grid.datasets import label_names
@@ -33,7 +34,7 @@ from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import DatasetMeta
 from kd.models.build import ModelError, constructor_options
 from kd.models.timm_folder import TimmFolderError, check_timm_folder, hub_weights, is_timm, timm_config
-from kd.onnx_file import OnnxError, OnnxFacts, missing_packages, write_onnx
+from kd.onnx_file import PACKAGES, OnnxError, OnnxFacts, missing_packages, write_onnx
 
 CARD, CONFIG, ONNX = "README.md", "config.json", "model.onnx"
 
@@ -226,7 +227,9 @@ def _onnx(module: nn.Module, folder: Path, input_size: tuple[int, int, int], not
     try:
         return write_onnx(module, folder / ONNX, input_size=input_size)
     except OnnxError as error:
-        notes.append(f"no {ONNX}: {error}")
+        cause = error.__cause__
+        why = broken(cause, *PACKAGES) if isinstance(cause, ImportError) else str(error)
+        notes.append(f"no {ONNX}: {why}")
         return None
 
 

@@ -21,6 +21,7 @@ TOLERANCE = 1e-4
 TRACED, CHECKED = 2, 3  # images: the second number shows that the first was not built in
 
 INPUT, OUTPUT = "images", "logits"
+PACKAGES = ("onnx", "onnxscript")
 
 
 class OnnxError(ValueError):
@@ -39,18 +40,19 @@ class OnnxFacts:
 
 def missing_packages() -> list[str]:
     """What `write_onnx` needs and is not installed."""
-    return [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+    return [name for name in PACKAGES if find_spec(name) is None]
 
 
 def write_onnx(model: nn.Module, path: Path, *, input_size: tuple[int, int, int]) -> OnnxFacts:
     """Write the model, on the CPU and in eval mode: input `images`, float32 [batch, *input_size], output `logits`, the
     batch's size free, the weights inside.
 
-    Raises OnnxError where the exporter, onnx's checker or a comparison with the module refuses.
+    Raises OnnxError where the exporter, onnx's checker or a comparison with the module refuses, or where one of the
+    packages is there and cannot be imported (from the ImportError).
     """
-    import onnx
-
     try:
+        import onnx
+
         with _quiet():
             exported = torch.onnx.export(
                 model,

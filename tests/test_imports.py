@@ -20,7 +20,7 @@ ALLOWED = {
     },
     "analysis": {"fsspec", "matplotlib", "numpy", "polars", "scipy", "wandb", "wandb_workspaces"},
     "grid": {"aiobotocore", "kd", "fsspec", "numpy", "polars", "pydantic", "rich", "safetensors", "torch", "yaml"},
-    "grid/cluster": {"grid", "kd", "ray", "torch"},
+    "grid/cluster": {"grid", "grpc", "kd", "ray", "torch"},
     "grid/contract": set(),
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from grid.cluster import token
+from grid.contract.imports import broken, missing_module
 from grid.contract.local_files import open_to_append
 from grid.contract.version import parts
 from grid.errors import UserError
@@ -66,6 +67,8 @@ class Dashboard:
         try:
             import ray.dashboard.optional_deps  # noqa: F401
         except ImportError as error:
+            if why := broken(error, "ray", missing_module(error) or "ray"):
+                raise UserError(f"--dashboard: {why}") from None
             how = "pip install -e '.[dashboard]' -c constraints.txt"
             raise UserError(f"--dashboard: {error}; Ray's dashboard comes with {how}") from None
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -116,6 +119,8 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
             ray.init(address=address, runtime_env=_with_this_code(), **own_path, **common)
     except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.AuthenticationError) as error:
         what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
+        if "ray[client]" in str(error) and (why := _client_problem()):
+            raise UserError(f"{what}: {why}") from None
         way_out = "; set RAY_TMPDIR to a folder with a shorter path" if "AF_UNIX path length" in str(error) else ""
         if address is not None and isinstance(error, ConnectionError | ray.exceptions.AuthenticationError):
             way_out = f"; {token.WAY_OUT}"
@@ -145,6 +150,15 @@ def _not_installed() -> list[str]:
     root = parts()["grid"].parent
     installed = {Path(place).resolve() for place in (*site.getsitepackages(), site.getusersitepackages())}
     return [] if root.resolve() in installed else [str(root)]
+
+
+def _client_problem() -> str:
+    """What Ray tells as a missing ray[client] though it is installed, or nothing: Ray asks for grpc alone, as here."""
+    try:
+        import grpc  # noqa: F401
+    except ImportError as error:
+        return broken(error, "grpc")
+    return ""
 
 
 def _with_this_code() -> dict[str, Any]:

@@ -116,7 +116,8 @@ def _call(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> nn
         model = factory(**options)
     except Exception as error:  # a model's constructor may raise anything: its message is what the user needs
         detail = " ".join(f"{type(error).__name__}: {error}".split())
-        misfit = isinstance(error, RuntimeError | TypeError | ValueError | AttributeError | KeyError)
+        wrong = RuntimeError | TypeError | ValueError | AttributeError | KeyError
+        misfit = isinstance(error, wrong) and not isinstance(error, OSError)  # some releases of the hub's are both
         if options.get("pretrained") and not misfit:
             raise ModelError(_unfetched(name, detail)) from error
         raise ModelError(f"model {name}: it cannot be built with these arguments: {detail}") from error
