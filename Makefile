@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint bench throughput chaos security clean
+.PHONY: demo test test-lowest package lint bench throughput chaos security clean
 
 demo: $(READY)
 	$(BIN)/python launch.py --grid digits
@@ -34,6 +34,16 @@ chaos: $(READY)
 security: $(READY)
 	$(BIN)/python -m tests.security
 
+# The wheel as its users have it: installed, in somebody else's project, and on a Ray that sees neither (as root, for that)
+package: $(READY)
+	$(BIN)/python -m tests.package
+
+# The oldest versions that pyproject.toml allows, of all that it names and not of what those need
+test-lowest: $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m tests.package.lowest
+
 # A .venv of an older Python, or one without pip (as a failed attempt leaves it), is made again.
 FITS := -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))'
 CAN_MAKE_ONE := -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'
@@ -50,4 +60,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv-lowest .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from email.message import Message
@@ -14,27 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.building import built, copied
 from tests.docker_files import PROJECT, ROOT
 
 PACKAGES = ("analysis", "grid", "kd")
-LEFT_OUT = shutil.ignore_patterns(
-    *(".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build", "dist", "runs", "wandb")
-)
-BUILD = "import sys; from setuptools import build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
-
-
-def built(what: str, source: Path, target: Path) -> Path:
-    command = [sys.executable, "-c", BUILD, f"build_{what}", str(target)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target / done.stdout.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project, with packages of the user's own beside it whose names begin like ours."""
-    folder = tmp_path_factory.mktemp("checkout") / "project"
-    shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
+    folder = copied(tmp_path_factory.mktemp("checkout") / "project")
     for name in ("grid_old", "kd2", "analysis_notes"):
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
