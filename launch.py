@@ -335,11 +335,12 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str = "") -> 
 
 def console_on(file: TextIO) -> Console:
     """A console that wraps to the terminal, and never wraps what is piped. It sends its own styles, and nothing that
-    what it shows would have the terminal do."""
+    what it shows would have the terminal do, or that the terminal's encoding does not have."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
+    from rich.text import Text
 
-    from grid.contract.text import harmless
+    from grid.contract.text import shown_on
 
     class Quiet(Console):
         """Goes on in silence when its reader is gone (`| head`): the grid is worth more than its lines."""
@@ -347,12 +348,16 @@ def console_on(file: TextIO) -> Console:
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(shown_on(file, text), **how)  # before it is measured: tables stay aligned
+
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
             for segment in super().render(renderable, options):
                 # A control segment is rich's own: where the cursor goes.
-                yield segment if segment.control else segment._replace(text=harmless(segment.text))
+                yield segment if segment.control else segment._replace(text=shown_on(file, segment.text))
 
-    return Quiet(file=file) if file.isatty() else Quiet(file=file, width=10_000, soft_wrap=True)
+    piped: dict[str, Any] = {} if file.isatty() else {"width": 10_000, "soft_wrap": True}
+    return Quiet(file=file, emoji=False, **piped)  # :x: in a name is no emoji
 
 
 def _interrupt(signum: int, frame: Any) -> None:

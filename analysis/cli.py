@@ -13,6 +13,7 @@ from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
 from analysis.output import tell, warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
+from grid.contract.text import encoding_of
 
 if TYPE_CHECKING:
     from analysis.load import Grid, Grids
@@ -151,12 +152,12 @@ RUN: dict[str, Callable[[argparse.Namespace], None]] = {
 
 
 def table(storage: str, grid: str | None = None) -> str:
-    """The first table of a grid, with what belongs to it, as markdown: what a launch ends with."""
+    """The first table of a grid, with what belongs to it, as markdown that stdout can hold: what a launch ends with."""
     from analysis.load import load_grid
     from analysis.render import markdown
     from analysis.tables import tables
 
-    return markdown(tables(load_grid(storage, grid)).opening())
+    return markdown(tables(load_grid(storage, grid)).opening(), encoding=encoding_of(sys.stdout))
 
 
 def _grid(args: argparse.Namespace) -> Grid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from analysis.errors import AnalysisError
 from grid.contract.local_files import check_link, write_local
-from grid.contract.text import harmless
+from grid.contract.text import encoding_of, in_encoding, shown_on
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,10 +24,8 @@ def tell(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
     """Print, in silence where nobody reads any more (`| head`), and without what the terminal cannot show or would take
     for a command: much of what is told was written by whoever could write to the storage."""
     stream = stream or sys.stdout
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="replace")
     try:
-        print(harmless(text), end=end, file=stream, flush=True)
+        print(shown_on(stream, text), end=end, file=stream, flush=True)
     except BrokenPipeError:
         _silence(stream)
 
@@ -51,7 +49,7 @@ def write_document(document: Document, problems: Sequence[str], args: argparse.N
     if how not in render.DOCUMENTS or args.only is not None:
         warn(problems)  # a table alone has no notes that name them
     if how in render.DOCUMENTS:
-        _write(render.DOCUMENTS[how](document if args.only is None else document.only(args.only)).encode(), args)
+        _write_text(document if args.only is None else document.only(args.only), args)
         return
     # Data has no place for several tables: the first is the main one.
     name = args.only or next(iter(document.tables))
@@ -64,15 +62,24 @@ def write_frame(frame: pl.DataFrame, problems: Sequence[str], args: argparse.Nam
     warn(problems)
     how: str = args.format
     if how in render.DOCUMENTS:
-        _write(render.DOCUMENTS[how](render.as_document(frame, args.command)).encode(), args)
+        _write_text(render.as_document(frame, args.command), args)
     else:
         _write(render.data(frame, how), args)
+
+
+def _write_text(document: Document, args: argparse.Namespace) -> None:
+    from analysis import render
+
+    if args.output is None and args.format == "md":
+        tell(render.markdown(document, encoding=encoding_of(sys.stdout)), end="")
+    else:
+        _write(render.DOCUMENTS[args.format](document).encode(), args)
 
 
 def _write(content: bytes, args: argparse.Namespace) -> None:
     if args.output is None:
         if args.format != "parquet":
-            tell(content.decode(), end="")
+            tell(_in_ascii(content.decode(), args.format), end="")
             return
         try:
             sys.stdout.buffer.write(content)
@@ -81,6 +88,14 @@ def _write(content: bytes, args: argparse.Namespace) -> None:
             _silence(sys.stdout)
         return
     write_asked(args.output, content)
+
+
+def _in_ascii(text: str, how: str) -> str:
+    """What stdout cannot hold, as the format itself spells it where it has a way to."""
+    encoding = encoding_of(sys.stdout)
+    if how == "json" and in_encoding(text, encoding) != text:
+        return f"{json.dumps(json.loads(text))}\n"
+    return text.encode(encoding, "xmlcharrefreplace").decode(encoding) if how == "html" else text
 
 
 def write_asked(file: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from analysis.document import Document, Heading, Items, Note, Part, Table
 from grid.contract.markdown import escape_markdown
-from grid.contract.text import harmless_json, on_one_line
+from grid.contract.text import harmless_json, in_encoding, on_one_line
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -48,24 +48,29 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in on_one_line(text))
 
 
-def markdown(document: Document) -> str:
-    return "\n\n".join([f"### {escape_markdown(document.title)}", *map(_markdown_part, document.parts)]) + "\n"
+def markdown(document: Document, *, encoding: str = "utf-8") -> str:
+    """In characters that the encoding has, before the columns of tables are aligned."""
+
+    def written(text: str) -> str:
+        return in_encoding(escape_markdown(text), encoding)
+
+    return "\n\n".join([f"### {written(document.title)}", *(_markdown_part(p, written) for p in document.parts)]) + "\n"
 
 
-def _markdown_part(part: Part) -> str:
+def _markdown_part(part: Part, written: Callable[[str], str]) -> str:
     if isinstance(part, Heading):
-        return f"{'#' * (part.level + 2)} {escape_markdown(part.text)}"
+        return f"{'#' * (part.level + 2)} {written(part.text)}"
     if isinstance(part, Note):
-        lead = f"**{escape_markdown(part.lead)}**: " if part.lead else ""
-        return lead + escape_markdown(part.text)
+        lead = f"**{written(part.lead)}**: " if part.lead else ""
+        return lead + written(part.text)
     if isinstance(part, Items):
-        return "\n".join(f"- {escape_markdown(line)}" for line in part.lines)
+        return "\n".join(f"- {written(line)}" for line in part.lines)
     table = align(
-        [escape_markdown(name) for name in part.header],
-        [[escape_markdown(cell) for cell in line] for line in part.lines],
+        [written(name) for name in part.header],
+        [[written(cell) for cell in line] for line in part.lines],
         right=part.right,
     )
-    return f"{escape_markdown(part.title)}\n\n{table}" if part.title else table
+    return f"{written(part.title)}\n\n{table}" if part.title else table
 
 
 def align(header: Sequence[str], lines: Sequence[Sequence[str]], *, right: Sequence[bool]) -> str:

@@ -149,7 +149,8 @@ def _table(*columns: str) -> Table:
     numbers = ("Parameters", "Size (MiB)", "MACs", "Compression")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left")
+        # Folded, for a cut id or label may stand for several.
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     return table
 
 

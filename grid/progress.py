@@ -12,6 +12,7 @@ from typing import Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from grid.contract.parsing import parse_object, parse_progress
 from grid.identity import canonical_json
@@ -21,6 +22,8 @@ from grid.schedule import State
 from grid.store import PROGRESS, Store
 
 POLL_SECONDS = 1.0
+
+WIDE, WIDE_BAR, NARROW_BAR = 80, 28, 8  # columns of a terminal
 
 
 def duration(seconds: float) -> str:
@@ -79,6 +82,11 @@ class Estimate:
         return stage.kind
 
 
+def _text(template: str) -> TextColumn:
+    """Folded where there is no room, for a title that is cut may be that of several stages."""
+    return TextColumn(template, table_column=Column(overflow="fold"))
+
+
 class Reporter:
     """Observes a schedule and tells the user. Use as a context manager around the run."""
 
@@ -99,10 +107,10 @@ class Reporter:
         self._overall: TaskID | None = None
         if console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=28),
-                TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-                TextColumn("{task.fields[note]}"),
+                _text("{task.description}"),
+                BarColumn(bar_width=WIDE_BAR if console.width >= WIDE else NARROW_BAR),
+                _text("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+                _text("{task.fields[note]}"),
             )
             self._bars = Progress(*columns, console=console, transient=True, refresh_per_second=4)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,6 +19,8 @@ from rich.text import Text
 import launch
 from grid.cluster.remote import _show
 from grid.contract.text import is_hidden
+
+ROOT = Path(__file__).parents[1]
 
 EVIL = "\x1b]0;owned\x07\x1b[2Ja\u202eb\r\x9b31m"
 SHOWN = r"\x1b]0;owned"
@@ -66,3 +72,63 @@ def test_what_a_cluster_says_is_cleaned(capsys: pytest.CaptureFixture[str]) -> N
     told = capsys.readouterr().out
     assert told.endswith("\\x9b31m\ntwo\n")
     assert told.startswith("one\t\\x1b]0;owned\\x07")
+
+
+ODD = {
+    "by PYTHONIOENCODING": {"PYTHONIOENCODING": "ascii"},
+    "by the locale": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+LAUNCH = """
+import os, sys
+import launch
+from grid.cluster.session import output_to
+from rich.table import Table
+
+with output_to(sys.argv[1], "launch.log") as terminal:
+    console = launch.console_on(terminal)
+    os.write(1, b"a library's words")
+    console.print("[2/9] \\u00c9l\\u00e8ve: done \\u2192 next", markup=False, highlight=False)
+    table = Table("Model", "Size", box=None)
+    table.add_row("\\u00c9l\\u00e8ve", "1")
+    table.add_row("ResNet", "2")
+    console.print(table)
+launch.tell("gain \\u25b2, loss \\u25bc")
+"""
+
+
+@pytest.mark.parametrize("how", ODD)
+@pytest.mark.parametrize("on_terminal", [False, True], ids=["piped", "on a terminal"])
+def test_no_line_of_a_launch_is_lost_where_its_terminal_has_ascii_alone(
+    tmp_path: Path, how: str, on_terminal: bool
+) -> None:
+    ours, theirs = pty.openpty() if on_terminal else os.pipe()
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCH, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "80", **ODD[how]},
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    told = os.read(ours, 10_000).decode("ascii").splitlines()
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert told[0].rstrip() == r"[2/9] \xc9l\xe8ve: done -> next"
+    assert [line.rstrip() for line in told[2:4]] == [r" \xc9l\xe8ve  1", " ResNet       2"]
+    assert told[-1] == "gain (+), loss (-)"
+    assert (tmp_path / "launch.log").read_text() == "a library's words"
+
+
+def test_a_name_with_colons_is_no_emoji() -> None:
+    file = io.StringIO()
+    launch.console_on(file).print("results in /data/:x:/runs", markup=False, highlight=False)
+    assert file.getvalue() == "results in /data/:x:/runs\n"
+
+
+def test_what_a_cluster_says_is_in_the_streams_encoding() -> None:
+    written = io.BytesIO()
+    ascii_only = io.TextIOWrapper(written, encoding="ascii")
+    _show("\u25b2 \u00c9l\u00e8ve\n", ascii_only)
+    assert written.getvalue() == b"(+) \\xc9l\\xe8ve\n"

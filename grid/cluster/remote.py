@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from grid.cluster.session import session
-from grid.contract.text import harmless
+from grid.contract.text import shown_on
 from grid.contract.version import parts
 from grid.errors import one_line
 
@@ -104,5 +104,5 @@ def _show(text: str, stream: TextIO) -> None:
     """What the cluster says: lines without styles of their own, as they are piped there."""
     if text:
         with contextlib.suppress(BrokenPipeError):
-            stream.write(harmless(text))
+            stream.write(shown_on(stream, text))
             stream.flush()

@@ -192,7 +192,7 @@ def log_folder() -> str:
 @contextlib.contextmanager
 def output_to(root: str, log: str) -> Iterator[TextIO]:
     """Send everything written to stdout and stderr, by libraries in any language, to the file `log` below `root`;
-    yields the terminal. Raises UserError where something else lies there."""
+    yields the terminal, in the encoding of this process's stdout. Raises UserError where something else lies there."""
     try:
         descriptor = open_to_append(root, log)
     except OSError as error:
@@ -200,7 +200,7 @@ def output_to(root: str, log: str) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     out, err = os.dup(1), os.dup(2)
-    terminal = os.fdopen(os.dup(out), "w", buffering=1)
+    terminal = os.fdopen(os.dup(out), "w", buffering=1, encoding=getattr(sys.stdout, "encoding", None))
     with os.fdopen(descriptor, "a", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

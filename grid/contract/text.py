@@ -9,12 +9,19 @@ point that this Python knows no character for may be a letter that is younger th
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import TextIO
 
 JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+
+# How signs are written where a terminal's encoding does not have them. The marks of a gain and of a loss stay apart.
+IN_ASCII = {"▲": "(+)", "▼": "(-)", "▽": "(v)", "→": "->", "±": "+-", "—": "--", "−": "-", "×": "x", "…": "..."}
+
+_IN_ASCII = "kd-grid-in-ascii"  # what str.encode calls it
 
 # All others are harmless: most text is passed over at once.
 _SUSPECT = re.compile("[^ -~\n\t]")
@@ -47,6 +54,33 @@ def harmless_json(text: str) -> str:
 def on_one_line(text: str) -> str:
     """Words with one space between them, and nothing hidden."""
     return harmless(" ".join(text.split()))
+
+
+def in_encoding(text: str, encoding: str) -> str:
+    """The text in characters that an encoding has: signs as IN_ASCII writes them, all others as \\xe9 or \\u5b66, so
+    that what differs stays different."""
+    return text.encode(encoding, _IN_ASCII).decode(encoding)
+
+
+def encoding_of(stream: TextIO) -> str:
+    """A stream in memory has none, and holds everything."""
+    return getattr(stream, "encoding", None) or "utf-8"
+
+
+def shown_on(stream: TextIO, text: str) -> str:
+    """The text as it may be written to a stream: `harmless`, and in its encoding."""
+    return in_encoding(harmless(text), encoding_of(stream))
+
+
+def _written_in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    written = (IN_ASCII.get(one) or one.encode("ascii", "backslashreplace").decode() for one in missing)
+    return "".join(written), error.end
+
+
+codecs.register_error(_IN_ASCII, _written_in_ascii)
 
 
 def _spelled_out(text: str, how: Callable[[str], str]) -> str:

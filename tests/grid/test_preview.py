@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from grid.plan import Plan
-from grid.preview import stage_costs
+from grid.preview import print_plan, stage_costs
 from kd.models.build import ModelFacts
 
 Planner = Callable[..., Plan]
@@ -43,3 +46,16 @@ def test_costs_are_multiply_adds(tiny_plan: Planner, changes: dict[str, Any], ex
     titles, costs = plan.titles(), stage_costs(plan, FACTS)
     shown = {titles[stage]: cost for stage, cost in costs.items()}
     assert {title: cost for title, cost in shown.items() if title in (TEACHER, LOGITS, ALONE, FROM)} == expected
+
+
+@pytest.mark.parametrize("width", [40, 60, 200])
+def test_a_dry_run_folds_ids_and_labels_and_cuts_none(tiny_plan: Planner, width: int) -> None:
+    plan, file = tiny_plan(), io.StringIO()
+    print_plan(plan, set(), FACTS, Console(file=file, width=width))
+    text = file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    column = re.search(r"^Stage +", text, re.MULTILINE)
+    assert column is not None
+    cells = [line[: len(column[0])].strip() for line in text[column.end() :].splitlines()[1:]]
+    assert "".join(cells).startswith("".join(stage.id for stage in plan.stages))

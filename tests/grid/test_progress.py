@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from grid.plan import Plan
 from grid.progress import Estimate, Reporter, duration
@@ -123,3 +124,17 @@ def test_on_a_terminal_the_lines_stand_above_the_bars(tiny_plan: Planner, tmp_pa
         reporter.on_change(cell, "done", None)
         assert [task.description for task in reporter._bars.tasks] == ["[bold]grid"]
     assert "ViT-S alone, seed 0:" in out.getvalue()
+
+
+def test_bars_on_a_narrow_terminal_fold_titles_and_cut_none(tiny_plan: Planner, tmp_path: Path) -> None:
+    plan, file = tiny_plan(), io.StringIO()
+    console = Console(file=file, width=40, force_terminal=True, color_system=None)
+    with Reporter(plan, Store(str(tmp_path)), console, done=set(), costs={}) as reporter:
+        for cell in plan.cells[:4]:
+            reporter.on_change(cell, "running", None)
+        assert reporter._bars is not None
+        reporter._bars.refresh()
+    told = Text.from_ansi(file.getvalue()).plain
+    assert "…" not in told
+    for label in ("ViT-S", "ResNet-S"):
+        assert label in told

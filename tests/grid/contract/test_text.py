@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import unicodedata
 
 import pytest
 
-from grid.contract.text import JOINERS, harmless, harmless_json, hidden_character, is_hidden, on_one_line
+from grid.contract.text import (
+    IN_ASCII,
+    JOINERS,
+    harmless,
+    harmless_json,
+    hidden_character,
+    in_encoding,
+    is_hidden,
+    on_one_line,
+    shown_on,
+)
 
 HIDDEN = {
     "\x1b[31mred": ("U+001B", "\\x1b[31mred"),
@@ -73,3 +84,29 @@ def test_json_says_the_same_afterwards(text: str) -> None:
     shown = harmless_json(written)
     assert json.loads(shown) == {"error": text}
     assert not any(map(is_hidden, shown))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "▲ ▼ ▽ → ± — Élève 学 \U0001f52c"),
+        ("latin-1", r"(+) (-) (v) -> ± -- Élève \u5b66 \U0001f52c"),
+        ("ascii", r"(+) (-) (v) -> +- -- \xc9l\xe8ve \u5b66 \U0001f52c"),
+        ("gb2312", r"▲ (-) (v) → ± -- \xc9lève 学 \U0001f52c"),
+    ],
+)
+def test_what_an_encoding_does_not_have_is_spelled_out(encoding: str, shown: str) -> None:
+    text = "▲ ▼ ▽ → ± — Élève 学 \U0001f52c"
+    assert in_encoding(text, encoding) == shown
+    assert shown.encode(encoding).decode(encoding) == shown
+
+
+def test_signs_stay_different_in_ascii() -> None:
+    assert "".join(IN_ASCII.values()).isascii()
+    assert len(set(IN_ASCII.values())) == len(IN_ASCII)
+
+
+def test_what_a_stream_is_given_is_harmless_and_in_its_encoding() -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    assert shown_on(ascii_only, "é\x1b[2J\udcfc ▲") == r"\xe9\x1b[2J\udcfc (+)"
+    assert shown_on(io.StringIO(), "é\x1b[2J\udcfc ▲") == r"é\x1b[2J\udcfc ▲"
