@@ -11,17 +11,18 @@ if sys.version_info < (3, 11):  # noqa: UP036
 
 import argparse
 import contextlib
-import logging
 import os
 import shlex
 import signal
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from analysis.output import tell
-from grid.contract.credentials import RedactedFormatter, address_problem, redact_tracebacks
+from grid.contract.credentials import address_problem, redact_tracebacks
+from grid.contract.installed import ShowVersion, analysis_command, grid_command
 from grid.contract.local_files import OddFileError
 from grid.errors import UserError
 
@@ -54,7 +55,7 @@ WATCHED_LINES = 8  # of each state
 
 def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
-        prog="launch.py",
+        prog=grid_command(),
         description="Run a knowledge-distillation grid: teachers x students x (baseline | distilled) x seeds. "
         "Run it again to finish what was interrupted or failed; what is done is not computed twice.",
         epilog="Exit status: 0 all done, 1 some stages failed or Ray was lost, 2 bad input, 130 interrupted. Of "
@@ -110,16 +111,40 @@ def parser() -> argparse.ArgumentParser:
         choices=("offline", "online", "disabled"),
         help="log to Weights & Biases (default: online where wandb finds a key, offline otherwise)",
     )
-    parse.add_argument("--again", help=argparse.SUPPRESS)  # what to call this command in messages
+    parse.add_argument("--version", action=ShowVersion)
+    # What to call this command, and the analysis, in messages.
+    parse.add_argument("--again", help=argparse.SUPPRESS)
+    parse.add_argument("--analysis", help=argparse.SUPPRESS)
     return parse
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parse = parser()
-    args = parse.parse_args(argv)
+def command() -> NoReturn:
+    """The command line's own process: it ends with the launch."""
     redact_tracebacks()
-    args.argv = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(_launch(sys.argv[1:], end=os._exit))
+
+
+def main(argv: Sequence[str]) -> int:
+    """The same from Python, in a notebook for one: `launch.main(["--grid", "digits"])`. Returns the exit status, also
+    for wrong arguments, and leaves the process as it was found: signals, logging, hooks, output, environment.
+
+    In the main thread an interrupt stops the launch as Ctrl-C does, with 130; another thread receives none. What has
+    been imported stays so, and Ray has read the settings of a launch by then. The Ray of a launch that was interrupted
+    twice, or of one that is lost, may have to be left behind; the next launch refuses to start then, and only another
+    process can.
+    """
+    from grid.guest import left_as_found
+
+    with left_as_found():
+        return _launch(argv, end=None)
+
+
+def _launch(argv: Sequence[str], *, end: Callable[[int], NoReturn] | None) -> int:
+    """end: ends the process, where it may be ended; None where it goes on."""
+    parse = parser()
     try:
+        args = parse.parse_args(argv)
+        args.argv, args.end = list(argv), end
         if args.list:
             return list_grids()
         if args.watch and args.status is None:
@@ -144,6 +169,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         tell("interrupted", sys.stderr)
         return INTERRUPTED
+    except SystemExit as ended:  # by argparse, which has said why
+        return ended.code if isinstance(ended.code, int) else BAD_INPUT
 
 
 def list_grids() -> int:
@@ -167,7 +194,7 @@ def show_status(args: argparse.Namespace) -> int:
         raise UserError("give the grid to --status alone: leave --grid out")
     asked = args.grid if args.status == LAST else args.status
     reader = GridReader(Store(args.storage), asked)
-    results = f"python -m analysis table {shlex.quote(reader.name)}{storage_of(args)}"
+    results = f"{analysis_command()} table {shlex.quote(reader.name)}{storage_of(args)}"
     again = to_go_on(args, reader.read().planned, asked)
 
     def look(limit: int | None = None) -> tuple[GridStatus, str]:
@@ -207,7 +234,7 @@ def to_go_on(args: argparse.Namespace, planned: Planned, asked: str | None) -> s
         with contextlib.suppress(UserError):  # its images may be on another machine
             if planned.plan is None or planned.plan.spec != load_grid(grid):
                 hint = " (with the --set and --data that it was launched with)"
-    return f"python launch.py --grid {shlex.quote(grid)}{storage_of(args)}{hint}"
+    return f"{grid_command()} --grid {shlex.quote(grid)}{storage_of(args)}{hint}"
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
@@ -231,6 +258,7 @@ def run(args: argparse.Namespace) -> int:
     from analysis.wandb_export import Exporter
     from grid.cluster import token
     from grid.cluster.session import Dashboard, output_to
+    from grid.guest import logged_to_stderr
     from grid.load import load_grid
     from grid.plan import make_plan
     from grid.planned import grid_folder
@@ -246,7 +274,8 @@ def run(args: argparse.Namespace) -> int:
         print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout))
         return DONE
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     if args.address is not None and args.address.startswith("ray://"):
         return run_on_cluster(args, plan, store)
     dashboard = Dashboard.at(args.dashboard) if args.dashboard is not None else None
@@ -258,9 +287,7 @@ def run(args: argparse.Namespace) -> int:
     root, log = (store.url, f"{folder}/{LOG}") if store.is_local else (tempfile.mkdtemp(prefix="kd-grid-"), LOG)
     with contextlib.ExitStack() as stack:
         terminal = stack.enter_context(output_to(root, log))
-        handler = logging.StreamHandler()
-        handler.setFormatter(RedactedFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-        logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+        stack.enter_context(logged_to_stderr())
         console = console_on(terminal)
 
         def say(text: str) -> None:
@@ -274,33 +301,48 @@ def run(args: argparse.Namespace) -> int:
 
         def leave(outcome: Outcome) -> None:
             stack.close()
-            os._exit(conclude(outcome, args))
+            args.end(conclude(outcome, args))
 
         options = Options(address=args.address, cpus=args.cpus, dashboard=dashboard)
         outcome = run_grid(
-            plan, store, options, console, on_done=lambda stage: exporter.add(stage.id), on_lost_ray=leave
+            plan,
+            store,
+            options,
+            console,
+            on_done=lambda stage: exporter.add(stage.id),
+            on_lost_ray=leave if args.end is not None else None,
         )
-        if outcome.interrupted:
+        if outcome.interrupted and args.end is not None:
             # At once: Ray's own exit handler could meet a teacher's thread that is still inside Ray, and end in
             # status 1.
             leave(outcome)
-        exporter.add_all()
+        if not outcome.interrupted:
+            exporter.add_all()
+    if outcome.interrupted:
+        return conclude(outcome, args)
     return conclude(outcome, args, table=table(store.url, plan.spec.name))
 
 
 def run_on_cluster(args: argparse.Namespace, plan: Plan, store: Store) -> int:
     """Have the launch done by a process on the cluster. The models are checked here, before Ray is joined."""
+    from grid.cluster.guest import check_free, leave_ray
     from grid.cluster.remote import launch_remotely
     from grid.preview import inspect_models
 
     inspect_models(plan)
-    options = ["--storage", store.url, "--again", again(args), *(["--wandb", args.wandb] if args.wandb else [])]
-    return launch_remotely(args.address, plan.spec.model_dump_json(), options)
+    check_free()
+    options = ["--storage", store.url, "--again", again(args), "--analysis", analysis_command()]
+    options += ["--wandb", args.wandb] if args.wandb else []
+    try:
+        return launch_remotely(args.address, plan.spec.model_dump_json(), options)
+    finally:
+        if args.end is None:
+            leave_ray()
 
 
 def again(args: argparse.Namespace) -> str:
     """The command that goes on with this launch."""
-    return args.again or shlex.join(["python", "launch.py", *args.argv])
+    return args.again or " ".join([grid_command(), shlex.join(args.argv)])
 
 
 def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str = "") -> int:
@@ -321,7 +363,7 @@ def conclude(outcome: Outcome, args: argparse.Namespace, *, table: str = "") -> 
         count = "1 worker was" if outcome.lost_workers == 1 else f"{outcome.lost_workers} workers were"
         tell(f"{count} lost on the way; the stages went on from their checkpoints.")
     tell(f"\n{table}")
-    page = f"python -m analysis report {outcome.plan.spec.name}{storage_of(args)}"
+    page = f"{args.analysis or analysis_command()} report {outcome.plan.spec.name}{storage_of(args)}"
     tell(f"Models, costs, pictures and every record on one page: {page}")
     if not outcome.errors:
         return DONE
@@ -356,8 +398,9 @@ def console_on(file: TextIO) -> Console:
                 # A control segment is rich's own: where the cursor goes.
                 yield segment if segment.control else segment._replace(text=shown_on(file, segment.text))
 
+    # A notebook is no terminal: it is told lines, as a pipe is, and not tables and bars of HTML.
     piped: dict[str, Any] = {} if file.isatty() else {"width": 10_000, "soft_wrap": True}
-    return Quiet(file=file, emoji=False, **piped)  # :x: in a name is no emoji
+    return Quiet(file=file, emoji=False, force_jupyter=False, **piped)  # :x: in a name is no emoji
 
 
 def _interrupt(signum: int, frame: Any) -> None:
@@ -365,4 +408,4 @@ def _interrupt(signum: int, frame: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

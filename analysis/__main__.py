@@ -5,6 +5,6 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.stderr.write(f"error: kd-grid needs Python 3.11 or newer, and {sys.executable} is {sys.version.split()[0]}\n")
     sys.exit(2)
 
-from analysis.cli import main
+from analysis.cli import command
 
-sys.exit(main())
+command()

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from analysis.errors import AnalysisError
+from grid.contract.installed import ShowVersion, analysis_command
 
 STORAGE = "./runs"
 
@@ -15,8 +16,9 @@ FORMATS = {"md": "md", "html": "html", "tex": "latex", "csv": "csv", "json": "js
 
 def parser() -> argparse.ArgumentParser:
     parse = argparse.ArgumentParser(
-        prog="kd-analysis", description="What a distillation grid gave, from its records alone."
+        prog=analysis_command(), description="What a distillation grid gave, from its records alone."
     )
+    parse.add_argument("--version", action=ShowVersion)
     commands = parse.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, fallback, several, what in (
         ("table", "md", True, "gains, compression, what validation selects, models, costs and failures"),

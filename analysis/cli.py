@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
@@ -21,16 +21,24 @@ if TYPE_CHECKING:
 DONE, BAD_INPUT = 0, 2
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+def command() -> NoReturn:
+    """The command line's own process."""
     redact_tracebacks()
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """A command from Python: `main(["table", "digits"])`. Returns the exit status, also for wrong arguments."""
     try:
+        args = parser().parse_args(argv)
         if "format" in args:
             args.format = output_format(args)
         RUN[args.command](args)
     except AnalysisError as error:
         tell(f"error: {error}", sys.stderr)
         return BAD_INPUT
+    except SystemExit as ended:  # by argparse, which has said why
+        return ended.code if isinstance(ended.code, int) else BAD_INPUT
     return DONE
 
 

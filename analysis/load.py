@@ -15,6 +15,7 @@ from analysis.plans import Plan, read_plans
 from analysis.schema import RECORD, ROW
 from analysis.storage import Reader, said
 from grid.contract import record as contract
+from grid.contract.installed import grid_command
 from grid.contract.parsing import CLOCK_SKEW, of_the_future, parse_object, parse_progress, told_at
 from grid.contract.plan import FOLDERS
 
@@ -130,7 +131,7 @@ def _unknown(reader: Reader, name: str | None) -> AnalysisError:
     if name is not None and known:
         return AnalysisError(f"no grid {name!r} was run in {reader}; there are {known}")
     what, none = ("no grid", "") if name is None else (f"no grid {name!r}", "; there is none")
-    return AnalysisError(f"{what} was run in {reader}{none}: run python launch.py --grid digits, or give --storage")
+    return AnalysisError(f"{what} was run in {reader}{none}: run {grid_command()} --grid digits, or give --storage")
 
 
 def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:

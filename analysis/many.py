@@ -11,6 +11,7 @@ from analysis.load import Grids
 from analysis.shown import GAIN_CLEAR, NEGATIVE_CLEAR, UNKNOWN
 from analysis.standing import failures_section, running_section, unfinished
 from analysis.tables import PROTOCOL, baselines_table, corrected, gains_note, gains_table
+from grid.contract.installed import analysis_command
 
 GRIDS_SCHEMA: dict[str, type[pl.DataType]] = {
     "grid": pl.String,
@@ -86,6 +87,6 @@ def _grids_section(grids: Grids, frame: pl.DataFrame) -> list[Part]:
     table = Table("grids", found, header, lines, [i >= 2 for i, _ in enumerate(header)])
     what = (
         "Gains: clear ones, of the rows above. Device time: a stage that several grids share counts in each of them. "
-        "The tables of one grid, with models and what validation selects: kd-analysis table GRID."
+        f"The tables of one grid, with models and what validation selects: {analysis_command()} table GRID."
     )
     return [Heading("Grids"), table, Note(what)]

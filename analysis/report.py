@@ -19,6 +19,7 @@ from analysis.plots import DARK, LIGHT, Picture, pictures
 from analysis.render import escape_html, html_fragment
 from analysis.shown import title
 from analysis.tables import tables
+from grid.contract.installed import grid_command
 from grid.contract.parsing import parse_json
 from grid.contract.text import harmless_json
 
@@ -112,7 +113,7 @@ def _plan(grid: Grid) -> Section:
     lines = "".join(f"<li>{escape_html(f'{n} {kind}: {status}')}</li>" for kind, status, n in counts.iter_rows())
     how = (
         "<p>To compute it again, save the plan below as grid.yaml (JSON is YAML) and run:</p>\n"
-        "<pre>python launch.py --grid grid.yaml</pre>\n"
+        f"<pre>{escape_html(grid_command())} --grid grid.yaml</pre>\n"
         "<p>What is stored already is not computed twice; on the CPU, at the same number of threads, the results are "
         "the same to the bit.</p>"
     )

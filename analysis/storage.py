@@ -14,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from analysis.errors import AnalysisError
 from grid.contract.credentials import redacted, storage_problem
 from grid.contract.imports import STORAGE_MODULES, broken
+from grid.contract.installed import storage_hint
 from grid.contract.limits import has_no_range, read_capped, size_limit
 from grid.contract.local_files import read_local, too_large
 
@@ -25,9 +26,6 @@ NOT_THERE = (FileNotFoundError, NotADirectoryError)
 def local_root(storage: str) -> str | None:
     """Where a storage lies on this machine; None for one by URL."""
     return None if "://" in storage else str(Path(storage).expanduser())
-
-
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 class Reader:
@@ -112,10 +110,8 @@ def _place(storage: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, root = fsspec.core.url_to_fs(storage if rest else str(Path(storage).expanduser()))
     except ImportError as error:
-        if why := broken(error, *STORAGE_MODULES.get(kind, ())):
-            raise AnalysisError(f"--storage {storage}: {why}") from None
-        way_out = f"needs a package that is not installed: pip install -e '.[{EXTRAS.get(kind)}]' -c constraints.txt"
-        raise AnalysisError(f"--storage {storage}: {way_out if kind in EXTRAS else error}") from None
+        why = broken(error, *STORAGE_MODULES.get(kind, ())) or storage_hint(kind) or error
+        raise AnalysisError(f"--storage {storage}: {why}") from None
     except ValueError as error:
         raise AnalysisError(f"--storage {storage}: {error}") from None
     return fs, root.rstrip("/")

@@ -20,6 +20,7 @@ from analysis.report import report
 from analysis.tables import tables
 from analysis.wandb_export import PROJECT, TAG_LENGTH, Mode, start_run
 from grid.contract.imports import broken
+from grid.contract.installed import hint
 
 JOB = "summary"
 CURVES = (("Test top-1", "test_top1"), ("Training loss", "train_loss"))
@@ -123,4 +124,4 @@ def _reports() -> Any:
     except ImportError as error:
         if why := broken(error, "wandb_workspaces"):
             raise AnalysisError(f"--report: {why}") from None
-        raise AnalysisError("--report needs wandb-workspaces: pip install 'kd-grid[reports]'") from None
+        raise AnalysisError(f"--report needs wandb-workspaces: {hint('reports')}") from None

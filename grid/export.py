@@ -16,6 +16,7 @@ import safetensors.torch
 from torch import nn
 
 from grid.contract.imports import broken
+from grid.contract.installed import hint
 from grid.contract.parsing import parse_object
 from grid.contract.plan import FOLDERS
 from grid.datasets import label_names
@@ -222,7 +223,7 @@ def _write(student: _Student, folder: Path) -> Published:
 def _onnx(module: nn.Module, folder: Path, input_size: tuple[int, int, int], notes: list[str]) -> OnnxFacts | None:
     missing = missing_packages()
     if missing:
-        notes.append(f"no {ONNX}: {' and '.join(missing)} not installed: pip install 'kd-grid[export]'")
+        notes.append(f"no {ONNX}: {' and '.join(missing)} not installed: {hint('export')}")
         return None
     try:
         return write_onnx(module, folder / ONNX, input_size=input_size)

@@ -18,6 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from grid.contract.credentials import redacted, storage_problem
 from grid.contract.imports import STORAGE_MODULES, broken
+from grid.contract.installed import storage_hint
 from grid.contract.limits import answer_of, read_capped, read_start, size_limit
 from grid.contract.local_files import (
     OddFileError,
@@ -35,7 +36,6 @@ from grid.retry import PATIENCE, passes, retried
 NONCE = "kd-grid-created-by"
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 # Seconds to connect, and without a byte.
 STEADY, PROBE = (5, 30), (4, 8)
@@ -261,10 +261,8 @@ def connect(url: str, waits: tuple[float, float]) -> tuple[fsspec.AbstractFileSy
         options = _for_s3(waits) if kind in ("s3", "s3a") else {}
         fs, root = fsspec.core.url_to_fs(os.path.expanduser(url), **options)
     except ImportError as error:
-        if why := broken(error, *STORAGE_MODULES.get(kind, ())):
-            raise UserError(f"--storage {url}: {why}") from None
-        way_out = f"needs a package that is not installed: pip install -e '.[{EXTRAS.get(kind)}]' -c constraints.txt"
-        raise UserError(f"--storage {url}: {way_out if kind in EXTRAS else error}") from None
+        why = broken(error, *STORAGE_MODULES.get(kind, ())) or storage_hint(kind) or error
+        raise UserError(f"--storage {url}: {why}") from None
     except ValueError as error:
         raise UserError(f"--storage {url}: {error}") from None
     if options:

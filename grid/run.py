@@ -74,10 +74,12 @@ def run_grid(
     console: Console,
     *,
     on_done: Callable[[Stage], None],
-    on_lost_ray: Callable[[Outcome], None],
+    on_lost_ray: Callable[[Outcome], None] | None,
 ) -> Outcome:
     """Run what is not done yet. on_done is told of every stage that finishes, from any thread. on_lost_ray is told what
     came of the launch where Ray is lost, from a thread, and must end the process: this function may never return then.
+    None is for a process that goes on: Ray is left before this returns, and where it is lost, the main thread is
+    interrupted, wherever it waits.
 
     Raises UserError before Ray starts for a model that cannot be built; errors of stages are in the outcome instead.
     """
@@ -129,7 +131,7 @@ class _Run:
         console: Console,
         *,
         on_done: Callable[[Stage], None],
-        on_lost_ray: Callable[[Outcome], None],
+        on_lost_ray: Callable[[Outcome], None] | None,
         done: set[str],
         costs: dict[str, float],
         written: dict[str, int],
@@ -153,6 +155,7 @@ class _Run:
         }
         self.leases = Leases(store, self.launch, stop=self.run_facts["stop"])
         self.busy, self.lock = 0, threading.Lock()
+        self.lanes: list[threading.Thread] = []
         self.stopped: list[Stage] = []
         self.pulse: Pulse | None = None
 
@@ -175,6 +178,20 @@ class _Run:
             log.exception("stage %s could not be reported as %s", stage.id, state)
 
     def run(self) -> Outcome:
+        if self._on_lost_ray is not None:
+            return self._run()
+        from grid.cluster.guest import check_free, leave_ray
+
+        check_free()
+        try:
+            return self._run()
+        finally:
+            if any(lane.is_alive() for lane in self.lanes):
+                self.leases.stop()  # again: what told of it first went with the scratch folder
+            leave_ray(self.lanes)
+            self.store.remove_folder(self.scratch)
+
+    def _run(self) -> Outcome:
         from grid.cluster.session import log_folder, quiet, session
 
         preparing = threading.Thread(target=self._prepare, name="prepare", daemon=True)
@@ -196,7 +213,7 @@ class _Run:
                         check_own_worker()
                 self.pulse = Pulse(patience=0 if self.options.address is None else PATIENCE_SECONDS)
                 stack.enter_context(self.reporter)
-                stack.enter_context(on_first_signal(self._stop))
+                self._interrupt = stack.enter_context(on_first_signal(self._stop))
                 stack.enter_context(watched(self.pulse, self._ray_is_lost))
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
                 self.reporter.estimate.slots = max(1, fleet.capacity().slots(0))
@@ -205,7 +222,7 @@ class _Run:
                     self._run_stages(fleet)
         except BaseException as error:
             self.schedule.stop()
-            if not isinstance(error, KeyboardInterrupt):
+            if not isinstance(error, KeyboardInterrupt) and self.outcome.lost_ray is None:
                 raise
             self.outcome.interrupted = True
         else:
@@ -233,7 +250,10 @@ class _Run:
         log.error("%s", reason)
         self.reporter.__exit__(None, None, None)
         self.store.remove_folder(self.scratch)
-        self._on_lost_ray(self._concluded())
+        if self._on_lost_ray is None:
+            self._interrupt()
+        else:
+            self._on_lost_ray(self._concluded())
 
     def _check_nodes(self, fleet: Fleet, address: str) -> None:
         from grid.cluster.preflight import Needs, check_nodes
@@ -272,12 +292,12 @@ class _Run:
         packing.measure()  # before teachers take the GPUs
         location = self.store.location(self.scratch)
         jobs = self.schedule.teacher_jobs()
-        lanes = [
+        self.lanes = [
             threading.Thread(target=self._lane, args=(lane, capacity, location), name=f"teachers-{i}", daemon=True)
             for i, lane in enumerate(self.schedule.lanes(capacity.lanes(len(jobs))))
         ]
-        self.busy = len(lanes)
-        for lane in lanes:
+        self.busy = len(self.lanes)
+        for lane in self.lanes:
             lane.start()
         try:
             if self.schedule.cells_left():
@@ -292,7 +312,7 @@ class _Run:
                     scratch=location,
                     run=self.run_facts,
                 )
-            for lane in lanes:
+            for lane in self.lanes:
                 lane.join()
         except BaseException:
             # Before the scratch folder goes: what that ends has been interrupted, it has not failed.

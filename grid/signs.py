@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from grid.contract.credentials import redacted
+from grid.contract.installed import grid_command
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_object, parse_progress, parse_time, told_at
 from grid.contract.plan import FOLDERS, plan_kinds, plan_time
@@ -137,7 +138,7 @@ class GridReader:
         if launches:
             return max(launches, key=lambda name: (launches[name], name))
         unread = "".join(f"; {problem}" for problem in self._passed_over.values())
-        hint = "run python launch.py --grid digits, or give --storage"
+        hint = f"run {grid_command()} --grid digits, or give --storage"
         raise UserError(f"no grid was run in {self.store.url}: {hint}{unread}")
 
     def _launches(self, names: list[str]) -> dict[str, datetime]:

@@ -139,10 +139,11 @@ def test_logits_that_nothing_needs_are_not_work(tmp_path: Path, capsys: pytest.C
     assert "Everything was done already" in capsys.readouterr().out
 
 
-def test_neither_grid_nor_list_is_a_usage_error() -> None:
-    with pytest.raises(SystemExit) as caught:
-        launch.main([])
-    assert caught.value.code == 2
+@pytest.mark.parametrize("argv", [[], ["--gird", "digits"], ["--grid", "digits", "--cpus", "two"]])
+def test_a_wrong_command_line_is_a_status_and_no_exit(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(argv) == 2
+    assert capsys.readouterr().err.startswith("usage: python launch.py ")
+    assert launch.main(["--help"]) == 0
 
 
 def test_list_shows_each_grid_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from grid.cluster import token
 from grid.contract.imports import broken, missing_module
+from grid.contract.installed import hint
 from grid.contract.local_files import open_to_append
 from grid.contract.version import parts
 from grid.errors import UserError
@@ -69,8 +70,7 @@ class Dashboard:
         except ImportError as error:
             if why := broken(error, "ray", missing_module(error) or "ray"):
                 raise UserError(f"--dashboard: {why}") from None
-            how = "pip install -e '.[dashboard]' -c constraints.txt"
-            raise UserError(f"--dashboard: {error}; Ray's dashboard comes with {how}") from None
+            raise UserError(f"--dashboard: {error}; Ray's dashboard comes with {hint('dashboard')}") from None
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         try:
             with socket.socket(family) as probe:
@@ -117,9 +117,10 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
         else:
             own_path = {} if address.startswith("ray://") else {"job_config": _job(code=[])}
             ray.init(address=address, runtime_env=_with_this_code(), **own_path, **common)
-    except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.AuthenticationError) as error:
+    except Exception as error:  # of any type: a node that does not start in time is a bare Exception
         what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
-        if "ray[client]" in str(error) and (why := _client_problem()):
+        if "ray[client]" in str(error):  # whose own hint is a Ray of any version
+            why = _client_problem() or f"ray:// needs a package that is not installed: {hint('client')}"
             raise UserError(f"{what}: {why}") from None
         way_out = "; set RAY_TMPDIR to a folder with a shorter path" if "AF_UNIX path length" in str(error) else ""
         if address is not None and isinstance(error, ConnectionError | ray.exceptions.AuthenticationError):

@@ -19,7 +19,7 @@ def ask_for() -> None:
     os.environ[MODE] = "token"
     if not is_given():
         os.environ[TOKEN] = secrets.token_hex(32)
-    _read_again()
+    read_again()
 
 
 def is_given() -> bool:
@@ -65,7 +65,7 @@ def is_asked_for() -> bool:
     return bool(ray._raylet.get_authentication_mode() != ray._raylet.AuthenticationMode.DISABLED)
 
 
-def _read_again() -> None:
+def read_again() -> None:
     """Ray reads its settings once, when it is imported."""
     if "ray" in sys.modules:
         import ray

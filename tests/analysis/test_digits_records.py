@@ -33,6 +33,7 @@ from analysis.load import Grid, load_grid
 from analysis.plots import pictures
 from analysis.schema import RECORD, ROW
 from analysis.tables import tables
+from grid.contract.installed import hint
 from grid.spec.published import Published, PublishedModel, PublishedPair
 from tests.analysis.reading import markdown_comparison, markdown_rows, markdown_table
 from tests.analysis.test_cli import refused
@@ -425,7 +426,7 @@ def test_a_student_is_published_with_its_figures(
     out, err = capsys.readouterr()
     files = ["README.md", "config.json", "model.safetensors", "record.json"]
     assert out.endswith(f"{folder} has {', '.join(files)}\n")
-    assert err == "warning: no model.onnx: onnx not installed: pip install 'kd-grid[export]'\n"
+    assert err == f"warning: no model.onnx: onnx not installed: {hint('export')}\n"
     assert sorted(file.name for file in folder.iterdir()) == files
     assert json.loads((folder / "record.json").read_text()) == record_of(storage, "cell", row["stage_id"])
     card = (folder / "README.md").read_text(encoding="utf-8")

@@ -51,7 +51,7 @@ def test_an_unknown_grid_names_those_there_are(make_grid: Maker) -> None:
 
 
 def test_an_unknown_grid_in_an_empty_storage(tmp_path: Path) -> None:
-    with pytest.raises(AnalysisError, match=r"no grid 'digits' was run in .*; there is none: run python launch.py"):
+    with pytest.raises(AnalysisError, match=r"no grid 'digits' was run in .*; there is none: run kd-grid"):
         load_grid(str(tmp_path), "digits")
 
 

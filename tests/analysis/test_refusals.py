@@ -303,7 +303,7 @@ def elsewhere_done(request: pytest.FixtureRequest, tmp_path: Path, make_grid: Ma
         return make_grid("other").root, "there are other"
     if request.param == "empty":
         (tmp_path / "runs").mkdir()
-    return tmp_path / "runs", "there is none: run python launch.py --grid digits, or give --storage"
+    return tmp_path / "runs", "there is none: run kd-grid --grid digits, or give --storage"
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "export"])
@@ -322,7 +322,7 @@ def test_a_storage_without_any_grid_is_refused(tmp_path: Path, capsys: Capture, 
     if made:
         storage.mkdir()
     assert call(command, storage, None) == 2
-    line = f"error: no grid was run in {storage}: run python launch.py --grid digits, or give --storage\n"
+    line = f"error: no grid was run in {storage}: run kd-grid --grid digits, or give --storage\n"
     assert refused(capsys) == line
     assert storage.exists() == made
 

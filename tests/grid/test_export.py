@@ -26,6 +26,7 @@ import launch
 from analysis.cli import main
 from analysis.load import load_grid as load_results
 from analysis.publish import choose
+from grid.contract.installed import hint
 from grid.load import load_grid
 from grid.models import pixels_of
 from grid.plan import CellStage, Plan, make_plan
@@ -225,7 +226,7 @@ def test_a_baseline_and_a_seed_are_to_be_had_by_name(
     assert main(["export", *where, "--student", "ViT-S", "--mode", "baseline", "--seed", "1"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("ViT-S trained alone on digits, seed 1: ")
-    assert err == "warning: no model.onnx: onnx and onnxscript not installed: pip install 'kd-grid[export]'\n"
+    assert err == f"warning: no model.onnx: onnx and onnxscript not installed: {hint('export')}\n"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("README.md", "config.json", "model.safetensors", "record.json")
     }

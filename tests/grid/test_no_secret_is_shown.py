@@ -212,12 +212,12 @@ def test_the_log_of_a_launch_holds_none(tmp_path: Path, capsys: Capture, monkeyp
 @pytest.mark.parametrize(
     "script",
     [
-        "import launch; launch.list_grids = fails; launch.main(['--list'])",
-        "from analysis import cli; cli.RUN['table'] = fails; cli.main(['table'])",
+        "import launch; launch.list_grids = fails; sys.argv[1:] = ['--list']; launch.command()",
+        "from analysis import cli; cli.RUN['table'] = fails; sys.argv[1:] = ['table']; cli.command()",
     ],
 )
 def test_a_traceback_holds_none(script: str) -> None:
-    code = f"from tests.grid.test_no_secret_is_shown import fails\n{script}"
+    code = f"import sys\nfrom tests.grid.test_no_secret_is_shown import fails\n{script}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "ValueError: https://***@host/x?*** refused it" in done.stderr
