@@ -398,8 +398,8 @@ def console_on(file: TextIO) -> Console:
                 # A control segment is rich's own: where the cursor goes.
                 yield segment if segment.control else segment._replace(text=shown_on(file, segment.text))
 
-    # A notebook is no terminal: it is told lines, as a pipe is, and not tables and bars of HTML.
-    piped: dict[str, Any] = {} if file.isatty() else {"width": 10_000, "soft_wrap": True}
+    # A notebook is told lines, as a pipe is: rich would take it for a page, and its FORCE_COLOR for a terminal.
+    piped: dict[str, Any] = {} if file.isatty() else {"width": 10_000, "soft_wrap": True, "force_terminal": False}
     return Quiet(file=file, emoji=False, force_jupyter=False, **piped)  # :x: in a name is no emoji
 
 

@@ -44,23 +44,23 @@ def compare(grid: Grid) -> pl.DataFrame:
             {
                 "teacher": said["teacher"],
                 "student": said["student"],
-                "published_baseline": float(said["baseline"]),
-                "published_distilled": float(said["distilled"]),
-                "published_gain": round(said["distilled"] - said["baseline"], 6),
-                "published_retention": said.get("retention"),
+                "published_baseline_percent": float(said["baseline"]),
+                "published_distilled_percent": float(said["distilled"]),
+                "published_gain_points": round(said["distilled"] - said["baseline"], 6),
+                "published_retention_percent": said.get("retention"),
             }
             for said in published["pairs"]
         ],
         schema={
             "teacher": pl.String,
             "student": pl.String,
-            "published_baseline": pl.Float64,
-            "published_distilled": pl.Float64,
-            "published_gain": pl.Float64,
-            "published_retention": pl.Float64,
+            "published_baseline_percent": pl.Float64,
+            "published_distilled_percent": pl.Float64,
+            "published_gain_points": pl.Float64,
+            "published_retention_percent": pl.Float64,
         },
     )
-    inside = pl.col("published_gain").is_between("gain_low", "gain_high")
+    inside = pl.col("published_gain_points").is_between("gain_low_points", "gain_high_points")
     return study.join(joined, on=["teacher", "student"], how="left", maintain_order="left").with_columns(
         published_gain_is=pl.when(inside).then(pl.lit(INSIDE)).when(~inside).then(pl.lit(OUTSIDE))
     )
@@ -78,17 +78,17 @@ def comparison(grid: Grid) -> Document:
         axes = ["" if row[axis] is None else value(row[axis]) for axis in varying]
         labels = [row["teacher"], row["student"], *axes]
         said = [
-            f"{row['published_baseline']:.2f}",
-            f"{row['published_distilled']:.2f}",
-            f"{row['published_gain']:+.2f}",
+            f"{row['published_baseline_percent']:.2f}",
+            f"{row['published_distilled_percent']:.2f}",
+            f"{row['published_gain_points']:+.2f}",
         ]
-        lines.append([*labels, "published", *said, percent(row["published_retention"])])
+        lines.append([*labels, "published", *said, percent(row["published_retention_percent"])])
         if row["method"] is None:
             continue
         at_last = {name.removesuffix("_last"): figure for name, figure in row.items() if name.endswith("_last")}
         for whose, at in (("ours, best test", row), ("ours, last epoch", at_last)):
             ours = [shown_accuracy(at, "baseline"), shown_accuracy(at, "distilled"), shown_gain(at)]
-            lines.append([*("" for _ in labels), whose, *ours, percent(at["retention"])])
+            lines.append([*("" for _ in labels), whose, *ours, percent(at["retention_percent"])])
     table = Table("pairs", frame, header, lines, [name in figures for name in header])
     how = (
         f"Published: {published['protocol']}. Ours: top-1 on the test split of "
@@ -126,7 +126,7 @@ def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[Part]:
             OUTSIDE: "lies outside of our interval",
             NO_INTERVAL: "cannot be judged: ours has no interval yet",
         }[is_]
-        lines.append(f"{what}: the published gain of {row['published_gain']:+.2f} {text} (best test).")
+        lines.append(f"{what}: the published gain of {row['published_gain_points']:+.2f} {text} (best test).")
     return [Items(lines)] if lines else []
 
 
@@ -141,7 +141,8 @@ def _teachers(grid: Grid, published: dict[str, Any]) -> list[Part]:
     header = ["Teacher", "Published", "Ours, best test", "Ours, last epoch"]
     if not figures:
         return []
-    names = {"teacher": pl.String, "published": pl.Float64, BEST_TEST: pl.Float64, POINT: pl.Float64}
+    accuracies = ("published_percent", f"{BEST_TEST}_percent", f"{POINT}_percent")
+    names = {"teacher": pl.String, **dict.fromkeys(accuracies, pl.Float64)}
     frame = pl.DataFrame(figures, schema=names, orient="row")
     lines = [[line[0], *(number(figure) for figure in line[1:])] for line in figures]
     return [Table("teachers", frame, header, lines, [False, True, True, True])]
@@ -159,10 +160,10 @@ def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[P
         lines.append([said["model"], trained, "published", number(said["accuracy"]), *costs, *scores])
         same = ours.filter(pl.col("model") == said["model"], pl.col("mode").eq_missing(pl.lit(said["mode"])))
         for row in same.iter_rows(named=True):
-            scores = [digits(row["accuracy_per_ms"]), digits(row["accuracy_per_mib_ms"])]
+            scores = [digits(row["percent_per_ms"]), digits(row["percent_per_mib_ms"])]
             costs = [count(row["parameters"]), digits(row["size_mib"]), shown_latency(row)]
             how = shown_training(row, varying) if row["mode"] == "distilled" else ""
-            lines.append(["", how, "ours", number(row["accuracy"]), *costs, *scores])
+            lines.append(["", how, "ours", number(row["accuracy_percent"]), *costs, *scores])
     if not lines:
         return []
     names = ["Accuracy", "Parameters", "Size (MiB)", "ms per batch", "Accuracy / ms", "Accuracy / (MiB x ms)"]

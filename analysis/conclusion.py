@@ -36,7 +36,7 @@ def conclude(grid: Grid) -> Conclusion:
 def _ways(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
     """The ways of training a student that may be chosen, of those with an accuracy: alone, and from each teacher; of
     crossed settings only what validation selects."""
-    rows = efficiency(grid).filter(pl.col("mode").is_not_null(), pl.col("accuracy").is_not_null())
+    rows = efficiency(grid).filter(pl.col("mode").is_not_null(), pl.col("accuracy_percent").is_not_null())
     if not crossed(frame):
         return rows
     keys = ["teacher", *AXES]
@@ -50,18 +50,18 @@ def _deploy(grid: Grid, frame: pl.DataFrame) -> str:
     if ways.is_empty():
         return "No student has been trained yet."
     axes = crossed(frame)
-    by = "accuracy" if ways["val"].has_nulls() else "val"
+    by = "accuracy_percent" if ways["val_percent"].has_nulls() else "val_percent"
     # Rounded: equal means of other accuracies differ in their last bits.
     best = ways.sort(pl.col(by).round(9), descending=True, maintain_order=True).row(0, named=True)
-    split = "validation" if by == "val" else "test"
+    split = "validation" if by == "val_percent" else "test"
     text = f"{best['model']}, {shown_training(best, axes)}"
     if ways.height > 1:
         text += f", the most accurate on {split} of {ways.height} ways of training"
     text += f": {_facts(best)}.{_against_alone(best, frame)}"
     size = best["parameters"]
     smaller = (
-        ways.filter(pl.col("accuracy") >= best["accuracy"] - CLOSE, pl.col("parameters") < size)
-        .sort("parameters", "accuracy", descending=[False, True], maintain_order=True)
+        ways.filter(pl.col("accuracy_percent") >= best["accuracy_percent"] - CLOSE, pl.col("parameters") < size)
+        .sort("parameters", "accuracy_percent", descending=[False, True], maintain_order=True)
         .to_dicts()
         if size is not None
         else []
@@ -73,7 +73,7 @@ def _deploy(grid: Grid, frame: pl.DataFrame) -> str:
             f" {close['model']}, {shown_training(close, axes)}, is {ratio:.1f}x smaller and within {CLOSE:g} point of "
             f"it: {_facts(close)}."
         )
-    if ways.height > 1 and by == "accuracy":
+    if ways.height > 1 and by == "accuracy_percent":
         text += " Chosen by test itself, so the figure of the best is a little optimistic."
     return text + _left_out(ways, frame)
 
@@ -84,7 +84,7 @@ def _against_alone(best: dict[str, Any], frame: pl.DataFrame) -> str:
         return ""
     same = [pl.col(key).eq_missing(pl.lit(best[key], dtype=frame.schema[key])) for key in ("teacher", *AXES)]
     row = frame.filter(pl.col("student") == best["model"], *same).row(0, named=True)
-    if row["gain_mean"] is None:
+    if row["gain_mean_points"] is None:
         return ""
     clear = {"gain": "clearly better than alone", "negative transfer": "clearly worse than alone"}
     return f" Against the same student alone: {shown_gain(row)} points, {clear.get(row['effect'], 'not clear of 0')}."
@@ -94,10 +94,10 @@ def _left_out(ways: pl.DataFrame, frame: pl.DataFrame) -> str:
     """Crossed settings of which none may be chosen, for there is no validation split."""
     if not crossed(frame) or ways.filter(pl.col("mode") == "distilled").height:
         return ""
-    known = frame.filter(pl.col("gain_mean").is_not_null())
+    known = frame.filter(pl.col("gain_mean_points").is_not_null())
     if known.is_empty():
         return ""
-    above = known.filter(pl.col("gain_mean") > 0).height
+    above = known.filter(pl.col("gain_mean_points") > 0).height
     return (
         f" Of the {known.height} distilled settings none may be chosen without a validation split (dataset.val_size); "
         f"{above} of them {'lies' if above == 1 else 'lie'} above their student alone on test."
@@ -105,18 +105,18 @@ def _left_out(ways: pl.DataFrame, frame: pl.DataFrame) -> str:
 
 
 def _facts(row: dict[str, Any]) -> str:
-    facts = [f"{number(row['accuracy'])} % on test (n={row['accuracy_n']})"]
+    facts = [f"{number(row['accuracy_percent'])} % on test (n={row['accuracy_n']})"]
     if row["parameters"] is not None:
         facts.append(f"{human(row['parameters'])} parameters")
     if row["latency_ms"] is not None:
         facts.append(f"{row['latency_ms']:.3g} ms for {row['latency_batch']} images on {row['latency_device']}")
-    if row["retention"] is not None:
-        facts.append(f"{row['retention']:.1f} % of its teacher's accuracy")
+    if row["retention_percent"] is not None:
+        facts.append(f"{row['retention_percent']:.1f} % of its teacher's accuracy")
     return ", ".join(facts)
 
 
 def _distillation(frame: pl.DataFrame) -> str:
-    known = frame.filter(pl.col("gain_mean").is_not_null())
+    known = frame.filter(pl.col("gain_mean_points").is_not_null())
     if known.is_empty():
         return "No student stands here both alone and with a teacher."
     axes = crossed(frame)
@@ -127,8 +127,8 @@ def _distillation(frame: pl.DataFrame) -> str:
         f"{counts['negative transfer']}, unclear: {known.height - sum(counts.values())}."
     )
     if axes:
-        text += _selected(select(frame).filter(pl.col("gain_mean").is_not_null()), axes)
-    ordered = known.sort("gain_mean", descending=True, maintain_order=True).to_dicts()
+        text += _selected(select(frame).filter(pl.col("gain_mean_points").is_not_null()), axes)
+    ordered = known.sort("gain_mean_points", descending=True, maintain_order=True).to_dicts()
     named = [("The largest gain by test is" if axes else "The largest gain is", ordered[0])]
     if len(ordered) > 1:
         named.append(("the smallest", ordered[-1]))
@@ -143,7 +143,7 @@ def _selected(chosen: pl.DataFrame, axes: list[str]) -> str:
     if chosen.height == 1:
         row = chosen.row(0, named=True)
         return f" What validation selects, {setting(row, axes)}, gave {shown_gain(row)} points."
-    found = chosen["gain_mean"].to_list()
+    found = chosen["gain_mean_points"].to_list()
     return f" What validation selects for each pair gave {min(found):+.2f} to {max(found):+.2f} points."
 
 
@@ -159,7 +159,9 @@ def _certainty(grid: Grid, frame: pl.DataFrame) -> str:
     if seeds[-1] == 1:
         return "One seed each: nothing tells a gain from chance. Launch the grid with more seeds."
     text = f"Each gain is the mean over {n} seeds, paired with the same seed alone, with its 95 % t interval"
-    text += " where there is more than one seed and their gains differ." if frame["gain_low"].has_nulls() else "."
+    text += (
+        " where there is more than one seed and their gains differ." if frame["gain_low_points"].has_nulls() else "."
+    )
     tested, tests = frame["gain_p_holm"].drop_nulls(), frame["gain_tests"].max()
     if isinstance(tests, int) and tests > 1:
         text += (

@@ -25,10 +25,10 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
     "method": pl.String,
     "temperature": pl.Float64,
     "alpha": pl.Float64,
-    "accuracy": pl.Float64,
+    "accuracy_percent": pl.Float64,
     "accuracy_n": pl.Int64,
-    "val": pl.Float64,
-    "retention": pl.Float64,
+    "val_percent": pl.Float64,
+    "retention_percent": pl.Float64,
     "parameters": pl.Int64,
     "size_mib": pl.Float64,
     "macs": pl.Int64,
@@ -38,18 +38,18 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
     "latency_batch": pl.Int64,
     "latency_device": pl.String,
     "throughput": pl.Float64,
-    "accuracy_per_ms": pl.Float64,
-    "accuracy_per_mib_ms": pl.Float64,
+    "percent_per_ms": pl.Float64,
+    "percent_per_mib_ms": pl.Float64,
 }
 
 
 def efficiency(grid: Grid) -> pl.DataFrame:
     """One row a teacher (mode null), student alone, and student by teacher, method, temperature and alpha.
 
-    accuracy: mean top1 over seeds on the test split at the last epoch, percent; val: the same on validation; retention:
-    of the teacher's accuracy, percent. latency_ms and its quartiles: medians over the model's records on one device, ms
-    per batch of latency_batch images; throughput: images per second at that. accuracy_per_ms: accuracy / latency_ms;
-    accuracy_per_mib_ms: accuracy / (size_mib * latency_ms).
+    accuracy_percent: mean top1 over seeds on the test split at the last epoch; val_percent: the same on validation;
+    retention_percent: of the teacher's accuracy. latency_ms and its quartiles: medians over the model's records on one
+    device, ms per batch of latency_batch images; throughput: images per second at that. percent_per_ms:
+    accuracy_percent / latency_ms; percent_per_mib_ms: accuracy_percent / (size_mib * latency_ms).
     """
     costs, timed = _costs(grid), {(row["kind"], row["model"]): row for row in timings(grid).reverse().to_dicts()}
     rows: list[dict[str, Any]] = []
@@ -62,22 +62,30 @@ def efficiency(grid: Grid) -> pl.DataFrame:
 
     for row in grid.cells.filter(pl.col("kind") == "teacher").iter_rows(named=True):
         top1 = row[POINT] if row["status"] == "done" else None
-        add("teacher", row["teacher"], accuracy=None if top1 is None else 100 * top1, accuracy_n=int(top1 is not None))
+        accuracy = {"accuracy_percent": None if top1 is None else 100 * top1, "accuracy_n": int(top1 is not None)}
+        add("teacher", row["teacher"], **accuracy)
     alone, taught = baselines(grid).rows_by_key("student", named=True, unique=True), gains(grid)
     for student in grid.cells["student"].drop_nulls().unique(maintain_order=True):
         if student in alone:
             figures = alone[student]
-            accuracy = {"accuracy": figures["baseline_mean"], "accuracy_n": figures["baseline_n"]}
-            accuracy["val"] = figures["val_mean"]
+            accuracy = {"accuracy_percent": figures["baseline_mean_percent"], "accuracy_n": figures["baseline_n"]}
+            accuracy["val_percent"] = figures["val_mean_percent"]
             add("cell", student, mode="baseline", **accuracy)
         for row in taught.filter(pl.col("student") == student).iter_rows(named=True):
-            accuracy = {"accuracy": row["distilled_mean"], "accuracy_n": row["distilled_n"], "val": row["val_mean"]}
-            add("cell", student, mode="distilled", **accuracy, **{n: row[n] for n in ("teacher", *AXES, "retention")})
+            accuracy = {"accuracy_percent": row["distilled_mean_percent"], "accuracy_n": row["distilled_n"]}
+            accuracy["val_percent"] = row["val_mean_percent"]
+            add(
+                "cell",
+                student,
+                mode="distilled",
+                **accuracy,
+                **{n: row[n] for n in ("teacher", *AXES, "retention_percent")},
+            )
     latency = pl.col("latency_ms")
     return pl.DataFrame(rows, schema=EFFICIENCY_SCHEMA).with_columns(
         throughput=1e3 * pl.col("latency_batch") / latency,
-        accuracy_per_ms=pl.col("accuracy") / latency,
-        accuracy_per_mib_ms=pl.col("accuracy") / (pl.col("size_mib") * latency),
+        percent_per_ms=pl.col("accuracy_percent") / latency,
+        percent_per_mib_ms=pl.col("accuracy_percent") / (pl.col("size_mib") * latency),
     )
 
 
@@ -139,11 +147,11 @@ def models_section(grid: Grid) -> list[Part]:
     lines = []
     for row in shown.iter_rows(named=True):
         n = f" (n={row['accuracy_n']})" if row["mode"] and row["accuracy_n"] else ""
-        line = [row["model"], shown_training(row, axes), number(row["accuracy"]) + n]
-        line += [percent(row["retention"]), count(row["parameters"]), digits(row["size_mib"])]
+        line = [row["model"], shown_training(row, axes), number(row["accuracy_percent"]) + n]
+        line += [percent(row["retention_percent"]), count(row["parameters"]), digits(row["size_mib"])]
         line.append(count(row["macs"], billion="G"))
         line += [shown_latency(row), UNKNOWN if row["throughput"] is None else f"{row['throughput']:,.0f}"]
-        lines.append([*line, digits(row["accuracy_per_ms"]), digits(row["accuracy_per_mib_ms"])])
+        lines.append([*line, digits(row["percent_per_ms"]), digits(row["percent_per_mib_ms"])])
     header, right = ["Model", "Trained", *names], [False, False, *(True for _ in names)]
     table = Table("models", shown, header, lines, right)
     what = "Accuracy as above, mean over seeds. Size: parameters and buffers. MACs: multiply-adds of one image."

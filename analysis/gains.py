@@ -34,32 +34,32 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "experiment": pl.String,
     "teacher": pl.String,
     "teacher_parameters": pl.Int64,
-    "teacher_top1": pl.Float64,
+    "teacher_percent": pl.Float64,
     "student": pl.String,
     "student_parameters": pl.Int64,
     "method": pl.String,
     "temperature": pl.Float64,
     "alpha": pl.Float64,
-    "baseline_mean": pl.Float64,
-    "baseline_std": pl.Float64,
+    "baseline_mean_percent": pl.Float64,
+    "baseline_std_points": pl.Float64,
     "baseline_n": pl.Int64,
-    "distilled_mean": pl.Float64,
-    "distilled_std": pl.Float64,
+    "distilled_mean_percent": pl.Float64,
+    "distilled_std_points": pl.Float64,
     "distilled_n": pl.Int64,
-    "gain_mean": pl.Float64,
-    "gain_low": pl.Float64,
-    "gain_high": pl.Float64,
+    "gain_mean_points": pl.Float64,
+    "gain_low_points": pl.Float64,
+    "gain_high_points": pl.Float64,
     "gain_n": pl.Int64,
     "gain_p": pl.Float64,
     "gain_p_exact": pl.Float64,
     "gain_p_holm": pl.Float64,
     "gain_tests": pl.Int64,
-    "gain_boot_low": pl.Float64,
-    "gain_boot_high": pl.Float64,
+    "gain_boot_low_points": pl.Float64,
+    "gain_boot_high_points": pl.Float64,
     "effect": pl.String,
-    "val_mean": pl.Float64,
+    "val_mean_percent": pl.Float64,
     "val_n": pl.Int64,
-    "retention": pl.Float64,
+    "retention_percent": pl.Float64,
     "compression": pl.Float64,
 }
 
@@ -122,14 +122,16 @@ def _corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[
 
 
 def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
-    """One row a grid, teacher, student, method, temperature and alpha, in the grids' order. Accuracies in percent.
+    """One row a grid, teacher, student, method, temperature and alpha, in the grids' order. The records'
+    accuracies are fractions; here they are in percent, and what differs or spreads in points, as the columns say.
 
-    gain_low and gain_high: Student's t interval of 95 %, on which `effect` stands; gain_boot_low and gain_boot_high:
-    the percentile bootstrap's. gain_p: paired t-test, gain_p_holm: corrected for all gain_tests of the whole grids;
-    gain_p_exact: sign flips, of which few seeds give no small p. The intervals and p are null for one seed, and those
-    of t and bootstrap for equal gains too. val_mean: of the distilled on the validation split at the last epoch.
-    retention: distilled mean of the teacher's top1, in percent. compression: in parameters. point: the record's column
-    that is compared; BEST_TEST is selected on the test split, as published tables do.
+    gain_low_points and gain_high_points: Student's t interval of 95 %, on which `effect` stands; gain_boot_low_points
+    and gain_boot_high_points: the percentile bootstrap's. gain_p: paired t-test, gain_p_holm: corrected for all
+    gain_tests of the whole grids; gain_p_exact: sign flips, of which few seeds give no small p. The intervals and p are
+    null for one seed, and those of t and bootstrap for equal gains too. val_mean_percent: of the distilled on the
+    validation split at the last epoch. retention_percent: distilled mean of the teacher's top1. compression: in
+    parameters. point: the record's column that is compared; BEST_TEST is selected on the test split, as published
+    tables do.
     """
     cells = records.cells
     facts = cells.filter(pl.col("kind") == "teacher").select("grid", "teacher", point, "parameters")
@@ -155,7 +157,7 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
                 "experiment": experiment,
                 "teacher": row["teacher"],
                 "teacher_parameters": parameters[0],
-                "teacher_top1": teacher_top1,
+                "teacher_percent": teacher_top1,
                 "student": row["student"],
                 "student_parameters": parameters[1],
                 **{axis: row[axis] for axis in AXES},
@@ -164,9 +166,9 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
                 **_gain(gain, boot),
                 "gain_p_holm": p_holm,
                 "gain_tests": tests,
-                "val_mean": _columns("val", one.val)["val_mean"],
+                "val_mean_percent": _columns("val", one.val)["val_mean_percent"],
                 "val_n": len(one.val),
-                "retention": percentage(taught["distilled_mean"], teacher_top1),
+                "retention_percent": percentage(taught["distilled_mean_percent"], teacher_top1),
                 "compression": ratio(*parameters),
             }
         )
@@ -177,15 +179,20 @@ def _gain(gains: list[float], bounds: tuple[float, float] | None) -> dict[str, f
     if not gains:
         return {"gain_n": 0}
     gain = summarize(gains)
-    found: dict[str, float | int | str | None] = {"gain_mean": gain.mean, "gain_n": gain.n, "effect": "unclear"}
+    found: dict[str, float | int | str | None] = {"gain_mean_points": gain.mean, "gain_n": gain.n, "effect": "unclear"}
     if show_spread(gains) and bounds is not None:
-        found |= {"gain_low": gain.low, "gain_high": gain.high, "effect": effect(gain), "gain_p": p_paired_t(gains)}
-        found |= {"gain_boot_low": bounds[0], "gain_boot_high": bounds[1]}
+        found |= {
+            "gain_low_points": gain.low,
+            "gain_high_points": gain.high,
+            "effect": effect(gain),
+            "gain_p": p_paired_t(gains),
+        }
+        found |= {"gain_boot_low_points": bounds[0], "gain_boot_high_points": bounds[1]}
     return found | {"gain_p_exact": p_sign_flip(gains)}
 
 
 def baselines(records: Records) -> pl.DataFrame:
-    """One row a grid's student trained alone: accuracy in percent, on test and (val_mean) on validation."""
+    """One row a grid's student trained alone: accuracy in percent, on test and (val_mean_percent) on validation."""
     cells = records.cells.filter(pl.col("mode") == "baseline")
     done = cells.filter(pl.col("status") == "done", pl.col(POINT).is_not_null())
     found = _by_seed(done, ["grid", "student"], POINT)
@@ -194,10 +201,18 @@ def baselines(records: Records) -> pl.DataFrame:
     rows = [
         {"grid": grid, "student": student, "student_parameters": size}
         | _columns("baseline", found.get((grid, student), {}))
-        | {"val_mean": _columns("val", val.get((grid, student), {}))["val_mean"]}
+        | {"val_mean_percent": _columns("val", val.get((grid, student), {}))["val_mean_percent"]}
         for grid, student, size in planned.iter_rows()
     ]
-    columns = ("grid", "student", "student_parameters", "baseline_mean", "baseline_std", "baseline_n", "val_mean")
+    columns = (
+        "grid",
+        "student",
+        "student_parameters",
+        "baseline_mean_percent",
+        "baseline_std_points",
+        "baseline_n",
+        "val_mean_percent",
+    )
     return pl.DataFrame(rows, schema={name: GAINS_SCHEMA[name] for name in columns})
 
 
@@ -228,8 +243,8 @@ def _by_seed(cells: pl.DataFrame, keys: Sequence[str], column: str) -> dict[tupl
 def _columns(prefix: str, values: dict[int, float]) -> dict[str, float | int | None]:
     summary = summarize(list(values.values())) if values else None
     return {
-        f"{prefix}_mean": summary.mean if summary else None,
-        f"{prefix}_std": summary.std if summary else None,
+        f"{prefix}_mean_percent": summary.mean if summary else None,
+        f"{prefix}_std_points": summary.std if summary else None,
         f"{prefix}_n": len(values),
     }
 

@@ -23,7 +23,7 @@ GRIDS_SCHEMA: dict[str, type[pl.DataType]] = {
     "gains": pl.Int64,
     "gain": pl.Int64,
     "negative_transfer": pl.Int64,
-    "gain_mean": pl.Float64,
+    "gain_mean_points": pl.Float64,
     "device_hours": pl.Float64,
 }
 
@@ -45,7 +45,7 @@ def many_tables(grids: Grids) -> Document:
 
 def grids_frame(grids: Grids, frame: pl.DataFrame) -> pl.DataFrame:
     """One row a grid. done, failed and running: of its planned teachers and cells; gains: rows of `gains`, of which so
-    many are a clear gain or negative transfer; gain_mean: their mean in points; device_hours: of all its stages, those
+    many are a clear gain or negative transfer; gain_mean_points: their mean; device_hours: of all its stages, those
     that it shares with other grids included."""
     status = pl.col("status")
     counts = grids.cells.group_by("grid", maintain_order=True).agg(
@@ -55,10 +55,10 @@ def grids_frame(grids: Grids, frame: pl.DataFrame) -> pl.DataFrame:
         running=(status == "running").sum(),
     )
     effects = frame.group_by("grid").agg(
-        gains=pl.col("gain_mean").count(),
+        gains=pl.col("gain_mean_points").count(),
         gain=(pl.col("effect") == "gain").sum(),
         negative_transfer=(pl.col("effect") == "negative transfer").sum(),
-        gain_mean=pl.col("gain_mean").mean(),
+        gain_mean_points=pl.col("gain_mean_points").mean(),
     )
     data = pl.DataFrame(
         [(name, str(spec["dataset"]["name"])) for name, spec in grids.specs.items()],
@@ -77,7 +77,7 @@ def _grids_section(grids: Grids, frame: pl.DataFrame) -> list[Part]:
     found = grids_frame(grids, frame)
     lines = []
     for row in found.iter_rows(named=True):
-        mean = row["gain_mean"]
+        mean = row["gain_mean_points"]
         unclear = row["gains"] - row["gain"] - row["negative_transfer"]
         line = [row["grid"], row["dataset"], f"{row['done']} of {row['planned']}", f"{row['failed']}"]
         line += [f"{row['gain']}", f"{row['negative_transfer']}", f"{unclear}"]

@@ -67,8 +67,10 @@ def choose(
         setting = "the student trained alone"
     else:
         row, setting = _setting(gains(grid).filter(pl.col("student") == student), given, grid)
-        if row["gain_mean"] is not None:
-            gain = Summary(row["gain_n"], row["gain_mean"], None, row["gain_low"], row["gain_high"])
+        if row["gain_mean_points"] is not None:
+            gain = Summary(
+                row["gain_n"], row["gain_mean_points"], None, row["gain_low_points"], row["gain_high_points"]
+            )
     seeds = cells["seed"].unique(maintain_order=True).to_list()
     if seed is not None and seed not in seeds:
         raise AnalysisError(f"--seed {seed}: the grid has the seeds {', '.join(map(str, seeds))}")
@@ -124,7 +126,7 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
         by_name = f"the setting asked for: {_named(wanted.row(0, named=True))}"
         return wanted.row(0, named=True), "the only distilled setting trained" if len(frame) == 1 else by_name
     # Of each teacher the selected one, and of those the best by validation again: rounded, and the first of equals.
-    selected = select(wanted).sort(pl.col("val_mean").round(9), descending=True, maintain_order=True)
+    selected = select(wanted).sort(pl.col("val_mean_percent").round(9), descending=True, maintain_order=True)
     if selected.is_empty():
         flags = "; ".join(_flags(row) for row in wanted.iter_rows(named=True))
         raise AnalysisError(
@@ -135,8 +137,8 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
     asked = f" among those with {', '.join(f'{name} {value(v)}' for name, v in given.items())}" if given else ""
     return row, (
         f"the setting with the best validation accuracy of {selected['settings'].sum()}{asked}: {_named(row)} (mean "
-        f"top-1 on the validation split {row['val_mean']:.2f} %, n = {row['val_n']}), with the test split taking no "
-        "part"
+        f"top-1 on the validation split {row['val_mean_percent']:.2f} %, n = {row['val_n']}), with the test split "
+        "taking no part"
     )
 
 

@@ -18,10 +18,10 @@ def has_validation(grid: Grid) -> bool:
 
 
 def select(frame: pl.DataFrame) -> pl.DataFrame:
-    """Of each teacher and student, the row of `gains` with the highest val_mean, the first of equals; with `settings`,
-    how many have one. Pairs of which none has are absent."""
-    known = frame.filter(pl.col("val_mean").is_not_null())
-    return _highest(known, "val_mean").join(
+    """Of each teacher and student, the row of `gains` with the highest val_mean_percent, the first of equals; with
+    `settings`, how many have one. Pairs of which none has are absent."""
+    known = frame.filter(pl.col("val_mean_percent").is_not_null())
+    return _highest(known, "val_mean_percent").join(
         known.group_by("teacher", "student").agg(settings=pl.len()), on=["teacher", "student"], maintain_order="left"
     )
 
@@ -48,7 +48,7 @@ def selection_section(grid: Grid, frame: pl.DataFrame) -> list[Part]:
     selected = select(frame)
     if selected.is_empty():
         return []
-    best = _highest(frame, "distilled_mean").rows_by_key(["teacher", "student"], named=True, unique=True)
+    best = _highest(frame, "distilled_mean_percent").rows_by_key(["teacher", "student"], named=True, unique=True)
     lines = [_selected(row, best[row["teacher"], row["student"]], axes) for row in selected.iter_rows(named=True)]
     what = (
         "Val: the distilled students' mean top-1 on the validation split at the last epoch, in percent; it selects. "
@@ -64,8 +64,8 @@ def selection_section(grid: Grid, frame: pl.DataFrame) -> list[Part]:
 
 def _selected(row: dict[str, Any], best: dict[str, Any], axes: list[str]) -> str:
     chosen = (
-        f"Selected on validation: {pair(row)} with {setting(row, axes)} (val {row['val_mean']:.2f}, the highest of "
-        f"{row['settings']} settings). On test: {shown_accuracy(row, 'distilled')}, gain {shown_gain(row)}. "
+        f"Selected on validation: {pair(row)} with {setting(row, axes)} (val {row['val_mean_percent']:.2f}, the "
+        f"highest of {row['settings']} settings). On test: {shown_accuracy(row, 'distilled')}, gain {shown_gain(row)}. "
     )
     if all(row[axis] == best[axis] for axis in axes):
         return f"{chosen}The best by test, an optimistic choice, would be the same."
@@ -90,7 +90,9 @@ def gain_grids(frame: pl.DataFrame) -> list[Table]:
         lines = [[value(t), *(cells.get((t, alpha), "") for alpha in alphas)] for t in temperatures]
         header = ["Temperature", *(f"alpha {value(alpha)}" for alpha in alphas)]
         title = f"Gain of {pair(first)}{method} by temperature and alpha, in points ({shown_n(rows)}):"
-        figures = rows.select("teacher", "student", *AXES, "gain_mean", "gain_low", "gain_high", "gain_n", "effect")
+        figures = rows.select(
+            "teacher", "student", *AXES, "gain_mean_points", "gain_low_points", "gain_high_points", "gain_n", "effect"
+        )
         parts.append(Table(f"settings-{number}", figures, header, lines, [True for _ in header], title=title))
     return parts
 

@@ -51,7 +51,7 @@ def pair(row: Row) -> str:
 
 def shown_accuracy(row: Row, prefix: str) -> str:
     """'81.00 ± 1.00 (n=3)'."""
-    mean, std, n = row[f"{prefix}_mean"], row[f"{prefix}_std"], row[f"{prefix}_n"]
+    mean, std, n = row[f"{prefix}_mean_percent"], row[f"{prefix}_std_points"], row[f"{prefix}_n"]
     if mean is None:
         return UNKNOWN
     spread = f" ± {std:.2f}" if std is not None else ""
@@ -60,7 +60,7 @@ def shown_accuracy(row: Row, prefix: str) -> str:
 
 def shown_gain(row: Row, *, interval: bool = True) -> str:
     """'+2.00 [+0.48, +3.52] ▲', or without the interval '+2.00 ▲'; with n where the means beside it have another."""
-    mean, low, high = row["gain_mean"], row["gain_low"], row["gain_high"]
+    mean, low, high = row["gain_mean_points"], row["gain_low_points"], row["gain_high_points"]
     if mean is None:
         return UNKNOWN
     mean = round(mean, 2) + 0.0  # what shows as 0 is neither above nor below

@@ -56,9 +56,9 @@ def gains_table(records: Records, frame: pl.DataFrame, *, selects: bool = False)
         cells = [row["grid"]] if several else []
         cells += [row["experiment"], _model(row, "teacher"), _model(row, "student")]
         cells += [value(row[axis]) for axis in varying]
-        cells += [number(row["val_mean"])] if selects else []
+        cells += [number(row["val_mean_percent"])] if selects else []
         cells += [shown_accuracy(row, "baseline"), shown_accuracy(row, "distilled"), shown_gain(row)]
-        lines.append([*cells, percent(row["retention"]), times(row["compression"])])
+        lines.append([*cells, percent(row["retention_percent"]), times(row["compression"])])
     return Table("gains", frame, header, lines, [i >= names for i, _ in enumerate(header)])
 
 
@@ -86,7 +86,7 @@ def gains_note(frame: pl.DataFrame, protocol: str) -> list[Part]:
     note += {0: "; no seed stands here both ways.", 1: "; one seed gives no interval."}.get(
         most, ", with its 95 % t interval."
     )
-    if frame.filter(pl.col("gain_n") > 1, pl.col("gain_low").is_null()).height:
+    if frame.filter(pl.col("gain_n") > 1, pl.col("gain_low_points").is_null()).height:
         note += " Equal gains of all seeds show no spread, and so have no interval."
     legend = []
     effects = set(frame["effect"])
@@ -94,7 +94,7 @@ def gains_note(frame: pl.DataFrame, protocol: str) -> list[Part]:
         legend.append(f"{GAIN_CLEAR} gain: the interval is above 0")
     if "negative transfer" in effects:
         legend.append(f"{NEGATIVE_CLEAR} negative transfer: the interval is below 0")
-    if frame.filter(pl.col("gain_mean").round(2) < 0, pl.col("effect") != "negative transfer").height:
+    if frame.filter(pl.col("gain_mean_points").round(2) < 0, pl.col("effect") != "negative transfer").height:
         legend.append(f"{NEGATIVE} below the baseline, but the interval includes 0 or there is none")
     note += " Retention: the distilled student's accuracy in percent of its teacher's."
     return [Note(note), *([Note(f"{'; '.join(legend)}.")] if legend else [])]
@@ -106,12 +106,12 @@ def _over_all_pairs(grid: Grid, frame: pl.DataFrame) -> list[Part]:
     sentences = []
     if not crossed(frame):
         (row,) = overall(grid).iter_rows(named=True)
-        if row["pairs"] > 1 and None not in (row["improvement_low"], row["gain_iqm_low"]):
+        if row["pairs"] > 1 and None not in (row["improvement_low"], row["gain_iqm_points_low"]):
             sentences.append(
                 f"Over all {row['pairs']} pairs ({row['baseline_runs']} runs alone, each counted for every teacher, "
-                f"and {row['distilled_runs']} distilled): interquartile mean {row['baseline_iqm']:.2f} alone, "
-                f"{row['distilled_iqm']:.2f} distilled; of the paired gains {row['gain_iqm']:+.2f} "
-                f"[{row['gain_iqm_low']:+.2f}, {row['gain_iqm_high']:+.2f}]; probability of improvement "
+                f"and {row['distilled_runs']} distilled): interquartile mean {row['baseline_iqm_percent']:.2f} alone, "
+                f"{row['distilled_iqm_percent']:.2f} distilled; of the paired gains {row['gain_iqm_points']:+.2f} "
+                f"[{row['gain_iqm_points_low']:+.2f}, {row['gain_iqm_points_high']:+.2f}]; probability of improvement "
                 f"{row['improvement']:.2f} [{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]. These are "
                 "95 % stratified bootstrap intervals, too narrow for few runs a pair (of three they hold some 90 %)."
             )

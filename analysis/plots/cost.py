@@ -82,7 +82,7 @@ def _models(grid: Grid, found: Ways) -> list[Model]:
     """Teachers, students alone and in the ways that are drawn, with an accuracy."""
     drawn = {tuple(row[:-1]): row[-1] for row in found.cells.select(*KEYS, "way").unique().iter_rows()}
     models = []
-    for row in efficiency(grid).filter(pl.col("accuracy").is_not_null()).iter_rows(named=True):
+    for row in efficiency(grid).filter(pl.col("accuracy_percent").is_not_null()).iter_rows(named=True):
         way = None
         if row["mode"] is not None:
             way = drawn.get(tuple(row["model"] if name == "student" else row[name] for name in KEYS))
@@ -97,7 +97,7 @@ def _model(row: dict[str, Any], way: int | None) -> Model:
     return Model(
         name=on_one_line(row["model"]),
         way=way,
-        accuracy=row["accuracy"],
+        accuracy=row["accuracy_percent"],
         n=row["accuracy_n"],
         costs={name: row[name] for name in AXES},
         quartiles=None if None in quartiles else quartiles,

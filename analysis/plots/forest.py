@@ -46,7 +46,7 @@ class Row:
 def forest(grid: Grid) -> list[Picture] | str:
     """As many pictures as the rows need; all of one scale."""
     planned = gains(grid)
-    frame = planned.filter(pl.col("gain_mean").is_not_null())
+    frame = planned.filter(pl.col("gain_mean_points").is_not_null())
     if frame.is_empty():
         return "no gain is known"
     study = grid.spec.get("published") or {}
@@ -55,7 +55,7 @@ def forest(grid: Grid) -> list[Picture] | str:
     known = frame.to_dicts()
     published = [row.published for row in rows if row.published is not None]
     low, high = _limits(known, published)
-    cut = any(is_cut(gain[end], low, high) for gain in known for end in ("gain_low", "gain_high"))
+    cut = any(is_cut(gain[end], low, high) for gain in known for end in ("gain_low_points", "gain_high_points"))
     text = caption(
         grid,
         f"Gain of distillation in points of top-1 on the test split of {dataset(grid)} at the last epoch: distilled "
@@ -106,11 +106,15 @@ def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, st
 
 def _limits(known: list[dict[str, Any]], published: list[float]) -> tuple[float, float]:
     """All means, 0 and what was published, and of the intervals as much as does not squeeze these."""
-    means = [gain["gain_mean"] for gain in known] + published + [0.0]
+    means = [gain["gain_mean_points"] for gain in known] + published + [0.0]
     low, high = min(means), max(means)
     room = 2 * (high - low) or math.inf
-    low = min([low, *(max(gain["gain_low"], low - room) for gain in known if gain["gain_low"] is not None)])
-    high = max([high, *(min(gain["gain_high"], high + room) for gain in known if gain["gain_high"] is not None)])
+    low = min(
+        [low, *(max(gain["gain_low_points"], low - room) for gain in known if gain["gain_low_points"] is not None)]
+    )
+    high = max(
+        [high, *(min(gain["gain_high_points"], high + room) for gain in known if gain["gain_high_points"] is not None)]
+    )
     margin = 0.05 * (high - low) or 1.0
     return low - margin, high + margin
 
@@ -122,7 +126,7 @@ def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) ->
     handles: list[Artist] = []
     gains_ = [row.gain for row in rows if row.gain is not None]
     kinds = {gain["effect"] for gain in gains_}
-    none = all(gain["gain_low"] is None for gain in gains_)
+    none = all(gain["gain_low_points"] is None for gain in gains_)
     line = "none" if none else "-"
     for effect, text in (
         ("gain", "gain: the interval is above 0"),
@@ -154,8 +158,8 @@ def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) ->
         if row.gain is None:
             continue
         shade, face = _colors(theme, row.gain["effect"])
-        interval(ax, row.gain["gain_low"], row.gain["gain_high"], y, shade, low=low, high=high)
-        ax.plot([row.gain["gain_mean"]], [y], "o", ms=5.5, color=shade, mfc=face, mew=1.2, zorder=4)
+        interval(ax, row.gain["gain_low_points"], row.gain["gain_high_points"], y, shade, low=low, high=high)
+        ax.plot([row.gain["gain_mean_points"]], [y], "o", ms=5.5, color=shade, mfc=face, mew=1.2, zorder=4)
         ax.text(1.02, y, figures(row.gain), transform=ax.get_yaxis_transform(), ha="left", va="center_baseline")
     ax.tick_params(axis="x", labeltop=sum(heights) > TALL)
     ax.set_yticks(places, labels)
@@ -172,7 +176,7 @@ def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) ->
 
 def figures(gain: dict[str, Any]) -> str:
     """'n = 3  +2.00 [+0.48, +3.52] ▲', with minus signs as wide as the plus."""
-    shown = shown_gain(gain, interval=gain["gain_low"] is not None).replace("-", "−")
+    shown = shown_gain(gain, interval=gain["gain_low_points"] is not None).replace("-", "−")
     return f"n = {gain['gain_n']}  {shown}"
 
 

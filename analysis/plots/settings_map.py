@@ -41,12 +41,12 @@ def settings_maps(grid: Grid) -> list[Picture] | str:
     axes = crossed(frame)
     if not {"temperature", "alpha"} <= set(axes):
         return "temperature and alpha are not both crossed"
-    if frame["gain_mean"].count() == 0:
+    if frame["gain_mean_points"].count() == 0:
         return "no gain is known"
     chosen = select(frame) if has_validation(grid) else frame.clear()
     panels = _panels(frame.filter(pl.col("temperature").is_not_null(), pl.col("alpha").is_not_null()), chosen, axes)
-    known = frame.filter(pl.col("gain_mean").is_not_null())
-    widest = max(abs(gain) for gain in known["gain_mean"]) or 1.0
+    known = frame.filter(pl.col("gain_mean_points").is_not_null())
+    widest = max(abs(gain) for gain in known["gain_mean_points"]) or 1.0
     text = caption(
         grid,
         f"Gain of distillation in points of top-1 on the test split of {dataset(grid)} at the last epoch, by "
@@ -78,7 +78,11 @@ def _panels(frame: pl.DataFrame, chosen: pl.DataFrame, axes: list[str]) -> list[
         row = best.get((first["teacher"], first["student"]))
         selected = (row["temperature"], row["alpha"]) if row and row["method"] == first["method"] else None
         method = f", method {first['method']}" if "method" in axes else ""
-        alone = "" if first["baseline_mean"] is None else f"\n0: the student alone, {first['baseline_mean']:.2f} %"
+        alone = (
+            ""
+            if first["baseline_mean_percent"] is None
+            else f"\n0: the student alone, {first['baseline_mean_percent']:.2f} %"
+        )
         cells = {(cell["temperature"], cell["alpha"]): cell for cell in rows.iter_rows(named=True)}
         panels.append(Panel(f"{pair(first)}{method}{alone}", cells, selected))
     return panels
@@ -123,7 +127,7 @@ def _handles(theme: Theme, panels: list[Panel]) -> list[Artist]:
     if any(panel.selected for panel in panels):
         star: dict[str, Any] = {"marker": "*", "markersize": 7, "linestyle": "none", "color": theme.ink}
         handles.append(Line2D([], [], label="validation selects", **star))
-    if any(cell["gain_mean"] is None for cell in cells):
+    if any(cell["gain_mean_points"] is None for cell in cells):
         handles.append(_hatch(theme, (0, 0), label="not known"))
     return handles
 
@@ -142,8 +146,8 @@ def _wrapped(text: str, width: int) -> str:
 
 def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normalize) -> None:
     temperatures, alphas = (sorted({key[i] for key in panel.cells}) for i in range(2))
-    known = {key: cell for key, cell in panel.cells.items() if cell["gain_mean"] is not None}
-    values = [[known.get((t, a), {}).get("gain_mean", float("nan")) for a in alphas] for t in temperatures]
+    known = {key: cell for key, cell in panel.cells.items() if cell["gain_mean_points"] is not None}
+    values = [[known.get((t, a), {}).get("gain_mean_points", float("nan")) for a in alphas] for t in temperatures]
     ax.pcolormesh(values, cmap=shades, norm=scale, edgecolors=theme.page, linewidth=1)
     for row, temperature in enumerate(temperatures):
         for column, alpha in enumerate(alphas):
@@ -151,7 +155,7 @@ def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normal
             if cell is None:
                 ax.add_patch(_hatch(theme, (column, row)))
                 continue
-            shade = shades(scale(cell["gain_mean"]))
+            shade = shades(scale(cell["gain_mean_points"]))
             ink = "#000000" if _luminance(shade) > 0.18 else "#ffffff"
             text = shown_gain(cell, interval=False).replace("-", "−")
             if (temperature, alpha) == panel.selected:

@@ -533,16 +533,16 @@ def test_the_gains_are_those_of_the_files(storage: Path, all_pairs: list[Pair]) 
     for row, pair, p_holm in zip(csv_of(storage, "gains"), all_pairs, corrected, strict=True):
         assert (row["teacher"], row["student"]) == (pair.teacher, pair.student)
         for name, values in (("baseline", pair.alone), ("distilled", pair.taught)):
-            assert row[f"{name}_mean"] == exactly(values.mean())
-            assert row[f"{name}_std"] == exactly(values.std(ddof=1))
+            assert row[f"{name}_mean_percent"] == exactly(values.mean())
+            assert row[f"{name}_std_points"] == exactly(values.std(ddof=1))
             assert row[f"{name}_n"] == len(values)
-        assert row["gain_mean"] == exactly(pair.gain.mean())
-        assert row["gain_low"] == exactly(pair.gain.mean() - pair.half_width)
-        assert row["gain_high"] == exactly(pair.gain.mean() + pair.half_width)
+        assert row["gain_mean_points"] == exactly(pair.gain.mean())
+        assert row["gain_low_points"] == exactly(pair.gain.mean() - pair.half_width)
+        assert row["gain_high_points"] == exactly(pair.gain.mean() + pair.half_width)
         assert row["gain_n"] == len(pair.gain)
         assert row["gain_p"] == exactly(pair.p)
         assert row["gain_p_holm"] == exactly(p_holm)
-        assert row["retention"] == exactly(pair.taught.mean() / pair.taught_by["test_top1_last"])
+        assert row["retention_percent"] == exactly(pair.taught.mean() / pair.taught_by["test_top1_last"])
         assert row["compression"] == exactly(pair.taught_by["parameters"] / pair.parameters)
 
 
@@ -605,10 +605,10 @@ def test_the_accuracy_per_ms_is_that_of_the_files(storage: Path, all_pairs: list
         same = timed if row["mode"] is None else records_of(storage, **of, mode=row["mode"], teacher=row["teacher"])
         accuracy = 100 * float(np.mean([record["test_top1_last"] for record in same]))
         mib = timed[0]["size_bytes"] / 2**20
-        assert row["accuracy"] == exactly(accuracy)
+        assert row["accuracy_percent"] == exactly(accuracy)
         assert row["latency_ms"] == exactly(ms)
-        assert row["accuracy_per_ms"] == exactly(accuracy / ms)
-        assert row["accuracy_per_mib_ms"] == exactly(accuracy / (mib * ms))
+        assert row["percent_per_ms"] == exactly(accuracy / ms)
+        assert row["percent_per_mib_ms"] == exactly(accuracy / (mib * ms))
         assert line["Accuracy / ms"] == f"{accuracy / ms:.2f}"
         assert line["Accuracy / (MiB x ms)"] == f"{accuracy / (mib * ms):.2f}"
         assert line["ms per batch"].startswith(f"{ms:.2f} [")

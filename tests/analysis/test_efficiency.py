@@ -47,12 +47,12 @@ def test_a_row_a_model_and_mode(make_grid: Maker) -> None:
         ("ResNet-S", "baseline", None, None, 3, 1_000, 0.5, 3_990_144),
         ("ResNet-S", "distilled", "ViT-T", 4.0, 3, 1_000, 0.5, 3_990_144),
     ]
-    assert [row["accuracy"] for row in rows] == pytest.approx([90.0, 80.0, 81.0])
-    assert [row["retention"] for row in rows] == [None, None, pytest.approx(90.0)]
+    assert [row["accuracy_percent"] for row in rows] == pytest.approx([90.0, 80.0, 81.0])
+    assert [row["retention_percent"] for row in rows] == [None, None, pytest.approx(90.0)]
     assert [row["latency_ms"] for row in rows] == [20.0, 5.0, 5.0]
     assert [row["throughput"] for row in rows] == pytest.approx([1600, 6400, 6400])  # 32 images in 20 and 5 ms
-    assert [row["accuracy_per_ms"] for row in rows] == pytest.approx([4.5, 16.0, 16.2])
-    assert [row["accuracy_per_mib_ms"] for row in rows] == pytest.approx([1.125, 32.0, 32.4])
+    assert [row["percent_per_ms"] for row in rows] == pytest.approx([4.5, 16.0, 16.2])
+    assert [row["percent_per_mib_ms"] for row in rows] == pytest.approx([1.125, 32.0, 32.4])
 
 
 def test_the_table_and_its_notes(make_grid: Maker) -> None:

@@ -77,7 +77,7 @@ def test_a_line_a_grid(make_grid: Maker) -> None:
         "gains": 1,
         "gain": 1,
         "negative_transfer": 0,
-        "gain_mean": pytest.approx(12.5 / 3),
+        "gain_mean_points": pytest.approx(12.5 / 3),
         "device_hours": 0.0,
     }
     assert other == {
@@ -90,7 +90,7 @@ def test_a_line_a_grid(make_grid: Maker) -> None:
         "gains": 0,
         "gain": 0,
         "negative_transfer": 0,
-        "gain_mean": None,
+        "gain_mean_points": None,
         "device_hours": 0.0,
     }
 

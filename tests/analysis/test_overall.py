@@ -50,9 +50,9 @@ def test_a_whole_grid(make_grid: Maker) -> None:
     assert [row[name] for name in ("pairs", "baseline_runs", "distilled_runs", "gain_runs")] == [4, 6, 12, 12]
     # The middle six of 70 70 72 | 72 74 74 80 80 81 | 81 82 82, of the distilled, and of the gains
     # -4 -3 -2 | 1 2 2 3 4 4 | 4 5 5.
-    assert row["baseline_iqm"] == pytest.approx(461 / 6)
-    assert row["distilled_iqm"] == pytest.approx((75 + 76 + 77 + 81 + 83 + 84) / 6)
-    assert row["gain_iqm"] == pytest.approx(16 / 6)
+    assert row["baseline_iqm_percent"] == pytest.approx(461 / 6)
+    assert row["distilled_iqm_percent"] == pytest.approx((75 + 76 + 77 + 81 + 83 + 84) / 6)
+    assert row["gain_iqm_points"] == pytest.approx(16 / 6)
     # Wins of the nine in each pair: 7.5, 0.5, 9 and 9 - 0.
     assert row["improvement"] == pytest.approx((7.5 + 0.5 + 9 + 9) / 36)
 
@@ -63,9 +63,9 @@ def test_the_intervals_draw_shared_baselines_once(make_grid: Maker) -> None:
     alone = [ALONE[student] for student in students]
     taught = [TAUGHT[pair] for pair in (("A", "T"), ("B", "T"), ("A", "U"), ("B", "U"))]
     paired = [[d - b for d, b in zip(ds, bs, strict=True)] for ds, bs in zip(taught, alone, strict=True)]
-    assert figure(row, "baseline_iqm") == pytest.approx(shown(interquartile_mean(alone, together=students)))
-    assert figure(row, "distilled_iqm") == pytest.approx(shown(interquartile_mean(taught)))
-    assert figure(row, "gain_iqm") == pytest.approx(shown(interquartile_mean(paired, together=students)))
+    assert figure(row, "baseline_iqm_percent") == pytest.approx(shown(interquartile_mean(alone, together=students)))
+    assert figure(row, "distilled_iqm_percent") == pytest.approx(shown(interquartile_mean(taught)))
+    assert figure(row, "gain_iqm_points") == pytest.approx(shown(interquartile_mean(paired, together=students)))
     improvement = probability_of_improvement(taught, alone, together=students)
     assert figure(row, "improvement") == pytest.approx(shown(improvement))
 
@@ -76,9 +76,9 @@ def test_a_shift_of_all_accuracies_leaves_the_gain_and_the_improvement(make_grid
     moved.fill({(student, None): [value - 30 for value in values] for student, values in ALONE.items()})
     moved.fill({pair: [value - 30 for value in values] for pair, values in TAUGHT.items()})
     (other,) = overall(load_grid(moved.storage, "moved")).iter_rows(named=True)
-    for name in ("gain_iqm", "improvement"):
+    for name in ("gain_iqm_points", "improvement"):
         assert figure(other, name) == pytest.approx(figure(row, name))
-    assert other["baseline_iqm"] == pytest.approx(row["baseline_iqm"] - 30)
+    assert other["baseline_iqm_percent"] == pytest.approx(row["baseline_iqm_percent"] - 30)
 
 
 def test_pairs_count_that_have_runs_both_ways(make_grid: Maker) -> None:
@@ -90,17 +90,17 @@ def test_pairs_count_that_have_runs_both_ways(make_grid: Maker) -> None:
 
 def test_one_run_of_a_pair_leaves_no_interval(make_grid: Maker) -> None:
     row = row_of(grid_of(make_grid, TAUGHT | {("A", "U"): [84.0, None, None]}))
-    for name in ("distilled_iqm", "gain_iqm", "improvement"):
+    for name in ("distilled_iqm_percent", "gain_iqm_points", "improvement"):
         value, low, high = figure(row, name)
         assert value is not None
         assert (low, high) == (None, None)
-    assert None not in figure(row, "baseline_iqm")
+    assert None not in figure(row, "baseline_iqm_percent")
 
 
 def test_no_shared_seed_leaves_no_gain(make_grid: Maker) -> None:
     grid = make_grid().fill({("ResNet-S", None): [80.0, None, None], ("ResNet-S", "ViT-T"): [None, 81.0, 82.0]})
     row = row_of(grid)
-    assert figure(row, "gain_iqm") == (None, None, None)
+    assert figure(row, "gain_iqm_points") == (None, None, None)
     assert [row[name] for name in ("pairs", "gain_runs", "improvement")] == [1, 0, 1.0]
 
 
@@ -121,5 +121,5 @@ def test_each_setting_has_a_row(make_grid: Maker) -> None:
     loaded = load_grid(grid.storage)
     found = overall(loaded)
     assert found.select("temperature", "pairs").rows() == [(1.0, 4), (4.0, 4)]
-    assert found["gain_iqm"].to_list() == pytest.approx([1.0, 4.0])
+    assert found["gain_iqm_points"].to_list() == pytest.approx([1.0, 4.0])
     assert_frame_equal(found, overall(loaded))

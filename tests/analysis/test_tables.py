@@ -27,7 +27,7 @@ from tests.analysis.reading import markdown_table
 Maker = Callable[..., SyntheticGrid]
 
 TEACHERS, STUDENTS = ("ViT-T", "ResNet-T"), ("ViT-S", "ResNet-S")
-TESTED = ("gain_p", "gain_p_exact", "gain_p_holm", "gain_boot_low", "gain_boot_high")
+TESTED = ("gain_p", "gain_p_exact", "gain_p_holm", "gain_boot_low_points", "gain_boot_high_points")
 T2 = 0.95 * math.sqrt(2 / (1 - 0.95**2)) / math.sqrt(3)  # half the interval of three values whose std is 1
 
 # 2 teachers x 2 students x 2 modes x 3 seeds, in percent.
@@ -85,10 +85,15 @@ def column(markdown: str, name: str) -> list[str]:
 
 def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
     found = gains_of(whole(make_grid).fill(WHOLE))
-    vit_s = {"student": "ViT-S", "student_parameters": 1_000, "baseline_mean": 81.0, "baseline_std": 1.0}
-    resnet_s = {"student": "ResNet-S", "student_parameters": 5_000, "baseline_mean": 72.0, "baseline_std": 2.0}
-    vit_t = {"teacher": "ViT-T", "teacher_parameters": 8_000, "teacher_top1": 90.0}
-    resnet_t = {"teacher": "ResNet-T", "teacher_parameters": 12_000, "teacher_top1": 95.0}
+    vit_s = {"student": "ViT-S", "student_parameters": 1_000, "baseline_mean_percent": 81.0, "baseline_std_points": 1.0}
+    resnet_s = {
+        "student": "ResNet-S",
+        "student_parameters": 5_000,
+        "baseline_mean_percent": 72.0,
+        "baseline_std_points": 2.0,
+    }
+    vit_t = {"teacher": "ViT-T", "teacher_parameters": 8_000, "teacher_percent": 90.0}
+    resnet_t = {"teacher": "ResNet-T", "teacher_parameters": 12_000, "teacher_percent": 95.0}
     common = {
         "grid": "tiny",
         "method": "kd",
@@ -98,64 +103,64 @@ def test_gains_of_a_whole_grid(make_grid: Maker) -> None:
         "distilled_n": 3,
         "gain_n": 3,
     }
-    common |= {"val_mean": None, "val_n": 0, "gain_p_exact": 0.25, "gain_tests": 3}
+    common |= {"val_mean_percent": None, "val_n": 0, "gain_p_exact": 0.25, "gain_tests": 3}
     expected = [
         {
             **(vit_t | vit_s),
             "experiment": "ViT → ViT",
-            "distilled_mean": 83.0,
-            "distilled_std": 2.0,
-            "gain_mean": 2.0,
-            "gain_low": 2.0 - T2,
-            "gain_high": 2.0 + T2,
+            "distilled_mean_percent": 83.0,
+            "distilled_std_points": 2.0,
+            "gain_mean_points": 2.0,
+            "gain_low_points": 2.0 - T2,
+            "gain_high_points": 2.0 + T2,
             "gain_p": p_of_three(2.0, 1.0),
             "gain_p_holm": 2 * p_of_three(4.0, math.sqrt(3)),  # raised to that of a smaller p
-            "gain_boot_low": 1.0,
-            "gain_boot_high": 3.0,
+            "gain_boot_low_points": 1.0,
+            "gain_boot_high_points": 3.0,
             "effect": "unclear",
-            "retention": 100 * 83 / 90,
+            "retention_percent": 100 * 83 / 90,
             "compression": 8.0,
         },
         {
             **(vit_t | resnet_s),
             "experiment": "ViT → ResNet",
-            "distilled_mean": 69.0,
-            "distilled_std": 1.0,
-            "gain_mean": -3.0,
-            "gain_low": -3.0 - T2,
-            "gain_high": -3.0 + T2,
+            "distilled_mean_percent": 69.0,
+            "distilled_std_points": 1.0,
+            "gain_mean_points": -3.0,
+            "gain_low_points": -3.0 - T2,
+            "gain_high_points": -3.0 + T2,
             "gain_p": p_of_three(-3.0, 1.0),
             "gain_p_holm": 3 * p_of_three(-3.0, 1.0),
-            "gain_boot_low": -4.0,
-            "gain_boot_high": -2.0,
+            "gain_boot_low_points": -4.0,
+            "gain_boot_high_points": -2.0,
             "effect": "negative transfer",
-            "retention": 100 * 69 / 90,
+            "retention_percent": 100 * 69 / 90,
             "compression": 1.6,
         },
         {
             **(resnet_t | vit_s),
             "experiment": "ResNet → ViT",
-            "distilled_mean": 85.0,
-            "distilled_std": 1.0,
-            "gain_mean": 4.0,
+            "distilled_mean_percent": 85.0,
+            "distilled_std_points": 1.0,
+            "gain_mean_points": 4.0,
             "effect": "unclear",  # equal gains show no spread
-            "retention": 100 * 85 / 95,
+            "retention_percent": 100 * 85 / 95,
             "compression": 12.0,
         },
         {
             **(resnet_t | resnet_s),
             "experiment": "ResNet → ResNet",
-            "distilled_mean": 76.0,
-            "distilled_std": 1.0,
-            "gain_mean": 4.0,
-            "gain_low": 4.0 - math.sqrt(3) * T2,
-            "gain_high": 4.0 + math.sqrt(3) * T2,
+            "distilled_mean_percent": 76.0,
+            "distilled_std_points": 1.0,
+            "gain_mean_points": 4.0,
+            "gain_low_points": 4.0 - math.sqrt(3) * T2,
+            "gain_high_points": 4.0 + math.sqrt(3) * T2,
             "gain_p": p_of_three(4.0, math.sqrt(3)),
             "gain_p_holm": 2 * p_of_three(4.0, math.sqrt(3)),
-            "gain_boot_low": 2.0,
-            "gain_boot_high": 5.0,
+            "gain_boot_low_points": 2.0,
+            "gain_boot_high_points": 5.0,
             "effect": "unclear",
-            "retention": 80.0,
+            "retention_percent": 80.0,
             "compression": 2.4,
         },
     ]
@@ -175,13 +180,13 @@ def test_gains_agree_with_numpy_and_scipy(make_grid: Maker) -> None:
     gain_XR = (distilled_TSR - baseline_SR).reshape(4, 3)
     low_X, high_X = stats.t.interval(0.95, 2, loc=gain_XR.mean(1), scale=stats.sem(gain_XR, axis=1))
     for name, expected_X in {
-        "baseline_mean": np.tile(baseline_SR.mean(1), 2),
-        "baseline_std": np.tile(baseline_SR.std(1, ddof=1), 2),
-        "distilled_mean": distilled_TSR.mean(2).ravel(),
-        "distilled_std": distilled_TSR.std(2, ddof=1).ravel(),
-        "gain_mean": gain_XR.mean(1),
-        "gain_low": low_X,
-        "gain_high": high_X,
+        "baseline_mean_percent": np.tile(baseline_SR.mean(1), 2),
+        "baseline_std_points": np.tile(baseline_SR.std(1, ddof=1), 2),
+        "distilled_mean_percent": distilled_TSR.mean(2).ravel(),
+        "distilled_std_points": distilled_TSR.std(2, ddof=1).ravel(),
+        "gain_mean_points": gain_XR.mean(1),
+        "gain_low_points": low_X,
+        "gain_high_points": high_X,
     }.items():
         np.testing.assert_allclose(found[name].to_numpy(), expected_X, rtol=1e-9, err_msg=name)
 
@@ -195,7 +200,7 @@ def test_teachers_are_in_the_plans_order_and_students_within(make_grid: Maker) -
 def test_baselines_are_shared_by_all_teachers(make_grid: Maker) -> None:
     grid = whole(make_grid).fill(WHOLE)
     assert len(grid.find(mode="baseline")) == 6
-    shared = gains_of(grid).select("student", "baseline_mean", "baseline_std", "baseline_n").unique()
+    shared = gains_of(grid).select("student", "baseline_mean_percent", "baseline_std_points", "baseline_n").unique()
     assert sorted(shared.rows()) == [
         ("ResNet-S", pytest.approx(72.0), pytest.approx(2.0), 3),
         ("ViT-S", pytest.approx(81.0), pytest.approx(1.0), 3),
@@ -209,13 +214,15 @@ def test_a_seed_that_one_mode_lacks_pairs_with_nothing(make_grid: Maker) -> None
     row = rows["ViT-T", "ViT-S"]
     assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (3, 2, 2)
     # The mean of +1 and +3; that of the distilled less that of all baselines would be another.
-    assert (row["distilled_mean"], row["baseline_mean"], row["gain_mean"]) == pytest.approx((83.0, 81.0, 2.0))
+    assert (row["distilled_mean_percent"], row["baseline_mean_percent"], row["gain_mean_points"]) == pytest.approx(
+        (83.0, 81.0, 2.0)
+    )
     half = math.tan(0.475 * math.pi)
-    assert (row["gain_low"], row["gain_high"]) == pytest.approx((2.0 - half, 2.0 + half))
+    assert (row["gain_low_points"], row["gain_high_points"]) == pytest.approx((2.0 - half, 2.0 + half))
 
     row = rows["ViT-T", "ResNet-S"]
     assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (2, 3, 2)
-    assert (row["baseline_mean"], row["gain_mean"]) == pytest.approx((73.0, -3.5))
+    assert (row["baseline_mean_percent"], row["gain_mean_points"]) == pytest.approx((73.0, -3.5))
     # Gains of -3 and -4: t = -7 with one degree of freedom, Cauchy's; the same two-sided p of 4 ways to sign them.
     assert (row["gain_p"], row["gain_p_exact"]) == pytest.approx((1 - 2 / math.pi * math.atan(7), 0.5))
 
@@ -235,7 +242,7 @@ def test_the_last_epoch_counts_and_not_the_best(make_grid: Maker) -> None:
     for row, last in zip(grid.rows, (90.0, 80.0, 81.0), strict=True):
         grid.done(row, last, test_top1_best=0.99, best_test_top1=0.99, val_top1_last=0.5)
     row = gains_of(grid).row(0, named=True)
-    names = ("teacher_top1", "baseline_mean", "distilled_mean", "gain_mean")
+    names = ("teacher_percent", "baseline_mean_percent", "distilled_mean_percent", "gain_mean_points")
     assert [row[name] for name in names] == pytest.approx([90.0, 80.0, 81.0, 1.0])
 
 
@@ -243,7 +250,7 @@ def test_no_shared_seed_gives_no_gain(make_grid: Maker) -> None:
     grid = make_grid().fill({("ResNet-S", None): [80.0, None, None], ("ResNet-S", "ViT-T"): [None, 81.0, 82.0]})
     row = gains_of(grid).row(0, named=True)
     assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (1, 2, 0)
-    assert {row[name] for name in ("gain_mean", "gain_low", "gain_high", "effect")} == {None}
+    assert {row[name] for name in ("gain_mean_points", "gain_low_points", "gain_high_points", "effect")} == {None}
     assert {row[name] for name in TESTED} == {None}
 
 
@@ -251,7 +258,7 @@ def test_a_missing_teacher_leaves_its_columns_empty(make_grid: Maker) -> None:
     values = {key: value for key, value in WHOLE.items() if key != "ViT-T"}
     rows = gains_of(whole(make_grid).fill(values)).rows(named=True)
     for row in rows[:2]:
-        names = ("teacher_parameters", "teacher_top1", "compression", "retention")
+        names = ("teacher_parameters", "teacher_percent", "compression", "retention_percent")
         assert [row[name] for name in names] == [None] * 4
         assert row["gain_n"] == 3
     assert [row["compression"] for row in rows[2:]] == [12.0, 2.4]
@@ -262,7 +269,10 @@ def test_a_student_of_which_nothing_is_done_has_no_size(make_grid: Maker) -> Non
     rows = gains_of(whole(make_grid).fill(values)).rows_by_key(["teacher", "student"], named=True, unique=True)
     row = rows["ViT-T", "ViT-S"]
     assert (row["teacher_parameters"], row["student_parameters"], row["compression"]) == (8_000, None, None)
-    assert {row[name] for name in ("baseline_mean", "baseline_std", "distilled_mean", "distilled_std")} == {None}
+    assert {
+        row[name]
+        for name in ("baseline_mean_percent", "baseline_std_points", "distilled_mean_percent", "distilled_std_points")
+    } == {None}
     assert (row["baseline_n"], row["distilled_n"], row["gain_n"]) == (0, 0, 0)
     assert rows["ViT-T", "ResNet-S"]["gain_n"] == 3
 
@@ -270,8 +280,13 @@ def test_a_student_of_which_nothing_is_done_has_no_size(make_grid: Maker) -> Non
 def test_one_seed_has_no_spread(make_grid: Maker) -> None:
     grid = make_grid(seeds=[4]).fill({"ViT-T": 90.0, ("ResNet-S", None): [80.0], ("ResNet-S", "ViT-T"): [83.0]})
     row = gains_of(grid).row(0, named=True)
-    assert (row["baseline_std"], row["distilled_std"], row["gain_low"], row["gain_high"]) == (None, None, None, None)
-    assert (row["gain_mean"], row["gain_n"], row["effect"]) == (pytest.approx(3.0), 1, "unclear")
+    assert (
+        row["baseline_std_points"],
+        row["distilled_std_points"],
+        row["gain_low_points"],
+        row["gain_high_points"],
+    ) == (None, None, None, None)
+    assert (row["gain_mean_points"], row["gain_n"], row["effect"]) == (pytest.approx(3.0), 1, "unclear")
     assert {row[name] for name in TESTED} == {None}
 
 
@@ -293,7 +308,7 @@ def swept(make_grid: Maker) -> SyntheticGrid:
 
 
 def test_each_temperature_and_alpha_has_a_row_against_the_same_baseline(make_grid: Maker) -> None:
-    columns = ["temperature", "alpha", "gain_mean", "gain_n", "baseline_mean", "baseline_n"]
+    columns = ["temperature", "alpha", "gain_mean_points", "gain_n", "baseline_mean_percent", "baseline_n"]
     expected = [
         (1.0, 0.25, 1.25, 2, 55.0, 2),
         (1.0, 1.0, 2.0, 2, 55.0, 2),
