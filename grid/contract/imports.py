@@ -20,7 +20,7 @@ def broken(error: BaseException, *modules: str) -> str:
     while isinstance(error.__cause__, ImportError):  # fsspec puts a guess of its own in front
         error = error.__cause__
     named = [module] if (module := missing_module(error)) else []
-    wanted = list(modules or named)
+    wanted = [*dict.fromkeys(modules or named)]
     if not wanted or any(find_spec(module) is None for module in wanted):
         return ""
     wanted += [module for module in named if module not in wanted and find_spec(module) is not None]

@@ -28,9 +28,10 @@ class Recorded:
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
+        self.token = ""
 
     def __call__(self, **settings: Any) -> None:
-        self.settings = settings
+        self.settings, self.token = settings, os.environ["RAY_AUTH_TOKEN"]
         raise ConnectionError("not in this test")
 
 
@@ -107,11 +108,12 @@ def test_what_is_piped_does_not_hold_its_token(
     grid = write_grid(tmp_path, tiny_grid())
     argv = ["--grid", grid, "--storage", str(tmp_path / "runs"), "--wandb", "disabled", "--dashboard", free]
     assert launch.main(argv) == 2
-    token, said = os.environ["RAY_AUTH_TOKEN"], "".join(capfd.readouterr())
-    assert len(token) == (64 if given is None else len(given))
-    assert token not in said
+    said = "".join(capfd.readouterr())
+    assert len(init.token) == (64 if given is None else len(given))
+    assert init.token not in said
     assert ("It asks for the token in RAY_AUTH_TOKEN" if given else "set RAY_AUTH_TOKEN to one of yours") in said
-    assert f"for this launch is {token}" in login(was_given=False, on_terminal=True)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", init.token)
+    assert f"for this launch is {init.token}" in login(was_given=False, on_terminal=True)
 
 
 def test_alone_it_listens_on_this_machine_only() -> None:
@@ -132,7 +134,8 @@ def test_a_cluster_has_its_own(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 def test_where_it_is_not_installed_one_line_says_how(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "ray.dashboard.optional_deps", None)
+    monkeypatch.delitem(sys.modules, "ray.dashboard.optional_deps", raising=False)
+    monkeypatch.setitem(sys.modules, "aiohttp_cors", None)  # of those that come with it
     line = bad_input(capsys, tmp_path, "--dashboard")
     assert "pip install -e '.[dashboard]' -c constraints.txt" in line
 
