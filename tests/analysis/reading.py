@@ -30,4 +30,7 @@ def markdown_rows(text: str) -> list[list[list[str]]]:
     blocks = [block.strip("\n").split("\n") for block in re.split(r"\n\n+", text)]
     tables = [[line for line in block if line.startswith("|")] for block in blocks]
     shown = [[re.split(r"(?<!\\)\|", line)[1:-1] for line in [table[0], *table[2:]]] for table in tables if table]
-    return [[[re.sub(r"\\(.)", r"\1", cell.strip()) for cell in line] for line in table] for table in shown]
+    # In front of a letter a backslash is one.
+    return [
+        [[re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", cell.strip()) for cell in line] for line in table] for table in shown
+    ]

@@ -70,14 +70,14 @@ def tables_of(text: str) -> list[list[list[str]]]:
 
 def test_a_pair_stands_beside_its_published_figures(make_grid: Maker) -> None:
     (row,) = compare(filled(studied(make_grid))).iter_rows(named=True)
-    published = {name: row[f"published_{name}"] for name in ("baseline", "distilled", "gain")}
-    assert published == {"baseline": 72.7, "distilled": 70.86, "gain": pytest.approx(-1.84)}
+    published = {name: row[f"published_{name}"] for name in ("baseline_percent", "distilled_percent", "gain_points")}
+    assert published == {"baseline_percent": 72.7, "distilled_percent": 70.86, "gain_points": pytest.approx(-1.84)}
     # Gains at the best test epoch: 0.4, 0.5 and 0.6; at the last epoch: 1, 1.5 and 0.5.
     t = 4.302652729911275 / 3**0.5  # of 2 degrees of freedom
     assert (row["gain_mean_points"], row["gain_low_points"], row["gain_high_points"]) == pytest.approx(
         (0.5, 0.5 - 0.1 * t, 0.5 + 0.1 * t)
     )
-    assert (row["gain_low_last"], row["gain_high_last"]) == pytest.approx((1 - 0.5 * t, 1 + 0.5 * t))
+    assert (row["gain_low_points_last"], row["gain_high_points_last"]) == pytest.approx((1 - 0.5 * t, 1 + 0.5 * t))
     assert (row["baseline_mean_percent"], row["baseline_mean_percent_last"]) == pytest.approx((72.0, 71.0))
     assert row["published_gain_is"] == "outside"
 

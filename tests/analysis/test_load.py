@@ -38,7 +38,9 @@ def test_a_storage_in_which_no_grid_was_run(tmp_path: Path, there: str) -> None:
         storage.write_text("not a storage")
     elif there != "nothing":
         (storage / "grids" if "grids" in there else storage).mkdir(parents=True)
-    with pytest.raises(AnalysisError, match=r"^no grid was run in .*runs: run python launch\.py .*--storage$"):
+    with pytest.raises(
+        AnalysisError, match=r"^no grid was run in .*runs: run (python launch\.py|kd-grid) .*--storage$"
+    ):
         load_grid(str(storage))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import analysis.report
 import launch
 from analysis.cli import main
 from tests.analysis.conftest import ROOT, SyntheticGrid
@@ -26,6 +27,12 @@ DEEP = b"[" * 200_000
 HUGE = b'{"done": 1' + b"0" * 400 + b', "total": 2, "at": "2026-05-04T12:00:00+00:00"}'
 LATER = (datetime.now(UTC) + timedelta(days=2)).isoformat(timespec="seconds")
 COMMANDS = ("table", "records", "curves", "report", "table --all", "--status")
+
+
+@pytest.fixture(autouse=True)
+def nothing_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are of the same frames as the tables, and take seconds."""
+    monkeypatch.setattr(analysis.report, "pictures", lambda grid: [])
 
 
 @pytest.fixture

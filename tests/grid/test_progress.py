@@ -128,7 +128,8 @@ def test_on_a_terminal_the_lines_stand_above_the_bars(tiny_plan: Planner, tmp_pa
 
 def test_bars_on_a_narrow_terminal_fold_titles_and_cut_none(tiny_plan: Planner, tmp_path: Path) -> None:
     plan, file = tiny_plan(), io.StringIO()
-    console = Console(file=file, width=40, force_terminal=True, color_system=None)
+    terminal = {"TERM": "xterm"}
+    console = Console(file=file, width=40, force_terminal=True, color_system=None, _environ=terminal)
     with Reporter(plan, Store(str(tmp_path)), console, done=set(), costs={}) as reporter:
         for cell in plan.cells[:4]:
             reporter.on_change(cell, "running", None)
