@@ -18,7 +18,7 @@ from grid.store import Store
 from tests.at_work import workers
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare, train
-from tests.launching import Launch, records, signature, write_grid
+from tests.launching import ROOT, Launch, records, signature, write_grid
 
 # Checkpoints every few steps: most of what ends it comes within an epoch.
 GRID = tiny_grid(
@@ -78,7 +78,7 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan
     assert first.finish(60) == 130, first.text()
     assert "Stopping: waiting for" in first.out.read_text()
     assert "Interrupted" in first.err.read_text()
-    assert f"To go on: python launch.py --grid {path}" in first.err.read_text()
+    assert f"To go on: python {ROOT / 'launch.py'} --grid {path}" in first.err.read_text(), "as it was typed"
     assert re.search(r"^  .*: saved at epoch [0-9.]+ of 40$", first.err.read_text(), re.MULTILINE), first.text()
     assert first.left_over(timeout=20) == []
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
