@@ -56,7 +56,7 @@ def test_one_failing_student_leaves_the_others_alone(ran: tuple[Path, str, Launc
     assert err.count("DivergedError: the loss is") == 5
     assert "Broken-S alone, seed 0" in err
     assert "teacher Broken-T" in err
-    assert f"To retry them: python launch.py --grid {path}" in err
+    assert f"To retry them: python {ROOT / 'launch.py'} --grid {path}" in err
     done = [json.loads(p.read_text()) for p in records(folder / "runs", "cells")]
     assert len(done) == 8
     failures = sorted((folder / "runs").glob("cells/*/failure.json"))
