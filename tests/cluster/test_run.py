@@ -182,7 +182,7 @@ def test_a_launch_is_looked_at_from_another_process(watched: Watched) -> None:
     assert done.returncode == 0, done.stderr
     assert "  teachers        1 of 1 done" in done.stdout
     assert "  cells           4 of 4 done" in done.stdout
-    assert "To see the table: python -m analysis table own" in done.stdout
+    assert "To see the table: kd-analysis table own" in done.stdout
 
 
 def test_tune_may_wait_for_a_teacher_without_any_trial() -> None:
