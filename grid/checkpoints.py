@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
-from grid.errors import UserError
+from grid.errors import UserError, check_path
 from grid.private import downloads_folder, private_folder
 from grid.spec.model import ModelSpec
 from grid.store import Store
@@ -28,6 +28,7 @@ def checkpoint_file(checkpoint: str) -> Path:
     """The file of a path or URL, the latter downloaded once a machine and kept. Raises UserError."""
     path = _own_path(checkpoint)
     if path is not None:
+        check_path("checkpoint", str(path))
         if not path.is_file():
             raise UserError(f"checkpoint {checkpoint}: no such file: {path.absolute()}")
         return path

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from grid.errors import UserError, one_line
+from grid.errors import UserError, check_path, one_line
 from grid.spec.model import ModelSpec
 
 # It is part of every stage that uses the model: more than this belongs into an installed package.
@@ -36,6 +36,7 @@ def find_code(factory: str) -> dict[str, str] | None:
     Raises UserError where there is none.
     """
     place = factory.rpartition(":")[0]
+    check_path("factory", place)
     if place.endswith(".py"):
         path = Path(os.path.expanduser(place))
         if not path.is_file():
@@ -160,6 +161,7 @@ def _is_installed_at(file: str) -> bool:
 def _texts(files: Mapping[str, Path], factory: str) -> dict[str, str]:
     texts = {}
     for name, path in files.items():
+        check_path(f"factory {factory}:", name)
         try:
             texts[name] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grid.contract.text import hidden_character, on_one_line
-from grid.errors import UserError
+from grid.errors import UserError, check_path
 from grid.private import downloads_folder, private_folder
 from grid.spec.dataset import DatasetSpec, ParquetSpec
 from grid.spec.strict import path_alone
@@ -28,7 +28,12 @@ def located(dataset: DatasetSpec, data: str | None) -> DatasetSpec:
             path_alone(data)
         except ValueError as error:
             raise UserError(f"--data: {error}") from None
+        check_path("--data", data)
         dataset = _in_folder(dataset, Path(data).expanduser())
+    patterns = dataset.parquet.files.values() if dataset.parquet is not None else ()
+    for path in (dataset.folder, dataset.data, *patterns):
+        if path is not None:
+            check_path(f"data set {dataset.name}:", path)
     if dataset.facts is None and (dataset.parquet or dataset.folder or dataset.data):
         try:
             source = source_of(dataset)
@@ -55,8 +60,7 @@ def source_of(dataset: DatasetSpec) -> Source:
     if dataset.parquet is not None:
         from kd.data.parquet import Parquet
 
-        given = {"train": dataset.parquet.train, "val": dataset.parquet.val, "test": dataset.parquet.test}
-        files = {split: _files(pattern, dataset.name) for split, pattern in given.items() if pattern is not None}
+        files = {split: _files(pattern, dataset.name) for split, pattern in dataset.parquet.files.items()}
         return Parquet(
             dataset.name,
             files,

@@ -4,7 +4,7 @@ without the credentials that it may repeat."""
 from __future__ import annotations
 
 from grid.contract.credentials import redacted
-from grid.contract.text import on_one_line
+from grid.contract.text import on_one_line, path_problem, shown_path
 
 
 class UserError(Exception):
@@ -16,6 +16,13 @@ class UserError(Exception):
 
 class StorageError(OSError):
     """A storage that is full, or did not answer for as long as one waits: names the place and the way out."""
+
+
+def check_path(what: str, path: str) -> None:
+    """Raises UserError for a path that plans cannot name, or that cannot be opened here."""
+    problem = path_problem(path)
+    if problem is not None:
+        raise UserError(f"{what} {shown_path(path)}: {problem}")
 
 
 def one_line(error: BaseException) -> str:

@@ -12,6 +12,8 @@ import traceback
 import urllib.parse
 from types import TracebackType
 
+from grid.contract.text import path_problem, shown_path
+
 HIDDEN = "***"
 _WHY = "which plans and logs would show"
 
@@ -78,7 +80,12 @@ def credentials_in(url: str) -> str | None:
 
 def storage_problem(url: str) -> str | None:
     """Why the URL of a storage is refused, as the line that a user reads; None where it is not."""
-    return _refusal("--storage", url, "leave it out of the URL: credentials come from the environment alone")
+    secret = _refusal("--storage", url, "leave it out of the URL: credentials come from the environment alone")
+    if secret is not None:
+        return secret
+    place = url if "://" in url else os.path.abspath(os.path.expanduser(url))
+    problem = path_problem(place)
+    return None if problem is None else f"--storage {shown_path(place)}: {problem}"
 
 
 def address_problem(address: str) -> str | None:

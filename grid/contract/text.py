@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
+import sys
 import unicodedata
 from collections.abc import Callable
 from typing import TextIO
@@ -70,6 +72,26 @@ def encoding_of(stream: TextIO) -> str:
 def shown_on(stream: TextIO, text: str) -> str:
     """The text as it may be written to a stream: `harmless`, and in its encoding."""
     return in_encoding(harmless(text), encoding_of(stream))
+
+
+def path_problem(path: str) -> str | None:
+    """Why plans and records cannot name a path, or this process cannot open it, as the predicate of a sentence; None
+    where nothing is in the way."""
+    try:
+        path.encode()
+        if "://" not in path:
+            os.fsencode(path)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        if encoding != "utf-8":
+            return f"cannot be read as text, for this locale's file names are in {encoding}: set PYTHONUTF8=1"
+        return "is not in UTF-8, which plans and records are written in: rename it"
+    return None
+
+
+def shown_path(path: str) -> str:
+    """With the bytes that are no text as \\xe9, as a shell's $'...' takes them."""
+    return harmless(path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _written_in_ascii(error: UnicodeError) -> tuple[str, int]:

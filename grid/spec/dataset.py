@@ -22,6 +22,12 @@ class ParquetSpec(Strict):
 
     _no_url = field_validator("train", "val", "test")(path_alone)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """What is given, by split."""
+        given = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: pattern for split, pattern in given.items() if pattern is not None}
+
 
 def _check_facts(info: DatasetInfo) -> None:
     """Raises ValueError for what no images can be, or none that are of use."""

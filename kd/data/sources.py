@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +41,24 @@ class Source(Protocol):
 
 
 def sha256_of(files: Mapping[str, Path | bytes]) -> str:
-    """Of files' contents with the names they are known by."""
+    """Of files' contents with the names they are known by. Raises DatasetError for a name that is no text."""
     digest = hashlib.sha256()
     for name in sorted(files):
         content = files[name]
+        _check_text(name, content if isinstance(content, Path) else name)
         with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
             digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def _check_text(name: str, place: Path | str) -> None:
+    """File names are bytes, and those that are not in UTF-8 have no place in ids and records."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        if encoding == "utf-8":
+            problem = "its name is not in UTF-8, which ids and records are made of: rename it"
+        else:
+            problem = f"its name cannot be read, for this locale's file names are in {encoding}: set PYTHONUTF8=1"
+        raise DatasetError(f"{os.fsencode(place).decode('utf-8', 'backslashreplace')}: {problem}") from None
