@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from grid.load import spec_from_dict
 from grid.plan import LogitsStage, Plan, make_plan
 from tests.object_store import BUCKET, ObjectStore, as_environment
+
+# How long an example takes, or is sought, measures the machine and what else runs there.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "global_pool": "avg"}
 RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8]}

@@ -145,7 +145,7 @@ def test_nothing_in_a_name_is_html() -> None:
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(name=NAMES)
 @example(name=NASTY)
 @example(name="[a](b) ![c](d) **e** `f` <http://g.h> | \\| \\")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -60,7 +60,6 @@ def test_the_bootstrap_interval_of_few_or_equal_values() -> None:
     assert bootstrap_interval([4.0, 4.0]) == (4.0, 4.0)
 
 
-@settings(deadline=None)
 @given(values=st.lists(percents, min_size=2, max_size=10), shift=percents)
 def test_the_bootstrap_interval_mirrors_and_shifts(values: list[float], shift: float) -> None:
     interval = bootstrap_interval(values)
@@ -81,7 +80,6 @@ def test_the_seed_alone_decides_the_draws() -> None:
 # Over all pairs
 
 
-@settings(deadline=None)
 @given(runs=tasks)
 def test_the_interquartile_mean_is_scipys_trimmed_mean(runs: list[list[float]]) -> None:
     found = interquartile_mean(runs, resamples=10)
@@ -127,7 +125,6 @@ def test_tasks_together_are_drawn_together() -> None:
     assert 1.0 < apart.low < apart.high < 3.0
 
 
-@settings(deadline=None)
 @given(runs=st.lists(st.tuples(*[st.lists(percents, min_size=1, max_size=5)] * 2), min_size=1, max_size=5))
 def test_the_probability_of_improvement_is_mann_and_whitneys_u(runs: list[tuple[list[float], list[float]]]) -> None:
     x, y = [pair[0] for pair in runs], [pair[1] for pair in runs]

@@ -17,7 +17,6 @@ p_values = st.lists(st.none() | st.floats(0, 1), max_size=12)
 EACH = pytest.mark.parametrize("p_of", [p_paired_t, p_sign_flip])
 
 
-@settings(deadline=None)
 @given(pairs=st.lists(st.tuples(st.integers(-500, 500), st.integers(-500, 500)), min_size=2, max_size=8))
 def test_the_paired_t_test_is_scipys(pairs: list[tuple[int, int]]) -> None:
     distilled, baseline = np.array(pairs).T / 10
@@ -26,7 +25,7 @@ def test_the_paired_t_test_is_scipys(pairs: list[tuple[int, int]]) -> None:
     assert p_paired_t((distilled - baseline).tolist()) == pytest.approx(expected, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(gain=gains)
 def test_the_sign_flips_are_scipys_permutation_test(gain: list[float]) -> None:
     def difference(x: NDArray[np.float64], y: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -77,7 +76,6 @@ def test_sums_that_differ_in_their_last_bits_are_equal() -> None:
 
 
 @EACH
-@settings(deadline=None)
 @given(gain=gains)
 def test_a_p_lies_in_0_to_1_and_is_the_same_for_swapped_arms(p_of: object, gain: list[float]) -> None:
     assert callable(p_of)
@@ -87,7 +85,6 @@ def test_a_p_lies_in_0_to_1_and_is_the_same_for_swapped_arms(p_of: object, gain:
     assert p_of([-g for g in gain]) == pytest.approx(p)
 
 
-@settings(deadline=None)
 @given(gain=gains)
 def test_the_t_tests_p_and_the_t_interval_say_the_same(gain: list[float]) -> None:
     assume(show_spread(gain))

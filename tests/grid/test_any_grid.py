@@ -124,19 +124,19 @@ def test_the_grid_that_is_changed_below_is_one() -> None:
     assert len(places(FULL)) > 100
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(path=st.sampled_from(places(FULL)[1:]), value=ANYTHING)
 def test_any_value_at_any_place_gives_a_grid_or_a_line(path: tuple[Any, ...], value: Any) -> None:
     is_a_grid_or_a_line(changed(path, value))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(path=st.sampled_from([place for place in places(FULL) if place and isinstance(place[-1], str)]), key=TEXTS)
 def test_any_key_at_any_place_gives_a_grid_or_a_line(path: tuple[Any, ...], key: str) -> None:
     is_a_grid_or_a_line(changed((*path[:-1], key), 1))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.one_of(st.text(), st.text(alphabet="[]{}:,-&*!?|>'\"% \n\t#<a1.e0~")))
 def test_any_text_is_read_or_refused_in_a_line(text: str) -> None:
     for parse in (parse_yaml, parse_json):

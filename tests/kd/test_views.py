@@ -61,7 +61,7 @@ def policies() -> st.SearchStrategy[Views]:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     views=policies(),
     channels=st.sampled_from([1, 3]),
