@@ -16,7 +16,7 @@ from grid.contract.credentials import redact_tracebacks
 from grid.contract.text import encoding_of
 
 if TYPE_CHECKING:
-    from analysis.load import Grid, Grids
+    from analysis.grids import Grid, Grids
 
 DONE, BAD_INPUT = 0, 2
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_table(args: argparse.Namespace) -> None:
-    from analysis.load import Grids
+    from analysis.grids import Grids
     from analysis.many import many_tables
     from analysis.tables import tables
 

@@ -10,7 +10,7 @@ from analysis.document import Document, Heading, Items, Note, Part, Table
 from analysis.efficiency import count, digits, efficiency, shown_latency, shown_training, timing_notes
 from analysis.errors import AnalysisError
 from analysis.gains import AXES, BEST_TEST, POINT, crossed, gains, ratio
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.shown import (
     Row,
     number,

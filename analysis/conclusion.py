@@ -9,7 +9,7 @@ import polars as pl
 
 from analysis.efficiency import efficiency, shown_training
 from analysis.gains import AXES, crossed, gains
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.selection import select
 from analysis.shown import human, number, pair, setting, shown_gain
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
-from analysis.load import Records
+from analysis.grids import Records
 from analysis.shown import UNKNOWN
 
 HOUR = 3600.0

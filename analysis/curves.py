@@ -8,7 +8,7 @@ import polars as pl
 
 from analysis.errors import AnalysisError
 from analysis.gains import AXES
-from analysis.load import Records
+from analysis.grids import Records
 from analysis.storage import said
 from grid.contract.plan import FOLDERS
 from grid.contract.record import METRICS

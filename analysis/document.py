@@ -42,6 +42,9 @@ class Table:
     right: Sequence[bool]
     title: str = ""
 
+    def _repr_html_(self) -> str:
+        return Document("", [self])._repr_html_()
+
 
 Part = Heading | Note | Items | Table
 
@@ -62,3 +65,8 @@ class Document:
     def opening(self) -> Document:
         """What stands before the first heading."""
         return Document(self.title, [*itertools.takewhile(lambda part: not isinstance(part, Heading), self.parts)])
+
+    def _repr_html_(self) -> str:
+        from analysis.render import html_notebook
+
+        return html_notebook(self)

@@ -8,7 +8,7 @@ import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
 from analysis.gains import AXES, POINT, baselines, crossed, gains, ratio
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.selection import select
 from analysis.shown import UNKNOWN, Row, human, number, percent, setting
 

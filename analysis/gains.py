@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.load import Records
+from analysis.grids import Records
 from analysis.shown import Row, pair
 from analysis.stats import (
     bootstrap_intervals,

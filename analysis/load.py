@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from analysis.errors import AnalysisError
+from analysis.grids import Grid, Grids
 from analysis.plans import Plan, read_plans
 from analysis.schema import RECORD, ROW
 from analysis.storage import Reader, said
@@ -28,57 +28,6 @@ PROGRESS: dict[str, type[pl.DataType] | pl.DataType] = {
 }
 # A running stage tells how far it is at each epoch, and within an epoch every ten minutes unless the grid says so.
 SILENT = timedelta(minutes=30)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Records:
-    """Grids as they stand. cells: one row a planned teacher or cell of a grid, the plan's labels joined with the
-    record's facts; stages: one row a stage of any kind, likewise. status is done, failed, running or missing; progress:
-    of a running one, a fraction. problems: what could not be read so far, a line each. reader: of the storages, for
-    what is read only when it is asked for. only, whole: where this is a part, what it was cut down to and what of."""
-
-    cells: pl.DataFrame
-    stages: pl.DataFrame
-    problems: list[str]
-    reader: Reader
-    only: tuple[str, ...] = ()
-    whole: Records | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid(Records):
-    """One grid. storage: the one that its plan lies in."""
-
-    name: str
-    storage: str
-    spec: dict[str, Any]
-
-    @property
-    def called(self) -> str:
-        return f"grid {self.name}"
-
-    @property
-    def title(self) -> str:
-        return _cut(self.name, self.only)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grids(Records):
-    """Several grids; specs by the name that the column `grid` has, the grid launched last being last."""
-
-    specs: dict[str, dict[str, Any]]
-
-    @property
-    def called(self) -> str:
-        return "1 grid" if len(self.specs) == 1 else f"{len(self.specs)} grids"
-
-    @property
-    def title(self) -> str:
-        return _cut(self.called, self.only)
-
-
-def _cut(what: str, only: Sequence[str]) -> str:
-    return f"{what}, only {', '.join(only)}" if only else what
 
 
 def load_grid(storage: str | Sequence[str], name: str | None = None) -> Grid:

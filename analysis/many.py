@@ -7,7 +7,7 @@ import polars as pl
 from analysis.costs import costs_section, device_hours, shown_hours
 from analysis.document import Document, Heading, Note, Part, Table
 from analysis.gains import baselines, gains
-from analysis.load import Grids
+from analysis.grids import Grids
 from analysis.shown import GAIN_CLEAR, NEGATIVE_CLEAR, UNKNOWN
 from analysis.standing import failures_section, running_section, unfinished
 from analysis.tables import PROTOCOL, baselines_table, corrected, gains_note, gains_table

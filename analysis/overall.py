@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from analysis.gains import AXES, POINT, Pair, pairs
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.stats import Estimate, interquartile_mean, probability_of_improvement
 
 OVERALL_SCHEMA: dict[str, type[pl.DataType]] = {

@@ -10,7 +10,7 @@ import polars as pl
 
 from analysis.errors import AnalysisError
 from analysis.gains import AXES, POINT, gains
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.selection import select
 from analysis.shown import value
 from analysis.stats import Summary, summarize

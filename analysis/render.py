@@ -99,13 +99,21 @@ def display_width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in seen)
 
 
-def html_fragment(parts: Sequence[Part]) -> str:
-    """The parts as HTML, without the page around them. A table without a title is called as the heading above it."""
+def html_fragment(parts: Sequence[Part], *, anchors: bool = True) -> str:
+    """The parts as HTML, without the page around them. A table without a title is called as the heading above it.
+    anchors: with the tables' names as ids, of which a page may have one each."""
     written, heading = [], ""
     for part in parts:
         heading = part.text if isinstance(part, Heading) else heading
-        written.append(_html_part(part, heading))
+        written.append(_html_part(part, heading, anchors=anchors))
     return "\n".join(written)
+
+
+def html_notebook(document: Document) -> str:
+    """For a page of somebody else's, which it does not style: its rules hold within it alone."""
+    title = f"<h3>{escape_html(document.title)}</h3>\n" if document.title else ""
+    body = html_fragment(document.parts, anchors=False)
+    return f'<div class="kd-grid">\n<style>{NOTEBOOK_STYLE}</style>\n{title}{body}\n</div>\n'
 
 
 def html_page(document: Document, *, style: str = "") -> str:
@@ -125,7 +133,16 @@ th.right, td.right { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
 
-def _html_part(part: Part, heading: str) -> str:
+# Colours and fonts are the page's own; notebooks align cells to the right.
+NOTEBOOK_STYLE = """
+.kd-grid div.table { overflow-x: auto; } .kd-grid table { border-collapse: collapse; }
+.kd-grid caption { text-align: left; padding: .4rem 0; }
+.kd-grid th, .kd-grid td { padding: .3rem .7rem; text-align: left; white-space: nowrap; }
+.kd-grid th.right, .kd-grid td.right { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
+
+def _html_part(part: Part, heading: str, *, anchors: bool) -> str:
     if isinstance(part, Heading):
         level = min(part.level, 6)
         return f"<h{level}>{escape_html(part.text)}</h{level}>"
@@ -142,8 +159,9 @@ def _html_part(part: Part, heading: str) -> str:
     )
     caption = f"<caption>{escape_html(part.title)}</caption>" if part.title else ""
     called = "" if part.title else f' aria-label="{escape_html(heading or part.name)}"'
+    anchor = f' id="{escape_html(part.name)}"' if anchors else ""
     return (
-        f'<div class="table"><table id="{escape_html(part.name)}"{called}>{caption}\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="table"><table{anchor}{called}>{caption}\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 

@@ -14,7 +14,8 @@ import polars as pl
 from analysis.compare import comparison
 from analysis.conclusion import conclude
 from analysis.document import Document, Heading
-from analysis.load import LABELS, Grid
+from analysis.grids import Grid
+from analysis.load import LABELS
 from analysis.plots import DARK, LIGHT, Picture, pictures
 from analysis.render import escape_html, html_fragment
 from analysis.shown import title
@@ -36,7 +37,21 @@ PROVENANCE = {
 }
 
 
-def report(grid: Grid) -> str:
+class Page(str):
+    """A whole page as HTML, with styles for all of it. In a notebook it is shown in a frame of its own, which leaves
+    the notebook's styles alone (`IPython.display.HTML(page)` would not)."""
+
+    def _repr_html_(self) -> str:
+        # A frame's links lead into the page around it unless they are told where they are.
+        page = self.replace("<head>", '<head>\n<base href="about:srcdoc">', 1)
+        style = "width: 100%; height: 80vh; border: 1px solid #8884;"
+        return f'<iframe srcdoc="{html.escape(page)}" style="{style}" title="Report" sandbox="allow-scripts"></iframe>'
+
+    def __repr__(self) -> str:
+        return f"<a page of {len(self):,} characters: write it to a file to open it in a browser>"
+
+
+def report(grid: Grid) -> Page:
     """The page as HTML; it needs no network and no other file."""
     sections = [_tables(tables(grid)), _pictures(pictures(grid))]
     if (grid.spec.get("published") or {}).get("models") is not None:
@@ -46,7 +61,7 @@ def report(grid: Grid) -> str:
     style, script = ((files / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     name = escape_html(grid.name)
     description = escape_html(str(grid.spec.get("description") or ""))
-    return (
+    return Page(
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
         f"<style>\n{style}</style>\n</head>\n<body>\n<header><h1>{name}</h1><p>{description}</p></header>\n<main>\n"

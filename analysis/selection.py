@@ -8,7 +8,7 @@ import polars as pl
 
 from analysis.document import Items, Note, Part, Table
 from analysis.gains import AXES, POINT, VAL, crossed
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.shown import pair, setting, shown_accuracy, shown_gain, shown_n, value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
-from analysis.load import Grids, Records
+from analysis.grids import Grids, Records
 from analysis.shown import Row, title
 
 

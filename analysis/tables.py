@@ -8,7 +8,7 @@ from analysis.costs import costs_section
 from analysis.document import Document, Note, Part, Table
 from analysis.efficiency import models_section
 from analysis.gains import POINT, baselines, crossed, gains
-from analysis.load import Grid, Grids, Records
+from analysis.grids import Grid, Grids, Records
 from analysis.overall import overall
 from analysis.selection import gain_grids, has_validation, method_tables, selection_section
 from analysis.shown import (

@@ -13,7 +13,7 @@ from typing import Any
 from analysis.document import Document
 from analysis.errors import AnalysisError
 from analysis.gains import gains
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.plots import LIGHT, Picture, pictures
 from analysis.render import markdown
 from analysis.report import report

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.load import Grid, Grids
+from analysis.grids import Grids, Records
 from analysis.schema import ROW
 
-Some = TypeVar("Some", Grid, Grids)
+Some = TypeVar("Some", bound=Records)
 
 
 def filtered(grid: Some, wanted: Sequence[str]) -> Some:
@@ -72,7 +72,7 @@ def _typed(cells: pl.DataFrame, name: str, value: str, text: str) -> object:
         raise AnalysisError(f"--where {text}: {name} is {str(kind).lower()}, not {value!r}") from None
 
 
-def _known(grid: Grid | Grids, names: Sequence[str]) -> str:
+def _known(grid: Records, names: Sequence[str]) -> str:
     """What there is of names with few values."""
     shown = []
     for name in names:

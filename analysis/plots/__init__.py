@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis.document import Document, Heading, Note
 from analysis.errors import AnalysisError
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.output import write_below
 from analysis.plots.cost import cost
 from analysis.plots.dots import accuracy, calibration

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
 from analysis.efficiency import efficiency
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.plots.fonts import wrap
 from analysis.plots.labels import Label, Spot, place
 from analysis.plots.picture import Picture, caption, dataset, said_n

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.gains import POINT
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, axis_said, caption, dataset, said_interval
 from analysis.plots.style import (

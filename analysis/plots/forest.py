@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.gains import crossed, gains
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.plots.dots import interval
 from analysis.plots.fonts import width, wrap
 from analysis.plots.picture import (

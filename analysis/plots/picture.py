@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from analysis.curves import CURVE_FILE
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
 from analysis.shown import Row
 from analysis.stats import CONFIDENCE
@@ -19,6 +19,7 @@ from grid.contract.text import on_one_line
 T = TypeVar("T")
 
 MOST_NAMED = 3  # problems; the tables name all
+PIXELS_PER_INCH = 96  # of CSS
 INTERVAL = f"{100 * CONFIDENCE:g} % t interval"
 
 
@@ -37,6 +38,12 @@ class Picture:
             if figure.get_layout_engine() is not None:
                 settle(figure)
             return figure
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """For a notebook: the picture for light pages, at the size that it is drawn for."""
+        figure = self.figure()
+        width = round(PIXELS_PER_INCH * figure.get_figwidth())
+        return self.to_bytes(figure, LIGHT, "png"), {"width": width}
 
     def file_name(self, theme: Theme, suffix: str) -> str:
         """NAME.png, NAME-dark.png."""

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.curves import curves
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, caption, dataset, said_n
 from analysis.plots.style import Theme, color, dash, key, legend, legend_height, marker, new_figure

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from analysis.gains import AXES, crossed, gains
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.plots.picture import pair
 from analysis.selection import has_validation, select
 from analysis.shown import setting

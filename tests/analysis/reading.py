@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from analysis.compare import comparison
 from analysis.document import Document, Part
-from analysis.load import Grid
+from analysis.grids import Grid
 from analysis.render import markdown
 from analysis.tables import tables
 

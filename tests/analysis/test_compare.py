@@ -11,7 +11,8 @@ import pytest
 from analysis.cli import main
 from analysis.compare import compare
 from analysis.errors import AnalysisError
-from analysis.load import Grid, load_grid
+from analysis.grids import Grid
+from analysis.load import load_grid
 from grid.records import Value
 from grid.spec.published import Published, PublishedModel, PublishedPair
 from tests.analysis.conftest import SyntheticGrid

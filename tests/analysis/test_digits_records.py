@@ -29,7 +29,8 @@ from analysis.cli import main
 from analysis.compare import comparison
 from analysis.curves import curves
 from analysis.document import Document, Table
-from analysis.load import Grid, load_grid
+from analysis.grids import Grid
+from analysis.load import load_grid
 from analysis.plots import pictures
 from analysis.schema import RECORD, ROW
 from analysis.tables import tables

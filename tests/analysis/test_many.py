@@ -16,7 +16,8 @@ from analysis.costs import costs
 from analysis.curves import curves
 from analysis.errors import AnalysisError
 from analysis.gains import gains
-from analysis.load import Grids, load_grid, load_grids
+from analysis.grids import Grids
+from analysis.load import load_grid, load_grids
 from analysis.many import GRIDS_SCHEMA, grids_frame, many_tables
 from analysis.render import markdown
 from analysis.where import filtered
