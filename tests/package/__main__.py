@@ -6,48 +6,46 @@ with a `kd/`, a `grid.py` and an `analysis/` that are not ours.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import yaml
+
 from tests.building import ROOT, built, copied
 from tests.docker_files import PROJECT
+from tests.package import notebook
 from tests.package.hidden_ray import HiddenRay, hidden_ray
 from tests.package.steps import SHORT, SkippedError, StepError, expect, run, try_all
 
 VERSION = PROJECT["project"]["version"]
-NOTEBOOK = """
-import nbformat
-from nbclient import NotebookClient
-cell = nbformat.v4.new_code_cell("from analysis.load import load_grid\\nload_grid('../runs', 'digits').cells.shape")
-book = nbformat.v4.new_notebook(cells=[cell])
-NotebookClient(book, timeout=600).execute()
-print(cell.outputs[0]["data"]["text/plain"])
-"""
 # The third line is wrong on purpose.
-TYPED = """from analysis.load import load_grid
+TYPED = """from analysis import load_grid
 grid = load_grid("../runs", "digits")
 rows: str = grid.cells
 """
 
 
 class Installed:
-    """The wheel in `user`, its dependencies alone in `node`, and somebody's project in `project`."""
+    """The wheel in `user`, its dependencies alone in `node`, somebody's project in `project`, and a checkout."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.user, self.node, self.project = folder / "user", folder / "node", folder / "project"
+        self.checkout = folder / "checkout"
         self.notebooks = self.project / "notebooks"  # where no module beside it hides ours
 
     def prepare(self) -> None:
+        copied(self.checkout)
         wheel = built("wheel", copied(self.folder / "source"), self.folder)
         shutil.rmtree(self.folder / "source")
-        self._environment(self.user, f"{wheel}[client,export]", "ipykernel", "mypy", "nbclient")
-        self._environment(self.node, "-r", str(ROOT / "pyproject.toml"), "--extra", "client")
+        self._environment(self.user, f"{wheel}[client,export]", "ipykernel", "mypy")
+        self._environment(self.node, "-r", str(ROOT / "pyproject.toml"), "--extra", "client", "--extra", "dashboard")
         self.notebooks.mkdir(parents=True)
         (self.project / "grid.py").write_text("raise ImportError('somebody else\\'s grid')\n")
         for name in ("kd", "analysis"):
@@ -113,7 +111,8 @@ def gives_types(at: Installed) -> None:
 
 
 def works_in_a_notebook(at: Installed) -> None:
-    expect(at.python("-c", NOTEBOOK), "(9, ")
+    shutil.copy(Path(notebook.__file__), at.notebooks)
+    expect(at.python(Path(notebook.__file__).name), notebook.PASSED)
 
 
 def the_source_distributions_tests_are_found(at: Installed) -> None:
@@ -124,24 +123,78 @@ def the_source_distributions_tests_are_found(at: Installed) -> None:
     run(command, at.folder / archive.name.removesuffix(".tar.gz"))
 
 
-def joins(at: Installed, ray: HiddenRay, address: str, storage: str) -> None:
-    place = ("--storage", str(at.folder / storage))
-    said = at.command("kd-grid", "--grid", "digits", *SHORT, "--address", address, *place, environment=ray.environment)
+def line_of(file: str, beginning: str, changes: Mapping[str, str]) -> list[str]:
+    """A command line as a document has it, in words, some of them changed to what there is here."""
+    lines = (ROOT / file).read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    found = [line.partition("  #")[0] for line in lines if line.strip().startswith(beginning)]
+    if len(found) != 1:
+        raise StepError(f"{len(found)} lines of {file} begin with {beginning}")
+    return _changed(shlex.split(found[0]), changes)
+
+
+def service_line(service: str, changes: Mapping[str, str]) -> list[str]:
+    """The command line of a service in docker/compose.yaml."""
+    services = yaml.safe_load((ROOT / "docker/compose.yaml").read_text(encoding="utf-8"))["services"]
+    return _changed([*services[service]["entrypoint"], *services[service]["command"]], changes)
+
+
+def _changed(words: Sequence[str], changes: Mapping[str, str]) -> list[str]:
+    missing = changes.keys() - set(words)
+    if missing:
+        raise StepError(f"{shlex.join(words)} has no {', '.join(sorted(missing))}")
+    return [changes.get(word, word) for word in words]
+
+
+def joins(folder: Path, line: Sequence[str], ray: HiddenRay) -> None:
+    said = run([*line, *SHORT], folder, environment=ray.environment)
     expect(said, "Done: 14 stages computed, 0 reused.")
 
 
 def with_a_ray_that_sees_neither_checkout_nor_installation(at: Installed) -> int:
     """How many of its steps failed."""
+
+    def wheel(address: str, storage: str) -> None:
+        grid = str(at.user / "bin/kd-grid"), "--grid", "digits"
+        joins(at.project, [*grid, "--address", address, "--storage", str(at.folder / storage)], ray)
+
+    def compose() -> None:
+        program, storage = str(at.user / "bin/kd-grid"), str(at.folder / "composed")
+        changes = {"kd-grid": program, "ray://head:10001": ray.client_address, "/storage": storage}
+        joins(at.project, service_line("launch", changes), ray)
+
+    def checkout() -> None:
+        changes = {"python": sys.executable, "/shared/kd": str(at.folder / "checked-out")}
+        joins(at.checkout, line_of("README.md", "python launch.py --grid digits --address auto", changes), ray)
+
+    def job() -> None:
+        changes = {
+            "ray": str(at.node / "bin/ray"),
+            "http://HEAD:8265": ray.dashboard,
+            "cifar100_full": "digits",
+            "s3://bucket/kd": str(at.folder / "submitted"),
+        }
+        joins(at.checkout, line_of("README.md", "ray job submit", changes), ray)
+
+    def pod() -> None:
+        program, storage = str(at.user / "bin/kd-grid"), str(at.folder / "in-a-pod")
+        changes = {"kd-grid": program, "/storage": storage}
+        _, *line = line_of("docker/kuberay/rayjob.yaml", "entrypoint:", changes)
+        joins(at.project, line, ray)
+
     try:
-        with hidden_ray(at.node / "bin/python", [ROOT, at.user]) as ray:
+        with hidden_ray(at.node / "bin/python", [ROOT, at.checkout, at.user]) as ray:
             return try_all(
                 [
-                    ("--address", lambda: joins(at, ray, ray.address, "joined")),
-                    ("ray://", lambda: joins(at, ray, ray.client_address, "through-a-client")),
+                    ("the wheel with --address HOST:PORT", lambda: wheel(ray.address, "joined")),
+                    ("the wheel with --address ray://HOST:PORT", lambda: wheel(ray.client_address, "through-a-client")),
+                    ("the launch service of docker/compose.yaml", compose),
+                    ("the entrypoint of docker/kuberay/rayjob.yaml", pod),
+                    ("README.md's line with --address auto, from a checkout", checkout),
+                    ("README.md's line with ray job submit, from a checkout", job),
                 ]
             )
     except SkippedError as why:
-        print(f"--address and ray://: skipped: {why}")
+        print(f"a Ray that sees neither checkout nor installation: skipped: {why}")
         return 0
 
 

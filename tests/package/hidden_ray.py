@@ -24,24 +24,26 @@ START_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class HiddenRay:
-    """environment: what whoever joins it needs."""
+    """environment: what whoever joins it needs; in it, `--address auto` means this Ray."""
 
     address: str
     client_address: str
+    dashboard: str
     environment: dict[str, str]
 
 
 @contextlib.contextmanager
 def hidden_ray(python: Path, hidden: Sequence[Path]) -> Iterator[HiddenRay]:
     """A head, started by the Ray beside `python`, for whose processes the folders `hidden` are empty, as they are on
-    another machine. Needs root, for a mount namespace."""
+    another machine. It takes jobs. Needs root, for a mount namespace."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         raise SkippedError("hiding the checkout from a node needs root and unshare")
-    port, client_port = _free_ports(2)
+    port, client_port, dashboard_port = _free_ports(3)
     folder = tempfile.mkdtemp(prefix="kdp", dir="/tmp")  # the paths of Ray's sockets may have 107 bytes
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     start = [str(python.with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
-    start += [f"--ray-client-server-port={client_port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    start += [f"--ray-client-server-port={client_port}", "--node-ip-address=127.0.0.1"]
+    start += ["--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
     start += ["--object-store-memory=200000000", f"--temp-dir={folder}"]
     empty = [f"mount -t tmpfs none {shlex.quote(str(path))}" for path in hidden]
     script = " && ".join([*empty, f"exec {shlex.join(start)}"])
@@ -57,8 +59,13 @@ def hidden_ray(python: Path, hidden: Sequence[Path]) -> Iterator[HiddenRay]:
             stderr=subprocess.STDOUT,
         )
         try:
-            _wait_for(process, (port, client_port), Path(said.name))
-            yield HiddenRay(f"127.0.0.1:{port}", f"ray://127.0.0.1:{client_port}", environment)
+            _wait_for(process, (port, client_port, dashboard_port), Path(said.name))
+            yield HiddenRay(
+                address=f"127.0.0.1:{port}",
+                client_address=f"ray://127.0.0.1:{client_port}",
+                dashboard=f"http://127.0.0.1:{dashboard_port}",
+                environment={**environment, "RAY_ADDRESS": f"127.0.0.1:{port}"},
+            )
         finally:
             _end(process)
             shutil.rmtree(folder, ignore_errors=True)
