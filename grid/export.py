@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import nn
 
 from grid.contract.imports import broken
@@ -23,21 +24,27 @@ from grid.datasets import label_names
 from grid.errors import UserError, one_line
 from grid.load import spec_from_dict
 from grid.model_card import model_card
-from grid.models import factory_of, untrained
+from grid.models import factory_of, pixels_of, untrained
 from grid.plan import image_size
 from grid.planned import PLAN
 from grid.publication import Choice, Facts
+from grid.recheck import check_accuracy
 from grid.records import Record, RecordError, record_from_json
+from grid.results import provenance
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
 from grid.store import RECORD, WEIGHTS, Store
+from grid.teacher_logits import INFERENCE_BATCH
 from kd.checkpoint import CheckpointError, load_weights
-from kd.data.dataset import DatasetMeta
-from kd.models.build import ModelError, constructor_options
+from kd.data.dataset import DatasetMeta, open_split
+from kd.data.sources import DatasetError
+from kd.evaluate import predict
+from kd.models.build import ModelError, constructor_options, on_device, passing_buffers
 from kd.models.timm_folder import TimmFolderError, check_timm_folder, hub_weights, is_timm, timm_config
 from kd.onnx_file import PACKAGES, OnnxError, OnnxFacts, missing_packages, write_onnx
+from kd.recipe import Precision
 
-CARD, CONFIG, ONNX = "README.md", "config.json", "model.onnx"
+CARD, CONFIG, ONNX, BUFFERS = "README.md", "config.json", "model.onnx", "buffers.safetensors"
 
 
 class ExportError(UserError):
@@ -79,13 +86,15 @@ def export_student(storage: str, facts: Mapping[str, Any], to: Path, *, trust_co
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ExportError(f"--to {to}: there is something already: give a new folder, or an empty one")
         try:
-            student = _trained(Store(storage), Choice.model_validate(facts), trust_code=trust_code)
-        except (UserError, ModelError, CheckpointError) as error:
+            store = Store(storage)
+            student = _trained(store, Choice.model_validate(facts), trust_code=trust_code)
+            note = _compared_with_its_record(student, store)
+        except (UserError, ModelError, CheckpointError, DatasetError) as error:
             raise ExportError(str(error)) from None
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         part.mkdir(parents=True)
         try:
-            published = _write(student, part)
+            published = _write(student, part, [note] if note else [])
             os.replace(part, target)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
@@ -116,9 +125,44 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
             "grid again"
         )
     meta = _meta(store, record)
-    module = untrained(model, meta).eval()
+    module = untrained(model, meta, seed=choice.seed).eval()
     load_weights(module, weights, what=path)
     return _Student(choice, spec, model, meta, record, record_json, module)
+
+
+def _compared_with_its_record(student: _Student, store: Store) -> str | None:
+    """Raises RebuiltError where the student does not do what its record says; a note where that cannot be seen."""
+    record, device = student.record, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder = f"{FOLDERS['dataset']}/{record['dataset_id']}"
+    try:
+        images, labels = (store.local_file(f"{folder}/test_{what}.npy") for what in ("images", "labels"))
+    except FileNotFoundError:
+        return f"its accuracy was not compared with its record: there are no test images in {store.location(folder)}"
+    split = open_split("test", images=images, labels=labels, meta=student.meta)
+    precision: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
+    module = on_device(student.module, device)
+    pixels = pixels_of(student.model, student.meta, device)
+    logits_NC = predict(module, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=precision)
+    student.module.to("cpu", memory_format=torch.contiguous_format)
+    check_accuracy(
+        logits_NC,
+        split.labels_N,
+        split="test",
+        record=record,
+        here=provenance(device, precision),
+        what=f"{student.choice.student}, rebuilt from its weights,",
+        way_out="nothing was published",
+    )
+    return None
+
+
+def _passing(student: _Student) -> dict[str, torch.Tensor]:
+    """Buffers that are neither in the weights nor the same in every model: another seed gives others."""
+    drawn = passing_buffers(student.module)
+    if not drawn:
+        return {}
+    other = passing_buffers(untrained(student.model, student.meta, seed=student.choice.seed + 1))
+    return {name: one for name, one in drawn.items() if name not in other or not torch.equal(one, other[name])}
 
 
 def _untrusted(store: Store, choice: Choice, spec: GridSpec, model: ModelSpec) -> str:
@@ -161,13 +205,15 @@ def _meta(store: Store, record: Record) -> DatasetMeta:
         raise ExportError(f"{store.location(path)}: not the facts of a data set: {one_line(error)}") from None
 
 
-def _write(student: _Student, folder: Path) -> Published:
+def _write(student: _Student, folder: Path, notes: list[str]) -> Published:
     """All files, the card last: it says what the others are."""
     model, spec, meta = student.model, student.spec, student.meta
-    notes: list[str] = []
     state = {name: tensor.contiguous() for name, tensor in student.module.state_dict().items()}
     weights = safetensors.torch.save(state, metadata={"format": "pt"})
     (folder / WEIGHTS).write_bytes(weights)
+    passing = _passing(student)
+    if passing:
+        (folder / BUFFERS).write_bytes(safetensors.torch.save(passing))
     (folder / RECORD).write_bytes(student.record_json)
     for name, text in (model.code or {}).items():
         _write_code(folder, name, text)
@@ -179,7 +225,7 @@ def _write(student: _Student, folder: Path) -> Published:
     resized = model.image_size is not None or spec.dataset.image_size is None
     interpolation = "bilinear" if resized else "bicubic"
     labels = label_names(spec.dataset)
-    from_timm = model.factory is None and is_timm(model.name)
+    from_timm = model.factory is None and is_timm(model.name) and not passing
     if from_timm:
         config = timm_config(
             model.name,
@@ -212,7 +258,7 @@ def _write(student: _Student, folder: Path) -> Published:
         labels=labels,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
         timm=from_timm,
-        build=_build(model, meta),
+        build=_build(model, meta, buffers=bool(passing)),
         files=sorted(model.code or {}),
         onnx=_onnx(student.module, folder, input_size, notes),
     )
@@ -242,9 +288,13 @@ def _write_code(folder: Path, name: str, text: str) -> None:
     (folder / path).write_text(text, encoding="utf-8")
 
 
-def _build(model: ModelSpec, meta: DatasetMeta) -> str:
+def _build(model: ModelSpec, meta: DatasetMeta, *, buffers: bool) -> str:
     """Python that gives `model` with its weights, without timm's config."""
-    load = 'model.load_state_dict(load_file("model.safetensors"))\nmodel.eval()'
+    load = f'model.load_state_dict(load_file("{WEIGHTS}"))\n'
+    if buffers:
+        load += f'for name, drawn in load_file("{BUFFERS}").items():  # which its state lacks\n'
+        load += "    model.get_buffer(name).copy_(drawn)\n"
+    load += "model.eval()"
     imports = "import torch\nfrom safetensors.torch import load_file\n"
     if model.factory is None:
         how = f'build("{model.name}", args={model.args!r}, classes={meta.classes}, channels={meta.channels})'

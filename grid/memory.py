@@ -105,7 +105,7 @@ def _objective(stage: CellStage, dataset: Dataset, device: torch.device) -> Obje
         return HardLabels(label_smoothing=stage.recipe.label_smoothing)
     assert stage.temperature is not None
     assert stage.alpha is not None
-    model = on_device(untrained(stage.teacher.model, dataset.meta), device).eval()
+    model = on_device(untrained(stage.teacher.model, dataset.meta, seed=stage.teacher.model.seed), device).eval()
     pixels = pixels_of(stage.teacher.model, dataset.meta, device)
     teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
     return Distillation(

@@ -19,15 +19,16 @@ from grid.spec.model import ModelSpec
 from grid.store import Store
 from kd.data.dataset import DatasetMeta
 from kd.data.pixels import Pixels
-from kd.models.build import ModelFacts, build, describe, pretrained_name
+from kd.models.build import ModelError, ModelFacts, build, describe, passing_buffers, pretrained_name
 from kd.models.weights import compare_weights, put_weights
 
 log = logging.getLogger("kd_grid")
 
 
-def untrained(model: ModelSpec, meta: DatasetMeta) -> nn.Module:
-    """The model with weights of no importance, to load others into."""
-    return build(model.name, args=model.args, classes=meta.classes, channels=meta.channels, factory=factory_of(model))
+def untrained(model: ModelSpec, meta: DatasetMeta, *, seed: int) -> nn.Module:
+    """The model, to load weights into. seed: that of its training, for whatever it draws that weights do not hold."""
+    factory = factory_of(model)
+    return build(model.name, args=model.args, classes=meta.classes, channels=meta.channels, factory=factory, seed=seed)
 
 
 def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) -> nn.Module:
@@ -43,6 +44,8 @@ def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) ->
         pretrained=spec.pretrained,
         seed=seed,
     )
+    if spec.factory is not None:
+        _check_drawn_alike(module, untrained(spec, meta, seed=seed), spec)
     if spec.checkpoint is not None:
         what, state = f"checkpoint {spec.checkpoint}", start_weights(spec, store)
         # What is trained may learn a new classifier; a given teacher must have its own.
@@ -50,6 +53,19 @@ def at_start(stage: Trainable, store: Store, meta: DatasetMeta, *, seed: int) ->
         if head:
             log.info("stage %s: %s is for other classes than these: starts anew", stage.id, " and ".join(head))
     return module
+
+
+def _check_drawn_alike(module: nn.Module, again: nn.Module, spec: ModelSpec) -> None:
+    """Raises ModelError for users' code that builds another model each time: no run of it could be gone on with, and
+    no teacher be asked, by another process."""
+    first, second = ({**one.state_dict(), **passing_buffers(one)} for one in (module, again))
+    same = first.keys() == second.keys()
+    other = [name for name in first if not (same and torch.equal(first[name], second[name]))]
+    if other:
+        raise ModelError(
+            f"model {spec.shown}: {spec.factory} gives other values of {other[0]} each time it is called: draw them "
+            "with torch, NumPy or random, which are seeded before the call, and do not seed those yourself"
+        )
 
 
 def pixels_of(model: ModelSpec, meta: DatasetMeta, device: torch.device) -> Pixels:

@@ -7,9 +7,8 @@ import torch
 from grid.models import pixels_of
 from grid.plan import CellStage, Trainable
 from grid.store import Store
-from grid.teacher_logits import INFERENCE_BATCH, LogitsCache, load_teacher
+from grid.teacher_logits import LogitsCache, load_teacher, plain_logits
 from kd.data.dataset import Dataset
-from kd.evaluate import predict
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 
 
@@ -36,18 +35,10 @@ class Supervision:
         else:
             self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
             model = load_teacher(stage.teacher, store, dataset, device)
-            precision = stage.teacher.recipe.precision
             pixels = pixels_of(stage.teacher.model, dataset.meta, device)
-            teacher = OnlineTeacher(model, pixels=pixels, precision=precision)
+            teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
             for name in dataset.evaluated:
-                self.plain_logits[name] = predict(
-                    model,
-                    dataset.split(name),
-                    pixels,
-                    batch_size=INFERENCE_BATCH,
-                    device=device,
-                    precision=precision,
-                )
+                self.plain_logits[name] = plain_logits(model, stage.teacher, name, store, dataset, device)
         self.objective = Distillation(
             teacher, temperature=stage.temperature, alpha=stage.alpha, label_smoothing=smoothing
         )

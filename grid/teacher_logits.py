@@ -15,6 +15,8 @@ from grid.contract.local_files import OddFileError
 from grid.identity import canonical_json
 from grid.models import pixels_of, untrained
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage
+from grid.recheck import check_accuracy
+from grid.results import provenance
 from grid.store import WEIGHTS, Store
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import Dataset
@@ -43,7 +45,7 @@ INFERENCE_BATCH = 512
 
 def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
     """The trained teacher, in eval mode. Raises FileNotFoundError or CheckpointError."""
-    teacher = untrained(stage.model, dataset.meta)
+    teacher = untrained(stage.model, dataset.meta, seed=stage.model.seed)
     path = f"{stage.folder}/{WEIGHTS}"
     data = store.read(path)
     if hashlib.sha256(data).hexdigest() != store.record(stage)["weights_sha256"]:
@@ -53,6 +55,26 @@ def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: to
         )
     load_weights(teacher, data, what=store.location(path))
     return on_device(teacher, device).eval()
+
+
+def plain_logits(
+    teacher: nn.Module, stage: TeacherStage, split: str, store: Store, dataset: Dataset, device: torch.device
+) -> torch.Tensor:
+    """A rebuilt teacher's logits of a split's plain images, float32 [N, C] on `device`. Raises RebuiltError where they
+    do not give the accuracy of its record."""
+    images, precision = dataset.split(split), stage.recipe.precision
+    pixels = pixels_of(stage.model, dataset.meta, device)
+    logits_NC = predict(teacher, images, pixels, batch_size=INFERENCE_BATCH, device=device, precision=precision)
+    check_accuracy(
+        logits_NC,
+        images.labels_N,
+        split=split,
+        record=store.record(stage),
+        here=provenance(device, precision),
+        what=f"teacher {stage.model.shown}, rebuilt from its weights,",
+        way_out=f"mend that, and remove {store.location(stage.folder)} to have it trained again",
+    )
+    return logits_NC
 
 
 class LogitsCache:
@@ -112,15 +134,8 @@ class LogitsCache:
         self._publish(unit.file, compute_logits(self.teacher, views, batch_size=INFERENCE_BATCH, precision=precision))
 
     def make_plain(self, split: str) -> None:
-        """The logits of a split's plain images."""
-        logits_NC = predict(
-            self.teacher,
-            self.dataset.split(split),
-            self.pixels,
-            batch_size=INFERENCE_BATCH,
-            device=self.device,
-            precision=self.stage.teacher.recipe.precision,
-        )
+        """The logits of a split's plain images. Raises RebuiltError where they are not those of the record."""
+        logits_NC = plain_logits(self.teacher, self.stage.teacher, split, self.store, self.dataset, self.device)
         self._publish(_plain_file(split), logits_NC)
 
     def epoch(self, views: EpochViews) -> StoredLogits:
@@ -133,7 +148,20 @@ class LogitsCache:
         return gather(self._every_view, views.numbers.cpu())
 
     def plain(self, split: str) -> StoredLogits:
-        return self._open(_plain_file(split), len(self.dataset.split(split)), lambda: self.make_plain(split))
+        """Raises RebuiltError where they are not those of the teacher's record."""
+        images = self.dataset.split(split)
+        found = self._open(_plain_file(split), len(images), lambda: self.make_plain(split))
+        folder = self.store.location(self.stage.folder)
+        check_accuracy(
+            found.at(torch.arange(len(found)), temperature=1.0),
+            images.labels_N,
+            split=split,
+            record=self.store.record(self.stage.teacher),
+            here=None,  # rounded as they are
+            what=f"{folder}: the teacher whose logits these are",
+            way_out=f"remove {folder} and {self.store.location(self.stage.teacher.folder)} to have both computed again",
+        )
+        return found
 
     def _open_unit(self, unit: LogitsUnit) -> StoredLogits:
         return self._open(unit.file, len(self.dataset.train), lambda: self.make(unit))

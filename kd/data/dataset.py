@@ -163,13 +163,25 @@ def open_dataset(folder: Path) -> Dataset:
         meta = DatasetMeta(**{**facts, "mean": tuple(facts["mean"]), "std": tuple(facts["std"])})
         splits = {}
         for split in SPLITS:
-            images_NHWC = np.load(_regular(folder / f"{split}_images.npy"), mmap_mode="c")
-            labels_N = np.load(_regular(folder / f"{split}_labels.npy"))
-            _check_arrays(split, images_NHWC, labels_N, meta)
-            splits[split] = Split(torch.from_numpy(images_NHWC), torch.from_numpy(labels_N))
+            images, labels = (folder / f"{split}_{what}.npy" for what in ("images", "labels"))
+            splits[split] = _open_split(split, images, labels, meta)
     except Exception as error:  # NumPy raises many types for files it cannot read
         raise DatasetError(f"prepared data set {folder}: {error}; delete the folder to have it made again") from error
     return Dataset(meta, **splits)
+
+
+def open_split(split: str, *, images: Path, labels: Path, meta: DatasetMeta) -> Split:
+    """One split of a prepared data set, its images memory-mapped. Raises DatasetError as `open_dataset` does."""
+    try:
+        return _open_split(split, images, labels, meta)
+    except Exception as error:
+        raise DatasetError(f"prepared images {images}: {error}") from error
+
+
+def _open_split(split: str, images: Path, labels: Path, meta: DatasetMeta) -> Split:
+    images_NHWC, labels_N = np.load(_regular(images), mmap_mode="c"), np.load(_regular(labels))
+    _check_arrays(split, images_NHWC, labels_N, meta)
+    return Split(torch.from_numpy(images_NHWC), torch.from_numpy(labels_N))
 
 
 def _regular(path: Path, *, limit: int | None = None) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -48,7 +51,7 @@ def build(
 ) -> nn.Module:
     """The model, its weights drawn from `seed` alone (or pretrained), on the CPU or the current default device.
 
-    factory: makes it instead of ours or timm's of that name.
+    factory: makes it instead of ours or timm's of that name, and may draw from NumPy and `random` too.
 
     Raises ModelError for an unknown name (with the nearest known ones), arguments the model refuses, or weights that
     cannot be fetched.
@@ -56,7 +59,8 @@ def build(
     torch.manual_seed(derive_seed("init", seed))
     options = constructor_options(args=args, classes=classes, channels=channels, factory=factory)
     if factory is not None:
-        return _call(name, factory, options)
+        with _drawing_from(derive_seed("init", seed)):
+            return _call(name, factory, options)
     if name in OWN_MODELS:
         if pretrained:
             check_pretrained(name)
@@ -68,6 +72,25 @@ def build(
     if pretrained:
         check_pretrained(name)
     return _call(name, timm.create_model, {"model_name": name, "pretrained": pretrained, **options})
+
+
+@contextlib.contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Users' code may draw from NumPy and `random`, too; whatever else draws from them goes on as before."""
+    before = np.random.get_state(), random.getstate()
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        np.random.set_state(before[0])
+        random.setstate(before[1])
+
+
+def passing_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """By name, what a model computes with and its state dict does not hold: buffers that are not persistent."""
+    kept = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name not in kept}
 
 
 def constructor_options(

@@ -13,12 +13,16 @@ import polars as pl
 import safetensors.torch
 import torch
 
+from grid.models import pixels_of, untrained
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
+from grid.prepared import open_prepared
 from grid.records import Record, make_record, record_to_json
 from grid.stages import Runtime, execute, prepare_dataset, run_logits
 from grid.store import CHECKPOINT, CURVE, RECORD, WEIGHTS, Store
+from grid.teacher_logits import INFERENCE_BATCH
 from grid.training import run_trainable
-from kd.checkpoint import state_from_bytes
+from kd.checkpoint import load_weights, state_from_bytes
+from kd.evaluate import predict, score
 from kd.train import TrainState
 
 # A checkpoint after every step.
@@ -95,6 +99,15 @@ def retrain(teacher: TeacherStage, store: Store) -> None:
     data = safetensors.torch.save(state)
     record = store.record(teacher) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
     del record["schema_version"]
+    dataset = open_prepared(teacher.data, store)
+    model = untrained(teacher.model, dataset.meta, seed=teacher.model.seed)
+    load_weights(model, data, what="another training")
+    cpu = torch.device("cpu")
+    pixels = pixels_of(teacher.model, dataset.meta, cpu)
+    for name in dataset.evaluated:
+        split = dataset.split(name)
+        logits_NC = predict(model, split, pixels, batch_size=INFERENCE_BATCH, device=cpu, precision="float32")
+        record[f"{name}_top1_last"] = score(logits_NC, split.labels_N).top1
     store.write(f"{teacher.folder}/{WEIGHTS}", data)
     store.write(f"{teacher.folder}/{RECORD}", record_to_json(make_record(record)))
 
