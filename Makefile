@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-lowest package lint bench throughput chaos security clean
+.PHONY: demo test test-slow test-lowest package lint bench throughput chaos security clean
 
 demo: $(READY)
 	$(BIN)/python launch.py --grid digits
@@ -14,6 +14,10 @@ WITH_RAY := tests/cluster tests/integration
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore ,$(WITH_RAY))
 	$(BIN)/python -m pytest $(WITH_RAY)
+
+# What `make test` leaves out
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -123,21 +123,26 @@ SHRUNK = [
 
 
 @pytest.mark.parametrize("student", ["ViT-Tiny", "ResNet-18", "MobileViT-S"])
-def test_cifar100_full_shrunk_runs_the_true_models_at_224_px(
-    tmp_path: Path, student: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.slow)])
+def test_cifar100_full_shrunk_runs_the_true_models(
+    tmp_path: Path, size: int, student: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step of each student alone, and from the logits of a small teacher."""
+    """A step of each student alone, and from the logits of a small teacher; at the study's 224 px, and at fewer."""
     monkeypatch.setattr(grid.results, "LATENCY_BATCH", 1)
     monkeypatch.setattr(grid.results, "LATENCY_RUNS", 1)
     write_cifar(tmp_path / "data", "cifar100", train=100, test=100)
     small = ["teachers.0.name=resnet18", "recipe.batch_size=100", "recipe.micro_batch_size=4"]
+    if size != 224:
+        small += [f"{axis}.image_size={size}" for axis in ("teachers.0", "students.0", "students.1", "students.2")]
+        small.append(f"students.0.args={{img_size: {size}}}")
     plan = make_plan(load_grid("cifar100_full", [*SHRUNK, *small], data=str(tmp_path / "data")))
     store, runtime = Store(str(tmp_path / "runs")), Runtime.here(threads=1, device="cpu", launch="launch-1")
     assert execute(plan.data, store, runtime, lambda: prepare_dataset(plan.data, store, runtime)) is None
     cell = next(c for c in plan.cells if c.mode == "baseline" and c.model.label == student)
     assert train(cell, store, runtime) is None
     record = store.record(cell)
-    assert record["parameters"] == STUDY_A[f"students/{student}"]
+    if size == 224 or student != "ViT-Tiny":  # which learns an embedding of each of its places
+        assert record["parameters"] == STUDY_A[f"students/{student}"]
     assert record["status"] == "done"
     assert 0 <= float(str(record["best_test_top1"])) <= 1
     if student == "ViT-Tiny":

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -25,17 +26,18 @@ def compiler() -> Iterator[None]:
 
 
 def small(seed: int) -> nn.Module:
-    """With batch norm, and without dropout, whose masks compiled code draws in another way. Without a bias before batch
-    norm, too: it has no gradient but rounding, which AdamW scales up, so that two ways to round end in two models."""
+    """With batch norm, and without dropout, whose masks compiled code draws in another way."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 @pytest.mark.usefixtures("compiler")
 def test_a_compiled_model_trains_as_an_eager_one_and_resumes(run: Run, evaluate: Callable[[nn.Module], Row]) -> None:
-    recipe = Recipe(epochs=2, batch_size=100, learning_rate=0.01)
-    compiled = Recipe(epochs=2, batch_size=100, learning_rate=0.01, compile=True)
+    # Not AdamW: weights without a gradient (those of pixels that are always black, a bias before batch norm) have only
+    # rounding for one, which it would scale up until two ways to round end in two models.
+    recipe = Recipe(epochs=2, batch_size=100, optimizer="sgd", momentum=0.9, learning_rate=0.05)
+    compiled = replace(recipe, compile=True)
     states: list[TrainState] = []
     model, eager, resumed = (small(seed) for seed in (0, 0, 1))
     counters.clear()
@@ -45,7 +47,7 @@ def test_a_compiled_model_trains_as_an_eager_one_and_resumes(run: Run, evaluate:
     assert counters["stats"]["unique_graphs"] > 0
     # Fused kernels round otherwise.
     for name in ("train_loss", "val_nll"):
-        assert [row[name] for row in curve] == pytest.approx([row[name] for row in expected], rel=1e-3)
+        assert [row[name] for row in curve] == pytest.approx([row[name] for row in expected], rel=1e-5)
     assert list(states[-1].model) == list(eager.state_dict())  # weights under their own names
     assert untimed(run(resumed, compiled, evaluate=evaluate, resume=states[1])) == untimed(curve)
     assert same_weights(resumed, model)
