@@ -24,6 +24,7 @@ from analysis.output import tell
 from grid.contract.credentials import address_problem, redact_tracebacks
 from grid.contract.installed import ShowVersion, analysis_command, grid_command
 from grid.contract.local_files import OddFileError
+from grid.contract.text import on_one_line
 from grid.errors import UserError
 
 if TYPE_CHECKING:
@@ -262,17 +263,13 @@ def run(args: argparse.Namespace) -> int:
     from grid.load import load_grid
     from grid.plan import make_plan
     from grid.planned import grid_folder
-    from grid.run import Options, done_stages, run_grid
+    from grid.run import Options, run_grid
     from grid.store import Store
 
     plan = make_plan(load_grid(args.grid, overrides_of(args), data=args.data))
     store = Store(args.storage)
     if args.dry_run:
-        from grid.preview import inspect_models, print_plan
-
-        store.check_readable()
-        print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout))
-        return DONE
+        return dry_run(plan, store)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
@@ -321,6 +318,26 @@ def run(args: argparse.Namespace) -> int:
     if outcome.interrupted:
         return conclude(outcome, args)
     return conclude(outcome, args, table=table(store.url, plan.spec.name))
+
+
+def dry_run(plan: Plan, store: Store) -> int:
+    """Of images that nothing says the place of, those of the grid's last launch are meant: ids depend on the images."""
+    from grid.plan import make_plan
+    from grid.preview import inspect_models, print_plan
+    from grid.run import done_stages
+    from grid.signs import images_of_last_launch
+
+    store.check_readable()
+    images = ""
+    if plan.spec.dataset.is_downloaded:
+        then = images_of_last_launch(plan.spec, store)
+        if then is None:
+            images = "Its images would be downloaded. Give --data here, too, if it will be launched with it: ids differ"
+        elif then.place is not None:
+            plan = make_plan(plan.spec.model_copy(update={"dataset": then}))
+            images = f"Its images are those of its last launch on this storage, in {on_one_line(then.place)}"
+    print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout), images=images)
+    return DONE
 
 
 def run_on_cluster(args: argparse.Namespace, plan: Plan, store: Store) -> int:

@@ -96,14 +96,19 @@ def human(count: float) -> str:
     return f"{count:g}"
 
 
-def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console) -> None:
-    """The dry run: pairs, stages by kind, what is done and what would run."""
+def print_plan(
+    plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console, *, images: str = ""
+) -> None:
+    """The dry run: pairs, stages by kind, what is done and what would run. images: a word on where they are."""
     finished = done | unneeded_logits(plan, done)
     spec = plan.spec
     console.print(f"Grid {spec.name}: {spec.description}".rstrip(": "), markup=False)
     splits = spec.dataset.splits
     shown = ", ".join(f"{name} {size}" for name, size in splits.items())
-    console.print(f"Data set {spec.dataset.name} ({shown}), seeds {list(spec.seeds)}\n", markup=False)
+    console.print(f"Data set {spec.dataset.name} ({shown}), seeds {list(spec.seeds)}", markup=False)
+    if images:
+        console.print(images, markup=False, highlight=False)
+    console.print()
 
     models = _table("Model", "Role", "Parameters", "Size (MiB)", "MACs")
     for name, fact in facts.items():

@@ -23,6 +23,7 @@ from grid.lease import SILENT_SECONDS, numbered
 from grid.plan import LogitsStage, Plan, Stage, make_plan
 from grid.planned import PLAN
 from grid.records import Record, RecordError, record_from_json
+from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec
 from grid.store import FAILURE, PROGRESS, RECORD, Store
 
@@ -218,6 +219,21 @@ def grid_name(asked: str) -> str:
 def launched_at(plan: bytes) -> datetime:
     """Raises ValueError with the reason that it is no plan."""
     return plan_time(parse_document(plan))
+
+
+def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
+    """The grid's data set with the images that it was last launched with on a storage, for one that does not say where
+    its images are; None where it says so, or the storage does not know."""
+    if not spec.dataset.is_downloaded:
+        return None
+    try:
+        planned = parse_plan(store.read(f"grids/{spec.name}/{PLAN}"), spec.name)
+    except (OSError, ValueError):
+        return None
+    then = planned.plan.spec.dataset if planned.plan is not None else None
+    if then is None or then.name != spec.dataset.name:
+        return None
+    return spec.dataset.model_copy(update={"data": then.data, "parquet": then.parquet, "facts": then.facts})
 
 
 def parse_plan(data: bytes, name: str) -> Planned:

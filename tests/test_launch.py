@@ -174,6 +174,41 @@ def test_dry_run_shows_pairs_stages_and_what_would_run(tmp_path: Path, capsys: p
     assert not storage.exists()
 
 
+def test_a_dry_run_means_the_images_of_the_last_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without --data, too: with other images all stages have other ids."""
+    from grid.load import load_grid
+    from grid.plan import make_plan
+    from grid.planned import write_plan
+    from grid.records import make_record, record_to_json
+    from grid.store import Store
+    from tests.images import noise, png, write_parquet
+
+    data, storage = tmp_path / "my images", str(tmp_path / "runs")
+    data.mkdir()
+    for split, count in (("train", 20), ("test", 10)):
+        write_parquet(data / f"{split}.parquet", [png(one) for one in noise(count)], [i % 10 for i in range(count)])
+    grid = grid_file(tmp_path, dataset={"name": "cifar10"}, teachers=[], students=["resnet18"], modes=["baseline"])
+    argv = ["--grid", grid, "--storage", storage, "--dry-run"]
+
+    assert launch.main(argv) == 0
+    before = capsys.readouterr().out
+    assert "Its images would be downloaded. Give --data here, too, if it will be launched with it" in before
+
+    plan, store = make_plan(load_grid(grid, data=str(data))), Store(storage)
+    write_plan(plan, store)
+    for stage in plan.stages:
+        facts = make_record({"stage_id": stage.id, "kind": stage.kind, "status": "done"})
+        store.write(f"{stage.folder}/record.json", record_to_json(facts))
+    assert launch.main([*argv, "--data", str(data)]) == 0
+    given = capsys.readouterr().out
+    assert "Nothing to do: everything is done already" in given
+    assert launch.main(argv) == 0
+    found = capsys.readouterr().out
+    assert f"Its images are those of its last launch on this storage, in {data}" in found.replace("\n", " ")
+    assert [line for line in found.splitlines() if "done" in line] == [x for x in given.splitlines() if "done" in x]
+    assert not any(stage.id in before for stage in plan.stages)
+
+
 def test_dry_run_of_an_online_grid_plans_no_logits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--grid", grid_file(tmp_path), "--storage", str(tmp_path / "runs"), "--dry-run", "--set", "targets=online"]
     assert launch.main(argv) == 0

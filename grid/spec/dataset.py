@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -69,6 +70,16 @@ class DatasetSpec(Strict):
     def is_known(self) -> bool:
         """Whether there is an `info` yet."""
         return self.facts is not None or (self.parquet is None and self.folder is None)
+
+    @property
+    def is_downloaded(self) -> bool:
+        """Whether a launch downloads the images, for nothing says where they are. `--data` may say so."""
+        return self.name != "digits" and not (self.parquet or self.folder or self.data)
+
+    @property
+    def place(self) -> str | None:
+        """The folder that the images lie in, None for those that come with the program or are downloaded."""
+        return self.folder or self.data or (str(Path(self.parquet.train).parent) if self.parquet is not None else None)
 
     @property
     def info(self) -> DatasetInfo:
