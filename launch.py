@@ -18,9 +18,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
-from analysis.output import tell
+from analysis.errors import AnalysisError
+from analysis.output import Lasting, tell
 from grid.contract.credentials import address_problem, redact_tracebacks
 from grid.contract.installed import ShowVersion, analysis_command, grid_command
 from grid.contract.local_files import OddFileError
@@ -164,7 +165,7 @@ def _launch(argv: Sequence[str], *, end: Callable[[int], NoReturn] | None) -> in
         if problem is not None:
             raise UserError(problem)
         return run(args)
-    except (UserError, OddFileError) as error:
+    except (UserError, OddFileError, AnalysisError) as error:
         tell(f"error: {error.strerror if isinstance(error, OddFileError) else error}", sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -260,6 +261,7 @@ def run(args: argparse.Namespace) -> int:
     from grid.cluster import token
     from grid.cluster.session import Dashboard, output_to
     from grid.guest import logged_to_stderr
+    from grid.interruption import to_mind
     from grid.load import load_grid
     from grid.plan import make_plan
     from grid.planned import grid_folder
@@ -272,7 +274,8 @@ def run(args: argparse.Namespace) -> int:
         return dry_run(plan, store)
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in to_mind():
+            signal.signal(number, _interrupt)
     if args.address is not None and args.address.startswith("ray://"):
         return run_on_cluster(args, plan, store)
     dashboard = Dashboard.at(args.dashboard) if args.dashboard is not None else None
@@ -317,7 +320,12 @@ def run(args: argparse.Namespace) -> int:
             exporter.add_all()
     if outcome.interrupted:
         return conclude(outcome, args)
-    return conclude(outcome, args, table=table(store.url, plan.spec.name))
+    try:
+        shown = table(store.url, plan.spec.name)
+    except AnalysisError as error:  # as where the storage went away in the middle
+        conclude(outcome, args, table=f"There is no table: {error}")
+        return SOME_FAILED
+    return conclude(outcome, args, table=shown)
 
 
 def dry_run(plan: Plan, store: Store) -> int:
@@ -336,7 +344,9 @@ def dry_run(plan: Plan, store: Store) -> int:
         elif then.place is not None:
             plan = make_plan(plan.spec.model_copy(update={"dataset": then}))
             images = f"Its images are those of its last launch on this storage, in {on_one_line(then.place)}"
-    print_plan(plan, done_stages(plan, store), inspect_models(plan), console_on(sys.stdout), images=images)
+    console = console_on(sys.stdout)
+    print_plan(plan, done_stages(plan, store), inspect_models(plan), console, images=images)
+    cast("Lasting", console.file).check()
     return DONE
 
 
@@ -401,12 +411,7 @@ def console_on(file: TextIO) -> Console:
 
     from grid.contract.text import shown_on
 
-    class Quiet(Console):
-        """Goes on in silence when its reader is gone (`| head`): the grid is worth more than its lines."""
-
-        def on_broken_pipe(self) -> None:
-            self.quiet = True
-
+    class Shown(Console):
         def render_str(self, text: str, **how: Any) -> Text:
             return super().render_str(shown_on(file, text), **how)  # before it is measured: tables stay aligned
 
@@ -417,7 +422,8 @@ def console_on(file: TextIO) -> Console:
 
     # A notebook is told lines, as a pipe is: rich would take it for a page, and its FORCE_COLOR for a terminal.
     piped: dict[str, Any] = {} if file.isatty() else {"width": 10_000, "soft_wrap": True, "force_terminal": False}
-    return Quiet(file=file, emoji=False, force_jupyter=False, **piped)  # :x: in a name is no emoji
+    lasting = cast("TextIO", Lasting(file))
+    return Shown(file=lasting, emoji=False, force_jupyter=False, **piped)  # :x: in a name is no emoji
 
 
 def _interrupt(signum: int, frame: Any) -> None:

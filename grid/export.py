@@ -143,7 +143,7 @@ def _compared_with_its_record(student: _Student, store: Store) -> str | None:
     module = on_device(student.module, device)
     pixels = pixels_of(student.model, student.meta, device)
     logits_NC = predict(module, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=precision)
-    student.module.to("cpu", memory_format=torch.contiguous_format)
+    student.module.to("cpu").to(memory_format=torch.contiguous_format)
     check_accuracy(
         logits_NC,
         split.labels_N,

@@ -37,6 +37,15 @@ NONCE = "kd-grid-created-by"
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+# Kinds of storage that fsspec knows and a grid cannot run on.
+UNFIT = {
+    "memory": "one process alone would see what it holds",
+    **dict.fromkeys(("data", "git", "gist", "github", "http", "https", "tar", "zip"), "cannot be written"),
+    **dict.fromkeys(
+        ("dropbox", "ftp", "gdrive", "sftp", "smb", "ssh", "webdav"), "cannot tell which of two launches was first"
+    ),
+}
+
 # Seconds to connect, and without a byte.
 STEADY, PROBE = (5, 30), (4, 8)
 PROBE_PATIENCE = 10.0
@@ -232,6 +241,7 @@ class Files:
 
     def check_writable(self) -> None:
         """Write, read and remove a probe. Raises UserError saying what failed, within seconds."""
+        self.check_fit()
         name = f"probe-{uuid.uuid4().hex[:8]}"
 
         def write(probe: Files) -> bytes:
@@ -245,7 +255,17 @@ class Files:
 
     def check_readable(self) -> None:
         """Raises UserError, within seconds, where nobody answers or nothing may be read; it may be empty."""
+        self.check_fit()
         self._probe(lambda probe: probe.exists("probe"), "read")
+
+    def check_fit(self) -> None:
+        """Raises UserError for a kind of storage that a grid cannot run on."""
+        protocols = self._connected.protocol
+        for kind in [protocols] if isinstance(protocols, str) else protocols:
+            if kind in UNFIT:
+                raise UserError(
+                    f"--storage {self.url}: {UNFIT[kind]}: give a folder that all nodes see, or s3:// or gs://"
+                )
 
     def _probe(self, call: Callable[[Files], T], how: str) -> T:
         try:
@@ -257,14 +277,16 @@ class Files:
 def connect(url: str, waits: tuple[float, float]) -> tuple[fsspec.AbstractFileSystem, str]:
     """The file system of a URL and the path in it. Raises UserError for a kind that is unknown or not installed."""
     kind = url.partition("://")[0]
+    if "::" in url:
+        raise UserError(f"--storage {url}: a storage is one place: chained URLs (::) are for reading alone")
     try:
         options = _for_s3(waits) if kind in ("s3", "s3a") else {}
         fs, root = fsspec.core.url_to_fs(os.path.expanduser(url), **options)
     except ImportError as error:
         why = broken(error, *STORAGE_MODULES.get(kind, ())) or storage_hint(kind) or error
         raise UserError(f"--storage {url}: {why}") from None
-    except ValueError as error:
-        raise UserError(f"--storage {url}: {error}") from None
+    except Exception as error:  # a server that is not there, or a URL that is none: each backend has its own
+        raise UserError(f"--storage {url}: {reason_of(error)}") from None
     if options:
         fs.retries = 1
     return fs, root

@@ -96,9 +96,7 @@ def human(count: float) -> str:
     return f"{count:g}"
 
 
-def print_plan(
-    plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console, *, images: str = ""
-) -> None:
+def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console, *, images: str = "") -> None:
     """The dry run: pairs, stages by kind, what is done and what would run. images: a word on where they are."""
     finished = done | unneeded_logits(plan, done)
     spec = plan.spec

@@ -17,12 +17,13 @@ from rich.console import Console
 from grid.contract.version import code_version
 from grid.errors import UserError, one_line
 from grid.failures import record_failure
-from grid.interruption import on_first_signal
+from grid.interruption import STOP_SECONDS, on_first_signal
 from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import Plan, Stage
 from grid.planned import grid_folder, write_plan
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.store import PROGRESS, Store
+from kd.alive import tell_alive
 
 if TYPE_CHECKING:
     from grid.cluster.capacity import Capacity
@@ -150,12 +151,14 @@ class _Run:
             "launch": self.launch,
             "code_version": code_version(),
             "checkpoint_minutes": plan.spec.resources.checkpoint_minutes,
+            "stall_minutes": plan.spec.resources.stall_minutes,
             "deterministic": plan.spec.resources.deterministic,
             "stop": f"{self.scratch}/stop",
         }
         self.leases = Leases(store, self.launch, stop=self.run_facts["stop"])
         self.busy, self.lock = 0, threading.Lock()
         self.lanes: list[threading.Thread] = []
+        self.prepared = threading.Event()
         self.stopped: list[Stage] = []
         self.pulse: Pulse | None = None
 
@@ -217,7 +220,7 @@ class _Run:
                 stack.enter_context(watched(self.pulse, self._ray_is_lost))
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())
                 self.reporter.estimate.slots = max(1, fleet.capacity().slots(0))
-                preparing.join()
+                self.prepared.wait()
                 if self.schedule.state(self.plan.data) in ("done", "reused"):
                     self._run_stages(fleet)
         except BaseException as error:
@@ -279,7 +282,10 @@ class _Run:
         """Hand out nothing more, and have what runs save a checkpoint and leave."""
         running = self.schedule.running()
         self.schedule.stop()
-        what = f"waiting for {len(running)} running stages to save a checkpoint" if running else "leaving"
+        what = "leaving"
+        if running:
+            limit = f"{STOP_SECONDS / 60:.0f} minutes at most"
+            what = f"waiting for {len(running)} running stages to save a checkpoint, {limit}"
         self.reporter.say(f"Stopping: {what} (again to leave at once)")
         self.stopped = running
         self.leases.stop()
@@ -336,13 +342,23 @@ class _Run:
                     lease = self.leases.take(data.folder)
                     if lease is None:
                         time.sleep(LOOK_SECONDS)
+                        tell_alive()
                         continue
                     with lease:
                         prepare_dataset(data, self.store, runtime)
 
-            self._finish(data, execute(data, self.store, runtime, work))
+            def give_up(error: str) -> None:
+                self._finish(data, error)
+                self.prepared.set()  # this thread hangs, and nothing ends a thread
+
+            error = execute(data, self.store, runtime, work, on_stall=give_up)
+            if self.prepared.is_set():
+                return  # it went on after it had been given up
+            self._finish(data, error)
         import grid.cluster.cells
         import grid.cluster.teachers  # noqa: F401
+
+        self.prepared.set()
 
     def _lane(self, jobs: list[TeacherJob], capacity: Capacity, scratch: str) -> None:
         """Train teachers and compute their logits, one after the other."""

@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import platform
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ from grid.prepared import open_prepared
 from grid.private import use_private_compiler_caches
 from grid.records import Record, Value, make_record, now, record_to_json
 from grid.results import provenance
+from grid.stall import watched
 from grid.store import FAILURE, PROGRESS, RECORD, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import meta_to_json, prepare
@@ -35,6 +38,7 @@ from kd.workers import WHOLE, Shard
 log = logging.getLogger("kd_grid")
 
 PROGRESS_SECONDS = 1.0
+RECORD_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Runtime:
     launch: str = ""
     code_version: str = "unknown"
     checkpoint_minutes: float = 10.0
+    stall_minutes: float = 60.0
     deterministic: bool = False
     stop: str = ""
     tries: int = 1
@@ -66,11 +71,33 @@ class Runtime:
         return {"launch": self.launch, "code_version": self.code_version, "tries": self.tries}
 
 
-def execute(stage: Stage, store: Store, runtime: Runtime, run: Callable[[], None]) -> str | None:
-    """Run a stage's work; an error is logged, recorded as the stage's failure and returned as one line."""
+def leave_process(error: str) -> None:
+    """A worker that hangs ends: Ray gives its place to another, which finds the failure recorded."""
+    os._exit(1)
+
+
+def execute(
+    stage: Stage,
+    store: Store,
+    runtime: Runtime,
+    run: Callable[[], None],
+    *,
+    on_stall: Callable[[str], None] = leave_process,
+) -> str | None:
+    """Run a stage's work; an error is logged, recorded as the stage's failure and returned as one line. Where it hangs
+    that is recorded too, and on_stall is told, from another thread."""
+
+    def stalled(error: str, stack: str) -> None:
+        write = partial(record_failure, stage, store, error, launch=runtime.launch, trace=f"{error}\n\n{stack}")
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        writer.join(RECORD_SECONDS)  # the storage may be what hangs
+        on_stall(error)
+
     try:
-        store.claim(stage)
-        run()
+        with watched(runtime.stall_minutes, stalled):
+            store.claim(stage)
+            run()
     except Exception as error:  # the one place that catches: whatever went wrong belongs on the stage's record
         line = one_line(error)
         record_failure(stage, store, line, launch=runtime.launch, trace=redacted(traceback.format_exc()))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.alive import tell_alive
 from kd.data.dataset import Split
 from kd.data.pixels import Pixels
 from kd.precision import autocast
@@ -48,6 +49,7 @@ def predict(
         images_BCHW = pixels(split.images_NHWC[start : start + batch_size].to(device))
         with autocast(precision, device):
             batches.append(model(images_BCHW).float())
+        tell_alive()
     model.train(was_training)
     return torch.cat(batches)
 

@@ -28,6 +28,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from kd.alive import tell_alive
 from kd.data.views import EpochViews
 from kd.precision import autocast
 from kd.recipe import LogitsFormat, Precision
@@ -61,6 +62,7 @@ def compute_logits(teacher: nn.Module, views: EpochViews, *, batch_size: int, pr
         images_BCHW = views.batch(index_B)
         with autocast(precision, images_BCHW.device):
             batches.append(teacher(images_BCHW).float())
+        tell_alive()
     return torch.cat(batches)
 
 

@@ -14,6 +14,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from kd.alive import tell_alive
 from kd.checkpoint import cloned, model_state, optimizer_state
 from kd.data.draws import derive_seed, permutation
 from kd.data.views import EpochViews, ViewStream
@@ -155,6 +156,7 @@ def train(
                 averaged.update(model)
             sums.loss_S[step] = loss * (len(batches[step]) / count)
             sums.hits += hits
+            tell_alive()
             # One word for both: a broadcast for each would cost twice.
             say = _agree(lambda: LEAVE if leave() else int(save_now()), step, shard, device) if step + 1 < steps else 0
             if say:

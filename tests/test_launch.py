@@ -139,6 +139,52 @@ def test_logits_that_nothing_needs_are_not_work(tmp_path: Path, capsys: pytest.C
     assert "Everything was done already" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("storage", "reason"),
+    [
+        ("ftp://localhost:9/x", "Connection refused"),
+        (
+            "memory://x",
+            "one process alone would see what it holds: give a folder that all nodes see, or s3:// or gs://",
+        ),
+        ("http://localhost:9/x", "cannot be written: give a folder"),
+        ("simplecache::s3://b/x", "a storage is one place"),
+        ("foo://x", "Protocol not known: foo"),
+    ],
+)
+def test_a_storage_that_can_be_none_is_a_line(
+    storage: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch.main(["--grid", grid_file(tmp_path), "--dry-run", "--storage", storage]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: --storage {storage}: ")
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_a_storage_that_went_away_in_the_middle_leaves_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from analysis.errors import AnalysisError
+    from grid.load import load_grid
+    from grid.plan import make_plan
+    from grid.records import make_record, record_to_json
+    from grid.store import Store
+
+    grid, storage = grid_file(tmp_path), str(tmp_path / "runs")
+    plan, store = make_plan(load_grid(grid)), Store(storage)
+    for stage in plan.stages:
+        facts = make_record({"stage_id": stage.id, "kind": stage.kind, "status": "done"})
+        store.write(f"{stage.folder}/record.json", record_to_json(facts))
+
+    def gone(*_: object) -> str:
+        raise AnalysisError(f"no grid 'tiny' was run in {storage}")
+
+    monkeypatch.setattr("analysis.cli.table", gone)
+    assert launch.main(["--grid", grid, "--storage", storage, "--wandb", "disabled"]) == 1
+    assert f"There is no table: no grid 'tiny' was run in {storage}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("argv", [[], ["--gird", "digits"], ["--grid", "digits", "--cpus", "two"]])
 def test_a_wrong_command_line_is_a_status_and_no_exit(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert launch.main(argv) == 2

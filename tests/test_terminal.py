@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+import analysis.output
 import launch
 from grid.cluster.remote import _show
 from grid.contract.text import is_hidden
@@ -36,6 +37,31 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Terminal, Console]:
     monkeypatch.delenv("NO_COLOR", raising=False)
     file = Terminal()
     return file, launch.console_on(file)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["launch.py", "--list"], ["launch.py", "--grid", "digits", "--dry-run"], ["-m", "analysis", "table"]],
+    ids=["list", "dry run", "table"],
+)
+def test_a_full_disk_behind_stdout_is_a_line(command: list[str]) -> None:
+    storage = [] if command[-1] == "--list" else ["--storage", str(ROOT / "tests/analysis/digits_records")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, *command, *storage], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (2, "error: stdout: No space left on device\n")
+
+
+def test_lines_that_a_closed_terminal_does_not_take_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", buffering=1) as file:
+        console = launch.console_on(file)
+        console.print("a line")
+        os.close(master)
+        for _ in range(3):
+            console.print("a line that nobody reads")
+        analysis.output.tell("another", file)
 
 
 def test_styles_of_ours_reach_a_terminal_and_those_of_a_text_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

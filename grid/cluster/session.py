@@ -20,6 +20,7 @@ from grid.contract.installed import hint
 from grid.contract.local_files import open_to_append
 from grid.contract.version import parts
 from grid.errors import UserError
+from grid.interruption import deaf_to_hangup
 from grid.private import ray_folder
 
 # Read by Ray when it is imported: no usage report, no logger callbacks, and teachers that end within a second.
@@ -104,16 +105,17 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
     common = {"logging_level": "error", "log_to_driver": False}
     try:
         if address is None:
-            ray.init(
-                address="local",  # never one that happens to run on this machine
-                num_cpus=cpus or len(os.sched_getaffinity(0)),
-                include_dashboard=dashboard is not None,
-                **({"dashboard_host": dashboard.host, "dashboard_port": dashboard.port} if dashboard else {}),
-                object_store_memory=OBJECT_STORE_BYTES,
-                _temp_dir=str(ray_folder()),
-                job_config=_job(code=_not_installed()),
-                **common,
-            )
+            with deaf_to_hangup():  # its processes: the launch has their stages save what they have
+                ray.init(
+                    address="local",  # never one that happens to run on this machine
+                    num_cpus=cpus or len(os.sched_getaffinity(0)),
+                    include_dashboard=dashboard is not None,
+                    **({"dashboard_host": dashboard.host, "dashboard_port": dashboard.port} if dashboard else {}),
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _temp_dir=str(ray_folder()),
+                    job_config=_job(code=_not_installed()),
+                    **common,
+                )
         else:
             own_path = {} if address.startswith("ray://") else {"job_config": _job(code=[])}
             ray.init(address=address, runtime_env=_with_this_code(), **own_path, **common)

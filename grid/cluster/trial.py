@@ -49,6 +49,10 @@ def _train_cell(config: dict[str, Any]) -> None:
     store, runtime = Store(config["storage"]), Runtime(**config["run"])
     leases = Leases(store, runtime.launch, stop=runtime.stop)
     error, left, crowded = None, True, False
+    hung = store.failure(stage, launch=runtime.launch)
+    if hung is not None:  # and its worker was ended
+        tune.report({"error": str(hung["error"]), "left": False, "crowded": False})
+        return
     with Departure() as departure:
         lease = None if departure.is_near() or leases.stopping() else leases.take(stage.folder)
         if lease is not None:

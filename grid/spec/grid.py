@@ -57,6 +57,7 @@ class Resources(Strict):
     gpus_*: None means one GPU a teacher worker and a quarter of one a cell where Ray has GPUs, none otherwise; "auto"
     measures the memory each student needs and packs as many cells on a GPU as fit. concurrency: at most this many cells
     at a time (None: what fits). checkpoint_minutes: a running stage saves this often, besides after each epoch.
+    stall_minutes: one that finishes no step, batch, picture or file for so long has failed.
     deterministic: on a GPU, ask torch for deterministic algorithms; the record says whether they were used (a CPU is
     always).
     """
@@ -68,6 +69,7 @@ class Resources(Strict):
     gpus_per_cell: Annotated[float | Literal["auto"] | None, BeforeValidator(_gpus_or_auto)] = None
     concurrency: int | None = Field(default=None, ge=1, le=WORKERS)
     checkpoint_minutes: float = Field(default=10.0, gt=0, le=WORKERS)
+    stall_minutes: float = Field(default=60.0, gt=0, le=WORKERS)
     deterministic: bool = False
 
     @field_validator("gpus_per_teacher_worker", "gpus_per_cell")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from kd.alive import tell_alive
 from kd.data.sources import DatasetError
 
 # By suffix. Pillow goes by a file's content and would take whatever it knows: it hands PostScript to Ghostscript.
@@ -66,4 +67,5 @@ def decode_all(
                 f"{what}: is {found} pixels, others are {width} x {height}: give dataset.image_size to resize them all"
             )
         images_NHWC[place] = image_HWC
+        tell_alive()
     return images_NHWC

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,19 +14,20 @@ from typing import Any
 import pytest
 
 import launch
+from grid import interruption
 from grid.cluster import guest
 from grid.cluster.session import output_to, quiet
 from grid.contract.credentials import redact_tracebacks
 from grid.errors import UserError
 from grid.guest import left_as_found, logged_to_stderr
-from grid.interruption import on_first_signal
+from grid.interruption import deaf_to_hangup, on_first_signal
 from grid.private import use_private_compiler_caches
 from tests.conftest import tiny_grid
 from tests.launching import write_grid
 
 
 def state() -> tuple[Any, ...]:
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     hooks = (sys.excepthook, threading.excepthook, sys.stdout, sys.stderr)
     return (*handlers, *hooks, logging.root.handlers[:], logging.root.level, dict(os.environ))
 
@@ -103,6 +105,48 @@ def test_a_thread_can_have_the_main_thread_leave_at_once() -> None:
             threading.Event().wait(30)
     leave()
     assert stopped == [], "it is not told to stop first, and nothing comes after the context"
+
+
+def signalled(number: int) -> None:
+    os.kill(os.getpid(), number)
+    threading.Event().wait(30)
+
+
+def test_a_closed_terminal_has_it_stop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its shell and the kernel may both send SIGHUP, which is no order to leave at once."""
+    stopped = threading.Event()
+    with on_first_signal(stopped.set):
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stopped.wait(10)
+        with pytest.raises(KeyboardInterrupt):
+            signalled(signal.SIGTERM)
+
+
+def test_under_nohup_a_closed_terminal_is_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stopped = threading.Event()
+        with on_first_signal(stopped.set):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopped.wait(0.2)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_does_not_stop_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "STOP_SECONDS", 0.2)
+    with on_first_signal(lambda: None), pytest.raises(KeyboardInterrupt):
+        signalled(signal.SIGINT)
+
+
+def test_what_is_started_under_a_deaf_process_is_deaf_too() -> None:
+    with deaf_to_hangup():
+        ask = "import signal; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+        said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout
+    assert said == "True\n"
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
 def test_a_process_joins_one_ray_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Ended by Ctrl-C and by kill -9 in the middle, a grid ends with the very same table, and nothing done is redone."""
+"""Ended by Ctrl-C, a closed terminal and kill -9, a grid ends with the very same table, and nothing done is redone."""
 
 from __future__ import annotations
 
@@ -101,6 +101,15 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan
     evicted.interrupt_all(signal.SIGTERM)
     assert evicted.finish(30) == 130, evicted.text()
     assert "Interrupted" in evicted.err.read_text()
+    assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+
+    # A terminal that is closed: SIGHUP to all that runs in it. Ray stays, and what is at work saves.
+    cut_off = launch()
+    cut_off.wait_until(lambda: bool(at_work()))
+    cut_off.interrupt_all(signal.SIGHUP)
+    assert cut_off.finish(60) == 130, cut_off.text()
+    assert "Stopping: waiting for" in cut_off.out.read_text()
+    assert re.search(r"^  .*: saved at epoch [0-9.]+ of 40$", cut_off.err.read_text(), re.MULTILINE), cut_off.text()
     assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
 
     # kill -9 once a distilled cell, too, has a checkpoint.

@@ -1,0 +1,45 @@
+"""A stage that does not get on is ended: a model's code that waits for ever, a file system that does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+
+from grid.contract.credentials import redacted
+from kd.alive import idle_seconds, tell_alive
+
+LOOKS = 20  # so often within the time that it may take
+
+
+@contextlib.contextmanager
+def watched(minutes: float, on_stall: Callable[[str, str], None]) -> Iterator[None]:
+    """While this context lasts, `on_stall` is called from another thread, once, when nothing was finished for so long:
+    with the reason, and where this thread stood."""
+    tell_alive()
+    over, limit, thread = threading.Event(), 60 * minutes, threading.get_ident()
+
+    def watch() -> None:
+        while not over.wait(limit / LOOKS):
+            if idle_seconds() > limit:
+                frame = sys._current_frames().get(thread)
+                stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+                on_stall(_reason(minutes), redacted(stack))
+                return
+
+    watcher = threading.Thread(target=watch, name="stall", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _reason(minutes: float) -> str:
+    return (
+        f"StalledError: no step, batch, picture or file was finished for {minutes:g} minutes: its model's code or the "
+        "storage may hang; failure.txt beside its record says where it stood; resources.stall_minutes is the limit"
+    )

@@ -1,0 +1,92 @@
+"""A stage that does not get on fails with the reason, and what gets on slowly does not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from grid.plan import Plan
+from grid.stages import Runtime, execute
+from grid.stall import watched
+from grid.store import FAILURE, TRACEBACK, Store
+from kd.alive import tell_alive
+from tests.launching import ROOT
+
+Planner = Callable[..., Plan]
+
+
+def test_what_hangs_is_told_once_with_the_place_where_it_stands() -> None:
+    told: list[tuple[str, str]] = []
+    over = threading.Event()
+
+    def tell(reason: str, stack: str) -> None:
+        told.append((reason, stack))
+        over.set()
+
+    with watched(0.005, tell):
+        over.wait(30)
+        time.sleep(0.5)
+    ((reason, stack),) = told
+    assert "no step, batch, picture or file was finished for 0.005 minutes" in reason
+    assert "over.wait(30)" in stack
+
+
+def test_what_gets_on_slowly_is_left_alone() -> None:
+    told: list[str] = []
+    with watched(0.01, lambda reason, stack: told.append(reason)):
+        for _ in range(10):
+            time.sleep(0.15)
+            tell_alive()
+    assert told == []
+
+
+def test_a_stage_that_hangs_has_failed_with_the_reason(tmp_path: Path, tiny_plan: Planner, runtime: Runtime) -> None:
+    stage, store, told = tiny_plan().data, Store(str(tmp_path)), threading.Event()
+    errors: list[str] = []
+
+    def on_stall(error: str) -> None:
+        errors.append(error)
+        told.set()
+
+    execute(stage, store, replace(runtime, stall_minutes=0.005), lambda: told.wait(30) and None, on_stall=on_stall)
+    failure = store.failure(stage, launch=runtime.launch)
+    assert failure is not None
+    assert [failure["error"]] == errors
+    assert store.exists(f"{stage.folder}/{FAILURE}")
+    assert b"told.wait(30)" in store.read(f"{stage.folder}/{TRACEBACK}")
+
+
+def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
+    script = """
+import json, sys, time
+from dataclasses import replace
+from grid.load import spec_from_dict
+from grid.plan import make_plan
+from grid.stages import Runtime, execute
+from grid.store import Store
+from tests.conftest import tiny_grid
+
+stage = make_plan(spec_from_dict(tiny_grid(), what="grid")).data
+execute(stage, Store(sys.argv[1]), Runtime(launch="l", stall_minutes=0.005), lambda: time.sleep(300))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, env=environment, timeout=120)
+    assert done.returncode == 1
+    assert len(list(tmp_path.glob("datasets/*/failure.json"))) == 1
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "soon"])
+def test_the_limit_is_a_time(minutes: str) -> None:
+    from grid.errors import UserError
+    from grid.load import load_grid
+
+    with pytest.raises(UserError, match=r"resources\.stall_minutes"):
+        load_grid("digits", [f"resources.stall_minutes={minutes}"])
