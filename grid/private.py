@@ -15,6 +15,8 @@ TEMPORARY = "/tmp"  # noqa: S108 (what is made there is checked)
 # Of the 107 bytes that the path of a socket may have, what Ray puts below its folder takes some 70.
 RAY_PATH_BYTES = 36
 
+OWN_RAY = ".ray-of-launches"  # lies beside the folder of such a Ray
+
 # What torch and Triton compile: both run what they find there.
 COMPILER_CACHES = {"TORCHINDUCTOR_CACHE_DIR": "torchinductor", "TRITON_CACHE_DIR": "triton"}
 
@@ -71,7 +73,20 @@ def ray_folder() -> Path:
     root = private_folder(_temporary(given)) if given else machine_folder()
     if not given and len(os.fsencode(root / "ray")) > RAY_PATH_BYTES:
         root = private_folder(_temporary(TEMPORARY))
+    (root / OWN_RAY).touch(mode=0o600)
     return root / "ray"
+
+
+def is_of_a_launch(folder: Path) -> bool:
+    """Whether a Ray that keeps its sessions in this folder belongs to a launch, or to somebody whose folders are closed
+    to this user."""
+    try:
+        (folder.parent / OWN_RAY).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def use_private_compiler_caches() -> None:

@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 from grid.cluster.capacity import MAX_WORKER_DEATHS, Share
 from grid.cluster.fleet import Fleet
 from grid.cluster.forgetful import Forgetful, Unseen
+from grid.cluster.memory_kills import MemoryKills
 from grid.cluster.packing import Packing
 from grid.cluster.trial import Cell
 from grid.lease import Leases
@@ -43,7 +44,8 @@ def run_cells(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1000000"
     # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
-    scheduler = Forgetful()
+    kills = MemoryKills()
+    scheduler = Forgetful(kills)
     cells = _Cells(
         schedule,
         store,
@@ -53,6 +55,7 @@ def run_cells(
         finish=finish,
         say=say,
         make_room=scheduler.let_idle_workers_go,
+        killed=kills.take,
         run=run,
     )
     tuner = tune.Tuner(
@@ -104,11 +107,13 @@ class _Cells(Searcher):  # type: ignore[misc]
         finish: Callable[[CellStage, str | None], None],
         say: Callable[[CellStage, str], None],
         make_room: Callable[[], None],
+        killed: Callable[[str], str | None],
         run: dict[str, Any],
     ) -> None:
         super().__init__()
         self.schedule, self.fleet, self.packing = schedule, fleet, packing
         self.busy_lanes, self.finish, self.say, self.make_room = busy_lanes, finish, say, make_room
+        self.killed = killed
         self.store, self.leases = store, Leases(store, run["launch"])
         self.common = {"storage": store.url, "run": run}
         self.given: dict[str, tuple[CellStage, Share]] = {}
@@ -134,7 +139,11 @@ class _Cells(Searcher):  # type: ignore[misc]
             elif self.leases.other(cell.folder) is None:
                 self.schedule.start(cell)
                 self.given[trial_id] = (cell, share)
-                how = {"share": share.as_dict(), "threads": share.cpus, "shares_gpu": share.is_part_of_a_gpu}
+                how = {
+                    "share": share.as_dict(),
+                    "threads": self.fleet.capacity().cell.cpus,
+                    "shares_gpu": share.is_part_of_a_gpu,
+                }
                 return {"stage": stage_to_json(cell), **how, **self.common}
             else:
                 self.elsewhere.add(cell.id)
@@ -148,8 +157,10 @@ class _Cells(Searcher):  # type: ignore[misc]
         cell, share = self.given.pop(trial_id, (None, None))
         if cell is None or share is None:
             return
-        what = result or {}
-        if error:
+        what, killed = result or {}, self.killed(trial_id)
+        if killed is not None:
+            self._hand_out_with_more_memory(cell, share, killed)
+        elif error:
             self.finish(cell, f"its worker failed {MAX_WORKER_DEATHS + 1} times (out of memory?); see Ray's logs")
         elif what.get("crowded"):
             more = self.packing.out_of_memory(cell, share)
@@ -160,6 +171,18 @@ class _Cells(Searcher):  # type: ignore[misc]
             self.schedule.give_back(cell)
         else:
             self.finish(cell, what.get("error") or None)
+
+    def _hand_out_with_more_memory(self, cell: CellStage, share: Share, said: str) -> None:
+        more = self.packing.out_of_host_memory(cell, share)
+        if more is None:
+            self.finish(cell, f"its worker was ended for lack of memory, with a node for itself: {said}")
+            return
+        self.say(
+            cell,
+            "its worker was ended, for its node ran out of memory; it goes on from its checkpoint with fewer beside "
+            f"it, in the place of {more.cpus} CPUs",
+        )
+        self.schedule.give_back(cell)
 
     def on_trial_recover(self, trial_id: str, failures: int) -> None:
         cell, _ = self.given.get(trial_id, (None, None))

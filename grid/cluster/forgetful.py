@@ -8,21 +8,26 @@ from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
+from grid.cluster.memory_kills import MemoryKills
+
 
 class Forgetful(FIFOScheduler):  # type: ignore[misc]
     """Runs trials in their order. Tune keeps each to the end, with its configuration, its results, their history and
     copies of it all as JSON, some 60 KB; here the finished ones go when the next one finishes. The last one stays:
     with none left, Tune would read its trials back from the storage."""
 
-    def __init__(self) -> None:
+    def __init__(self, kills: MemoryKills) -> None:
         super().__init__()
+        self.kills = kills
         self.controller: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FIFOScheduler, ())  # Tune keeps copies of it to resume from
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self.controller = tune_controller
+        if self.controller is None:
+            self.controller = tune_controller
+            self.kills.watch(tune_controller)
 
     def let_idle_workers_go(self) -> None:
         """Tune keeps a worker for the trial that may come; what it holds may be what a teacher waits for."""

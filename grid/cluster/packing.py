@@ -36,6 +36,7 @@ class Packing:
         self._footprints: dict[str, Footprint | None] = {}
         self._measuring: dict[str, Any] = {}
         self._least: dict[str, float] = {}
+        self._least_cpus: dict[str, int] = {}
         self._keys: dict[str, str] = {}
 
     def measure(self) -> None:
@@ -58,9 +59,10 @@ class Packing:
     def share_of(self, cell: CellStage) -> Share | None:
         """None while its student is being measured."""
         usual = self.capacity().cell
-        if not usual.gpus:
-            return usual
         key = self._key(cell)
+        cpus = max(usual.cpus, self._least_cpus.get(key, 0))
+        if not usual.gpus:
+            return Share(cpus, 0.0)
         if key in self._measuring:
             done, _ = ray.wait([self._measuring[key]], timeout=0)
             if not done:
@@ -74,13 +76,23 @@ class Packing:
                 pending = {stage.id for stage in self.schedule.pending()}
                 left = sum(self._key(one) == key for one in self.plan.cells if one.id in pending)
                 gpus = part_of_a_gpu(footprint.taken / footprint.total, cells=left, gpus=self.capacity().gpus)
-        return Share(usual.cpus, max(gpus, self._least.get(key, 0.0)))
+        return Share(cpus, max(gpus, self._least.get(key, 0.0)))
 
     def out_of_memory(self, cell: CellStage, share: Share) -> Share:
         """What cells of this student get from now on, after one ran out of memory with this share."""
         key = self._key(cell)
         self._least[key] = max(self._least.get(key, 0.0), min(1.0, 2 * share.gpus))
         return Share(share.cpus, self._least[key])
+
+    def out_of_host_memory(self, cell: CellStage, share: Share) -> Share | None:
+        """What cells of this student get from now on, after a node had no memory for one with this share: the place of
+        twice as many CPUs, so that fewer run beside it. None where it had a node for itself."""
+        largest = int(max(cpus for cpus, _ in self.capacity().nodes))
+        if share.cpus >= largest:
+            return None
+        key = self._key(cell)
+        self._least_cpus[key] = max(self._least_cpus.get(key, 0), min(largest, 2 * share.cpus))
+        return Share(self._least_cpus[key], share.gpus)
 
     def _key(self, cell: CellStage) -> str:
         from grid.memory import memory_key

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from grid.cluster import token
+from grid.cluster.address import address_meant
 from grid.contract.imports import broken, missing_module
 from grid.contract.installed import hint
 from grid.contract.local_files import open_to_append
@@ -40,7 +41,6 @@ QUIET = {
 # Trial configurations and results are small: the arrays are read from the storage.
 OBJECT_STORE_BYTES = 100 * 2**20
 
-CONNECT_SECONDS = 10.0
 REASON_LENGTH = 300  # of what Ray says
 
 
@@ -98,7 +98,7 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
     """
     quiet(address)
     if address is not None:
-        _check_reachable(address)
+        address = address_meant(address)
     import ray
 
     on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -170,18 +170,6 @@ def _with_this_code() -> dict[str, Any]:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
     return {"py_modules": [str(place) for place in parts().values()], "excludes": ["__pycache__/", "*.pyc"]}
-
-
-def _check_reachable(address: str) -> None:
-    """Ray would try for minutes to reach a machine that does not answer."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        return  # "auto", or a name that Ray resolves
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--address {address}: nothing answers there: {reason}") from None
 
 
 def log_folder() -> str:

@@ -17,6 +17,8 @@ from tests.at_work import Ledger, Worker, workers
 from tests.launching import Launch, records
 from tests.ray_cluster import ENVIRONMENT, Node, RayCluster
 
+pytestmark = pytest.mark.slow
+
 STAGES = 14
 SHORT = ("seeds=[0]", "recipe.epochs=8")
 # Logical GPUs: a cell needs one, so that cells run on the two nodes that have one each; teachers run on any.

@@ -125,3 +125,26 @@ def test_wishes_are_checked() -> None:
     for wrong in ('{"gpus_per_cell": "aut"}', '{"gpus_per_cell": -1}', '{"gpus_per_cell": true}'):
         with pytest.raises(ValueError, match=r"expected a number of GPUs, such as 0\.25, or auto"):
             Resources.model_validate_json(wrong)
+
+
+def test_a_student_that_a_node_had_no_memory_for_gets_the_place_of_more_cpus(
+    tiny_plan: Planner, tmp_path: Path
+) -> None:
+    """Up to a node of its own; other students keep theirs."""
+    plan = tiny_plan()
+    cells = packing(plan, Store(str(tmp_path)), gpus=0.0)
+    one, same, other = (
+        next(c for c in plan.cells if c.model.shown == label and c.mode == mode and c.seed == seed)
+        for label, mode, seed in (("ViT-S", "baseline", 0), ("ViT-S", "distilled", 1), ("ResNet-S", "baseline", 0))
+    )
+    share: Share | None = cells.share_of(one)
+    assert share == Share(1, 0.0)
+    seen = []
+    while share is not None:
+        seen.append(share.cpus)
+        share = cells.out_of_host_memory(one, share)
+    assert seen == [1, 2, 4, 8]
+    assert cells.share_of(same) == Share(8, 0.0)
+    assert cells.share_of(other) == Share(1, 0.0)
+    assert cells.out_of_host_memory(other, Share(1, 0.0)) == Share(2, 0.0), "two that were ended together count once"
+    assert cells.out_of_host_memory(other, Share(1, 0.0)) == Share(2, 0.0)

@@ -226,6 +226,7 @@ def _train_beside_another(
     assert train(cell, Store(storage), runtime) is None
 
 
+@pytest.mark.slow
 def test_two_at_a_time_give_the_same_bits_as_one_after_the_other(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime
 ) -> None:

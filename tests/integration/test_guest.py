@@ -9,8 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import tiny_grid
 from tests.launching import ROOT, write_grid
+
+pytestmark = pytest.mark.slow
 
 GRID = tiny_grid(
     name="guest",

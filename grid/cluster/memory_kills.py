@@ -1,0 +1,46 @@
+"""Ray's memory monitor ends a worker where a node runs out of memory. Tune knows the loss of an actor and not that, and
+would end with all that runs; here it is the loss of the one trial, which whoever gave it may hand out again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+
+class KilledForMemoryError(RayActorError):  # type: ignore[misc]
+    """What Tune is told in place of Ray's OutOfMemoryError."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class MemoryKills:
+    """Trials whose workers the monitor has ended, each with what Ray said of it, until it is taken."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def take(self, trial_id: str) -> str | None:
+        return self._said.pop(trial_id, None)
+
+    def watch(self, controller: Any) -> None:
+        """Have them noted by a Tune controller, which ends such a trial instead of trying it again where memory was
+        short a moment ago."""
+        manager = controller._actor_manager
+        task_failed = manager._actor_task_failed
+
+        def on_task_failed(tracked_actor_task: Any, exception: Exception) -> None:
+            if isinstance(exception, OutOfMemoryError):
+                exception = KilledForMemoryError(str(exception))
+                trial = controller._actor_to_trial.get(tracked_actor_task._tracked_actor)
+                if trial is not None:
+                    self._said[trial.trial_id] = str(exception)
+                    trial.max_failures = 0
+            task_failed(tracked_actor_task=tracked_actor_task, exception=exception)
+
+        manager._actor_task_failed = on_task_failed
