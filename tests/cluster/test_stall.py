@@ -19,7 +19,7 @@ class Sleeper(nn.Module):
         super().__init__()
         self.fc = nn.Linear(64, num_classes)
     def forward(self, x):
-        if self.training:
+        if self.training and not x.is_meta:
             time.sleep(1000)  # as for a file that never comes
         return self.fc(x.flatten(1))
 
