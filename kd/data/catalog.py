@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+ClassOrder = Literal["text", "natural"]
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
     """pool_images: labelled images there are to train on and to draw splits from. val_images, test_images: of official
     splits, None where there is none and the split is drawn from the pool. source: names the images' bytes (a hash, or a
-    publisher's release), so that an id always means the same images."""
+    publisher's release), so that an id always means the same images. some_classes: what the first few are called.
+    notes: what there is to say of the images. The last two are for people, and make no difference."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
@@ -23,6 +26,8 @@ class DatasetInfo:
     val_images: int | None
     test_images: int | None
     source: str
+    some_classes: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 CATALOG: dict[str, DatasetInfo] = {

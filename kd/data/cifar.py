@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kd.data.catalog import CATALOG, DatasetInfo
+from kd.data.classes import missing_classes
+from kd.data.labels import LABELS
 from kd.data.sources import DatasetError, Images, sha256_of
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -49,8 +51,18 @@ class Cifar:
         files = self._files(self.folder)
         if all(hashlib.md5(files[name], usedforsecurity=False).hexdigest() == md5 for name, md5 in self._checksums()):
             return known
-        counts = {split: len(_images(files, names, known)) for split, names in FILES[self.name].items()}
-        return replace(known, pool_images=counts["train"], test_images=counts["test"], source=sha256_of(files))
+        labels = {split: _images(files, names, known).labels_N for split, names in FILES[self.name].items()}
+        remedy = "these files are not the publisher's: correct them"
+        problems, notes = missing_classes(labels, LABELS[self.name], remedy=remedy)
+        if problems:
+            raise DatasetError(f"data set {self.name}: {'; '.join(problems)}")
+        return replace(
+            known,
+            pool_images=len(labels["train"]),
+            test_images=len(labels["test"]),
+            source=sha256_of(files),
+            notes=tuple(notes),
+        )
 
     def read(self) -> dict[str, Images]:
         files = self._files(self.folder or self._downloaded())
@@ -113,13 +125,28 @@ class _ArraysOnly(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+def _labels(values: Any, info: DatasetInfo) -> np.ndarray:
+    """int64 [N]. Raises ValueError for what are no numbers of its classes."""
+    labels_N = np.asarray(values)
+    if labels_N.ndim != 1 or labels_N.dtype.kind not in "iu":
+        raise ValueError(f"its labels are {labels_N.dtype} of shape {labels_N.shape}, not a whole number each")
+    outside = np.flatnonzero((labels_N < 0) | (labels_N >= info.classes))
+    if len(outside):
+        place = int(outside[0])
+        raise ValueError(f"label {labels_N[place]} of image {place} is outside of 0 to {info.classes - 1}")
+    return labels_N.astype(np.int64)
+
+
 def _images(files: dict[str, bytes], names: list[str], info: DatasetInfo) -> Images:
     pixels, labels = [], []
     for name in names:
         try:
             batch = _ArraysOnly(io.BytesIO(files[name]), encoding="latin1").load()
-            data = np.asarray(batch["data"], dtype=np.uint8).reshape(-1, info.channels, info.height, info.width)
-            own = np.asarray(batch["fine_labels" if "fine_labels" in batch else "labels"], dtype=np.int64)
+            data = np.asarray(batch["data"])
+            if data.dtype != np.uint8:  # cast, they would be black, or wrap around
+                raise ValueError(f"its pixels are {data.dtype}, not uint8")
+            data = data.reshape(-1, info.channels, info.height, info.width)
+            own = _labels(batch["fine_labels" if "fine_labels" in batch else "labels"], info)
         except Exception as error:  # pickle raises many types for bytes it cannot read
             raise DatasetError(f"data set {info.name}: {name} is damaged ({type(error).__name__}: {error})") from None
         if len(own) != len(data):

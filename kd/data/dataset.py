@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from kd.data.catalog import DatasetInfo
+from kd.data.classes import listed
 from kd.data.sources import DatasetError, Images, Source
-from kd.data.splits import stratified_draw
+from kd.data.splits import draw
 
 SPLITS = ("train", "val", "test")
 
@@ -79,15 +80,9 @@ def prepare(
     read = source.read()
     pool = read["train"]
     _check(read, info)
-    wanted = {"test": 0 if "test" in read else test_size or 0, "val": 0 if "val" in read else val_size}
-    rest = len(pool) - sum(wanted.values())
-    if rest < 1:
-        raise DatasetError(f"data set {info.name}: val and test take all of its {len(pool)} images: make them smaller")
-    sizes = {**wanted, "train": rest if train_size is None else train_size}
-    try:
-        drawn = stratified_draw(pool.labels_N, sizes=sizes, seed=split_seed)
-    except ValueError as error:
-        raise DatasetError(f"data set {info.name}: {error}") from None
+    drawn = draw(
+        pool.labels_N, info, train_size=train_size, val_size=val_size, test_size=test_size, split_seed=split_seed
+    )
     arrays: dict[str, np.ndarray] = {}
     for split in SPLITS:
         images = read.get(split) if split != "train" else None
@@ -95,6 +90,7 @@ def prepare(
             images = Images(pool.images_NHWC[drawn[split]], pool.labels_N[drawn[split]])
         arrays[f"{split}_images"] = np.ascontiguousarray(images.images_NHWC)
         arrays[f"{split}_labels"] = images.labels_N
+    _check_varied(arrays["train_images"], info)
     mean, std = _statistics(arrays["train_images"])
     meta = DatasetMeta(
         name=info.name,
@@ -105,6 +101,17 @@ def prepare(
         fingerprint=_fingerprint(arrays),
     )
     return meta, arrays
+
+
+def _check_varied(images_NHWC: np.ndarray, info: DatasetInfo) -> None:
+    """Raises DatasetError for training images that all show the same."""
+    value_C = images_NHWC[0, 0, 0]
+    if (images_NHWC[0] == value_C).all() and (images_NHWC == value_C).all():
+        shown = " ".join(map(str, value_C.tolist()))
+        raise DatasetError(
+            f"data set {info.name}: all pixels of its {len(images_NHWC)} training images have the value {shown}, which "
+            "nothing can be learned from: look at what its files hold"
+        )
 
 
 def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
@@ -129,8 +136,8 @@ def _check(read: dict[str, Images], info: DatasetInfo) -> None:
                 f"data set {info.name}: {split} has label {outside[0]}, outside of 0 to {info.classes - 1}"
             )
         missing = np.setdiff1d(np.arange(info.classes), present)
-        if len(missing):
-            raise DatasetError(f"data set {info.name}: {split} has no image of class {missing[0]}")
+        if len(missing) and split == "train":
+            raise DatasetError(f"data set {info.name}: {split} has no image of class {listed(missing.tolist())}")
 
 
 def _channel_statistics(images_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,60 +2,108 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
+from kd.data.classes import Labelled, counted, listed, ordered
 from kd.data.decode import FORMATS
-from kd.data.encoded import EncodedImages
+from kd.data.encoded import EncodedImages, How
 from kd.data.sources import DatasetError, sha256_of
+from kd.data.walk import kind_of, pictures_below, told
+
+SPLITS = ("train", "val", "test")
 
 
 class ImageFolder(EncodedImages):
-    def __init__(self, name: str, folder: Path, *, channels: int, size: int | None) -> None:
-        super().__init__(name, channels=channels, size=size)
+    def __init__(self, name: str, folder: Path, **how: Unpack[How]) -> None:
+        super().__init__(name, **how)
         self.folder = folder
+        self._left_out: Counter[str] = Counter()
 
     @cached_property
-    def classes(self) -> list[str]:
-        """Names in the order of the labels."""
-        train = self.folder / "train"
-        if not train.is_dir():
+    def _found(self) -> dict[str, dict[str, list[Path]]]:
+        """Pictures by split and class, "" for those in the folder of no class; each in the order of their names."""
+        if not (self.folder / "train").is_dir():
             raise DatasetError(f"data set {self.name}: {self.folder} has no folder train/ with one folder a class")
-        return sorted(path.name for path in train.iterdir() if path.is_dir())
-
-    @cached_property
-    def _files(self) -> dict[str, list[tuple[Path, int]]]:
-        """Images with their labels, by split, in the order of their names."""
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        found: dict[str, list[tuple[Path, int]]] = {}
-        for split in ("train", "val", "test"):
-            folder = self.folder / split
-            if not folder.is_dir():
+        found: dict[str, dict[str, list[Path]]] = {}
+        for split in SPLITS:
+            place = self.folder / split
+            if not place.is_dir():
                 continue
-            found[split] = []
-            for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in FORMATS and p.is_file()):
-                name = path.relative_to(folder).parts[0]
-                if name not in numbers:
-                    raise DatasetError(f"data set {self.name}: {path} is of class {name}, which train/ does not have")
-                found[split].append((path, numbers[name]))
+            found[split] = defaultdict(list)
+            for path in sorted(place.iterdir()):
+                kind = kind_of(path)
+                if kind is not None:
+                    self._left_out[kind] += 1
+                elif path.is_dir():
+                    around = (self.folder, place)
+                    found[split][path.name] = pictures_below(path, around=around, left_out=self._left_out)
+                else:
+                    found[split][""].append(path)
         return found
 
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        """By split, in the order of their names."""
+        return {
+            split: sorted(path for name, paths in classes.items() if name for path in paths)
+            for split, classes in self._found.items()
+        }
+
+    def _label(self) -> Labelled:
+        folders = [name for name in self._found["train"] if name]
+        usual = ordered(folders, "text")
+        classes = list(self.given) if self.given is not None else ordered(folders, self.class_order)
+        labelled = Labelled(classes=classes, usual=usual, notes=self._told())
+        numbers = {name: number for number, name in enumerate(classes)}
+        for split, by_class in self._found.items():
+            if by_class.get(""):
+                loose = by_class[""]
+                labelled.problems.append(
+                    f"{counted(len(loose), 'picture')} in {split}/ but in no class's folder: {listed(loose)}: move "
+                    f"{'it' if len(loose) == 1 else 'them'} to {split}/<class>/"
+                )
+            for name, paths in by_class.items():
+                if name and name not in numbers and paths:
+                    more = f" (and {len(paths) - 1:,} more)" if len(paths) > 1 else ""
+                    known = "train/" if self.given is None else "dataset.classes"
+                    labelled.problems.append(f"{paths[0]}{more} is of class {name}, which {known} does not have")
+            labelled.labels[split] = np.array(
+                [numbers.get(path.relative_to(self.folder / split).parts[0], -1) for path in self._files[split]],
+                dtype=np.int64,
+            )
+        return labelled
+
+    def _told(self) -> list[str]:
+        others = sorted(
+            path.name
+            for path in self.folder.iterdir()
+            if path.name not in SPLITS and not path.name.startswith(".") and path.is_dir()
+        )
+        folders = f"left out beside train/, val/ and test/: {listed([f'{name}/' for name in others])}"
+        return [*told(self._left_out), *([folders] if others else [])]
+
     def _counts(self) -> dict[str, int]:
-        return {split: len(files) for split, files in self._files.items()}
+        return {split: len(paths) for split, paths in self._files.items()}
 
     def _pictures(self, split: str) -> Iterator[tuple[str, bytes]]:
-        for path, _ in self._files[split]:
+        for path in self._files[split]:
             yield str(path), path.read_bytes()
 
-    def _labels(self, split: str) -> np.ndarray:
-        return np.array([label for _, label in self._files[split]], dtype=np.int64)
-
     def _source(self) -> str:
-        hashed = {path.relative_to(self.folder).as_posix(): path for files in self._files.values() for path, _ in files}
+        hashed = {path.relative_to(self.folder).as_posix(): path for paths in self._files.values() for path in paths}
         return f"{sha256_of(hashed)} [{self.channels}, {self.size}]"
 
     def _empty(self) -> str:
-        return f"{self.folder} has no images in train/<class>/ (of {', '.join(FORMATS)})"
+        there = f"; {', '.join(told(self._left_out))}" if self._left_out else ""
+        return f"{self.folder} has no images in train/<class>/ (of {', '.join(FORMATS)}){there}"
+
+    def _class_remedy(self) -> str:
+        if self.given is not None:
+            return "leave them out of dataset.classes, or add pictures"
+        return "add pictures, or remove the folders"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from kd.data.catalog import DatasetInfo
+from kd.data.classes import counted, listed
 from kd.data.draws import uniform
+from kd.data.sources import DatasetError
 
 
 def stratified_draw(labels_N: np.ndarray, *, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:
@@ -34,7 +37,36 @@ def stratified_draw(labels_N: np.ndarray, *, sizes: dict[str, int], seed: int) -
             take[c] += 1
         missing = [c for c in take if size > 0 and take[c] == 0]
         if missing:
-            raise ValueError(f"a {name} split of {size} images leaves out class {missing[0]}: make it larger")
+            few = listed([f"{c} ({counted(len(left[c]), 'image')} left)" for c in missing])
+            raise ValueError(
+                f"a {name} split of {size} images leaves out class {few}: make it larger, or give the class more images"
+            )
         drawn[name] = np.sort(np.concatenate([left[c][: take[c]] for c in left]))
         left = {c: members[take[c] :] for c, members in left.items()}
     return drawn
+
+
+def draw(
+    labels_N: np.ndarray,
+    info: DatasetInfo,
+    *,
+    train_size: int | None,
+    val_size: int,
+    test_size: int | None,
+    split_seed: int,
+) -> dict[str, np.ndarray]:
+    """Which of the training images each split takes that is not official. Raises DatasetError where they do not do."""
+    wanted = {
+        "test": (test_size or 0) if info.test_images is None else 0,
+        "val": val_size if info.val_images is None else 0,
+    }
+    rest = len(labels_N) - sum(wanted.values())
+    if rest < 1:
+        raise DatasetError(
+            f"data set {info.name}: val and test take all of its {len(labels_N)} images: make them smaller"
+        )
+    sizes = {**wanted, "train": rest if train_size is None else train_size}
+    try:
+        return stratified_draw(labels_N, sizes=sizes, seed=split_seed)
+    except ValueError as error:
+        raise DatasetError(f"data set {info.name}: {error}") from None

@@ -146,7 +146,6 @@ def test_a_validation_split_may_be_drawn_beside_an_official_test_set() -> None:
     [
         ([0, 1, 2, 4] * 3, "data set noise: test has label 4, outside of 0 to 3"),
         ([0, 1, 2, -1] * 3, "data set noise: test has label -1, outside of 0 to 3"),
-        ([0, 1, 2, 2] * 3, "data set noise: test has no image of class 3"),
     ],
 )
 def test_labels_that_do_not_fit_are_named(labels: list[int], reason: str) -> None:
@@ -155,6 +154,25 @@ def test_labels_that_do_not_fit_are_named(labels: list[int], reason: str) -> Non
         prepare(
             Given(info, train=noise(40), test=test), info, train_size=None, val_size=0, test_size=None, split_seed=0
         )
+
+
+def test_a_class_may_be_missing_in_test_alone() -> None:
+    few, info = Images(noise(12).images_NHWC, np.array([0, 1, 2, 2] * 3)), facts(40, test=12)
+    _, arrays = prepare(
+        Given(info, train=noise(40), test=few), info, train_size=None, val_size=0, test_size=None, split_seed=0
+    )
+    assert arrays["test_labels"].tolist() == [0, 1, 2, 2] * 3
+    few = Images(noise(40).images_NHWC, np.array([0, 1, 1, 0] * 10))
+    with pytest.raises(DatasetError, match="data set noise: train has no image of class 2, 3"):
+        prepare(Given(facts(40), train=few), facts(40), train_size=8, val_size=8, test_size=8, split_seed=0)
+
+
+def test_training_images_that_all_show_the_same_are_refused() -> None:
+    flat = Images(np.full((40, 6, 9, 3), (7, 0, 9), np.uint8), noise(40).labels_N)
+    with pytest.raises(DatasetError, match="all pixels of its 24 training images have the value 7 0 9, which nothing"):
+        prepare(Given(facts(40), train=flat), facts(40), train_size=24, val_size=8, test_size=8, split_seed=0)
+    flat.images_NHWC[:, 0, 0, 0] = 8
+    prepare(Given(facts(40), train=flat), facts(40), train_size=24, val_size=8, test_size=8, split_seed=0)
 
 
 def test_images_that_have_changed_since_the_plan_are_refused() -> None:

@@ -23,7 +23,7 @@ EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 showpage
 %%EOF
 """
-OTHERS = ("AVIF", "DDS", "ICNS", "ICO", "IM", "JPEG2000", "MSP", "PCX", "QOI", "SGI", "TGA", "XBM")
+OTHERS = ("DDS", "ICNS", "ICO", "IM", "JPEG2000", "MSP", "PCX", "QOI", "SGI", "TGA", "XBM")
 
 
 def encoded(picture: Image.Image, kind: str) -> bytes:

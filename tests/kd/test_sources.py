@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import urllib.error
 from pathlib import Path
 
@@ -84,6 +85,36 @@ def test_a_damaged_batch_is_named_and_no_code_in_it_is_run(tmp_path: Path) -> No
         DatasetError, match=r"data set cifar10: .* has no readable cifar-10-batches-py/ or cifar-10-pyt"
     ):
         in_folder("cifar10", tmp_path).read()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"data": np.zeros((10, 3072), np.float32)}, "its pixels are float32, not uint8"),
+        ({"data": np.full((10, 3072), 300)}, "its pixels are int64, not uint8"),
+        ({"labels": [0.0, float("nan")] * 5}, "its labels are float64 of shape (10,), not a whole number each"),
+        ({"labels": [[0], [1]] * 5}, "its labels are int64 of shape (10, 1), not a whole number each"),
+        ({"labels": [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]}, "label 10 of image 9 is outside of 0 to 9"),
+    ],
+)
+def test_a_batch_of_what_are_no_pixels_or_labels_is_named(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    write_cifar(tmp_path, "cifar10", train=50, test=20)
+    batch = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    whole = pickle.loads(batch.read_bytes())
+    batch.write_bytes(pickle.dumps(whole | change, protocol=2))
+    with pytest.raises(DatasetError, match=rf"data_batch_3 is damaged \(ValueError: {re.escape(reason)}\)"):
+        in_folder("cifar10", tmp_path).read()
+
+
+def test_a_cifar_without_one_of_its_classes_is_refused_and_told_of_in_test(tmp_path: Path) -> None:
+    write_cifar(tmp_path, "cifar10", train=50, test=9)
+    notes = in_folder("cifar10", tmp_path).info.notes
+    assert notes == ("warning: 1 of its 10 classes has no picture in the test split: 9 (truck)",)
+    write_cifar(tmp_path / "few", "cifar10", train=8, test=20)
+    with pytest.raises(DatasetError, match=r"2 of its 10 classes have no training picture: 8 \(ship\), 9 \(truck\)"):
+        _ = in_folder("cifar10", tmp_path / "few").info
 
 
 def test_without_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,9 @@ def test_more_images_than_there_are_is_an_error() -> None:
 
 def test_a_split_without_one_of_the_classes_is_an_error() -> None:
     labels_N = np.repeat([0, 1], [99, 1])
-    with pytest.raises(ValueError, match="a val split of 10 images leaves out class 1"):
+    with pytest.raises(
+        ValueError, match=r"a val split of 10 images leaves out class 1 \(1 image left\): make it larger, or"
+    ):
         stratified_draw(labels_N, sizes={"val": 10, "train": 90}, seed=0)
 
 
