@@ -260,6 +260,7 @@ def run(args: argparse.Namespace) -> int:
     from analysis.wandb_export import Exporter
     from grid.cluster import token
     from grid.cluster.session import Dashboard, output_to
+    from grid.datasets import described
     from grid.guest import logged_to_stderr
     from grid.interruption import to_mind
     from grid.load import load_grid
@@ -294,6 +295,8 @@ def run(args: argparse.Namespace) -> int:
             console.print(text, markup=False, highlight=False)
 
         say(f"Grid {plan.spec.name}: {len(plan.stages)} stages, results in {store.url}, log in {root}/{log}")
+        for line in described(plan.spec.dataset):
+            say(line)
         if dashboard is not None:
             say(f"Ray's dashboard, once Ray has started: {dashboard.url}")
             say(token.login(was_given=has_token, on_terminal=console.is_terminal))

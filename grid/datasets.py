@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
 
 from grid.contract.text import hidden_character, on_one_line
 from grid.errors import UserError, check_path
@@ -11,8 +14,15 @@ from grid.private import downloads_folder, private_folder
 from grid.spec.dataset import DatasetSpec, ParquetSpec
 from grid.spec.strict import path_alone
 from kd.data.catalog import CATALOG
+from kd.data.classes import counted, listed
 from kd.data.labels import LABELS
 from kd.data.sources import DatasetError, Source
+from kd.data.splits import draw
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kd.data.encoded import How
 
 # As the Hugging Face hub names a split's files.
 SPLIT_FILES = {"train": ("train*",), "val": ("val*", "dev*"), "test": ("test*",)}
@@ -39,11 +49,29 @@ def located(dataset: DatasetSpec, data: str | None) -> DatasetSpec:
             source = source_of(dataset)
             info = source.info
             _check_names(dataset.name, getattr(source, "classes", []))
+            if info != CATALOG.get(dataset.name):
+                dataset = dataset.model_copy(update={"facts": info})
+            _check_draw(dataset, getattr(source, "train_labels", None))
         except (DatasetError, OSError) as error:
             raise UserError(str(error)) from None
-        if info != CATALOG.get(dataset.name):
-            dataset = dataset.model_copy(update={"facts": info})
     return dataset
+
+
+def _check_draw(dataset: DatasetSpec, labels_N: np.ndarray | None) -> None:
+    """Splits that are to be drawn may leave out a class that has few images. Raises DatasetError."""
+    try:
+        DatasetSpec.model_validate(dataset.model_dump())
+    except ValidationError:
+        return  # which is told where the whole grid is checked
+    if labels_N is not None:
+        draw(
+            labels_N,
+            dataset.info,
+            train_size=dataset.train_size,
+            val_size=dataset.val_size,
+            test_size=dataset.test_size,
+            split_seed=dataset.split_seed,
+        )
 
 
 def _check_names(name: str, classes: Sequence[object]) -> None:
@@ -57,6 +85,13 @@ def _check_names(name: str, classes: Sequence[object]) -> None:
 
 def source_of(dataset: DatasetSpec) -> Source:
     """What reads the images. Raises DatasetError."""
+    how: How = {
+        "channels": dataset.channels,
+        "size": dataset.image_size,
+        "white": dataset.white,
+        "classes": dataset.classes,
+        "class_order": dataset.class_order,
+    }
     if dataset.parquet is not None:
         from kd.data.parquet import Parquet
 
@@ -64,16 +99,15 @@ def source_of(dataset: DatasetSpec) -> Source:
         return Parquet(
             dataset.name,
             files,
-            channels=dataset.channels,
-            size=dataset.image_size,
             image=dataset.parquet.image,
             label=dataset.parquet.label,
+            **how,
         )
     if dataset.folder is not None:
         from kd.data.folder import ImageFolder
 
         folder = Path(dataset.folder).expanduser()
-        return ImageFolder(dataset.name, folder, channels=dataset.channels, size=dataset.image_size)
+        return ImageFolder(dataset.name, folder, **how)
     if dataset.name == "digits":
         from kd.data.digits import Digits
 
@@ -87,8 +121,9 @@ def source_of(dataset: DatasetSpec) -> Source:
 def label_names(dataset: DatasetSpec) -> list[str] | None:
     """What the classes are called, by number; None where they have numbers alone, or where the images that named them
     are no longer what or where they were."""
-    if dataset.name in LABELS and dataset.folder is None:
-        return list(LABELS[dataset.name])
+    known = list(LABELS[dataset.name]) if dataset.name in LABELS and dataset.folder is None else None
+    if known is not None and dataset.classes is None and dataset.class_order == "text":
+        return known
     try:
         source = source_of(dataset)
         if source.info != dataset.info:
@@ -96,7 +131,19 @@ def label_names(dataset: DatasetSpec) -> list[str] | None:
     except (DatasetError, OSError):
         return None
     classes = getattr(source, "classes", [])
-    return classes if all(isinstance(name, str) for name in classes) and classes else None
+    return list(classes) if all(isinstance(name, str) for name in classes) and classes else None
+
+
+def described(dataset: DatasetSpec) -> list[str]:
+    """For people, before anything runs: how many images and classes there are, and whatever is to be said of them."""
+    info = dataset.info
+    names = info.some_classes or LABELS.get(dataset.name, ())
+    shown = f": {listed(names, of=info.classes)}" if names else ""
+    sizes = ", ".join(f"{split} {size}" for split, size in dataset.splits.items())
+    return [
+        f"Data set {dataset.name} ({sizes}), {counted(info.classes, 'class', 'classes')}{shown}",
+        *(f"  {note}" for note in info.notes),
+    ]
 
 
 def _in_folder(dataset: DatasetSpec, folder: Path) -> DatasetSpec:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from grid.datasets import described
 from grid.disk import sized, written_bytes
 from grid.errors import UserError
 from grid.identity import canonical_json
@@ -101,12 +102,11 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     finished = done | unneeded_logits(plan, done)
     spec = plan.spec
     console.print(f"Grid {spec.name}: {spec.description}".rstrip(": "), markup=False)
-    splits = spec.dataset.splits
-    shown = ", ".join(f"{name} {size}" for name, size in splits.items())
-    console.print(f"Data set {spec.dataset.name} ({shown}), seeds {list(spec.seeds)}", markup=False)
+    for line in described(spec.dataset):
+        console.print(line, markup=False)
     if images:
         console.print(images, markup=False, highlight=False)
-    console.print()
+    console.print(f"Seeds {list(spec.seeds)}\n", markup=False)
 
     models = _table("Model", "Role", "Parameters", "Size (MiB)", "MACs")
     for name, fact in facts.items():

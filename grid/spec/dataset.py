@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from grid.spec.strict import Name, Strict, path_alone, shortened
-from kd.data.catalog import CATALOG, DatasetInfo
+from grid.spec.strict import Name, Strict, first_twice, path_alone, shortened
+from kd.data.catalog import CATALOG, ClassOrder, DatasetInfo
 from kd.limits import CLASSES, IMAGE_SIDE, check_at_most
 
 
@@ -30,6 +30,13 @@ class ParquetSpec(Strict):
         return {split: pattern for split, pattern in given.items() if pattern is not None}
 
 
+def _in_words(names: Any) -> Any:
+    """YAML takes 1 for a number, and a folder may be called so."""
+    if not isinstance(names, list | tuple):
+        return names
+    return tuple(str(name) if isinstance(name, int) and not isinstance(name, bool) else name for name in names)
+
+
 def _check_facts(info: DatasetInfo) -> None:
     """Raises ValueError for what no images can be, or none that are of use."""
     if max(info.height, info.width) > IMAGE_SIDE:
@@ -49,7 +56,10 @@ class DatasetSpec(Strict):
     A data set known by name, or under a name of yours: parquet files, or a folder with train/<class>/ and perhaps val/
     and test/. Those are resized to squares of image_size (None: they all have the same size) and have `channels`.
     train_size None: all that the other splits leave. val_size, test_size: of splits that are drawn, where there is no
-    official one. data: the folder that holds the files of a data set known by name. facts: filled in when it is found.
+    official one. white: the value of 16-bit gray pictures that becomes 255 (None: their upper 8 bits are read).
+    classes: what they are called, or their labels, in the order of their numbers; class_order: of names, where no such
+    list is given: as text (1, 10, 2), or natural as in timm (1, 2, 10). data: the folder that holds the files of a data
+    set known by name. facts: filled in when it is found.
     """
 
     name: Name
@@ -57,6 +67,9 @@ class DatasetSpec(Strict):
     folder: Name | None = None
     image_size: int | None = Field(default=None, ge=1, le=IMAGE_SIDE)
     channels: Literal[1, 3] = 3
+    white: int | None = Field(default=None, ge=1, le=65_535)
+    classes: Annotated[tuple[Name, ...], BeforeValidator(_in_words), Field(min_length=1)] | None = None
+    class_order: ClassOrder = "text"
     train_size: int | None = Field(default=None, ge=1)
     val_size: int = Field(default=0, ge=0)
     test_size: int | None = Field(default=None, ge=1)
@@ -111,6 +124,15 @@ class DatasetSpec(Strict):
             )
         if not own and self.image_size is not None:
             raise ValueError(f"image_size belongs to parquet and folder: {self.name}'s own size is known")
+        for key in ("white", "classes", "class_order"):
+            if not own and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} belongs to parquet and folder: {self.name}'s own is known")
+        if self.classes is not None:
+            twice = first_twice(self.classes)
+            if twice is not None:
+                raise ValueError(f"classes: {shortened(twice)} is given twice")
+            if self.class_order != "text":
+                raise ValueError("give classes or class_order, not both")
         if not self.is_known:
             return self
         info = self.info
@@ -122,8 +144,10 @@ class DatasetSpec(Strict):
         if info.test_images is None and self.test_size is None:
             raise ValueError(f"{self.name} has no official test set: give test_size")
         splits = self.splits
+        officially = {"val": info.val_images, "test": info.test_images}
         for split, size in splits.items():
-            if size and size < info.classes:
+            # An official one may lack some, which is told.
+            if size and size < info.classes and officially.get(split) is None:
                 raise ValueError(f"{split}_size {size} leaves out some of the {info.classes} classes")
         drawn = sum(
             max(size, 1) if split == "train" else size
