@@ -138,7 +138,9 @@ class Reporter:
             elif state == "waiting":
                 self._given_back(stage)
             elif state == "done":
-                self._ended(stage, self._result(stage), style="green")
+                record = self.store.record(stage)
+                self._ended(stage, self._result(stage, record), style="green")
+                self.warn(stage, record)
             elif state == "failed":
                 self._ended(stage, f"FAILED: {error}", style="red")
             elif state == "blocked":
@@ -176,8 +178,12 @@ class Reporter:
         if stage.id in self._tasks:
             self._bars.remove_task(self._tasks.pop(stage.id))
 
-    def _result(self, stage: Stage) -> str:
-        record: Record = self.store.record(stage)
+    def warn(self, stage: Stage, record: Record) -> None:
+        """Say what its record finds odd."""
+        if record["warning"]:
+            self.say(f"warning: {self.titles[stage.id]}: {record['warning']}")
+
+    def _result(self, stage: Stage, record: Record) -> str:
         seconds = record["seconds_total"]
         took = ""
         if isinstance(seconds, float):

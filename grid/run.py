@@ -216,6 +216,9 @@ class _Run:
                         check_own_worker()
                 self.pulse = Pulse(patience=0 if self.options.address is None else PATIENCE_SECONDS)
                 stack.enter_context(self.reporter)
+                for teacher in self.plan.teachers:
+                    if teacher.id in self.done and teacher.model.is_given:
+                        self.reporter.warn(teacher, self.store.record(teacher))
                 self._interrupt = stack.enter_context(on_first_signal(self._stop))
                 stack.enter_context(watched(self.pulse, self._ray_is_lost))
                 log.info("launch %s; Ray's own logs: %s", self.launch, log_folder())

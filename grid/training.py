@@ -23,6 +23,7 @@ from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
 from grid.supervision import Supervision
 from grid.teacher_logits import INFERENCE_BATCH
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
+from kd.class_order import fit_of
 from kd.data.dataset import Dataset
 from kd.data.views import ViewStream
 from kd.evaluate import predict, score
@@ -65,6 +66,8 @@ def run_trainable(
     if shard.rank == 0:
         progress.report(len(resume.curve) if resume else 0)
 
+    predicted: dict[str, torch.Tensor] = {}
+
     def evaluate(model: nn.Module) -> Row:
         row: Row = {}
         for name in dataset.evaluated:
@@ -72,6 +75,8 @@ def run_trainable(
             logits_NC = predict(
                 model, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=recipe.precision
             )
+            if is_given:
+                predicted[name] = logits_NC.argmax(dim=1).cpu()
             metrics = score(logits_NC, split.labels_N, teacher_logits_NC=supervision.plain_logits.get(name))
             row |= {f"{name}_{metric}": value for metric, value in asdict(metrics).items() if value is not None}
         return row
@@ -135,9 +140,30 @@ def run_trainable(
         **runtime.provenance(),
         **provenance(device, recipe.precision),
     }
+    if is_given:
+        values["warning"] = _doubt(stage, dataset, predicted)
     publish(stage, store, values)
     for leftover in (CHECKPOINT, PROGRESS):
         store.remove(f"{stage.folder}/{leftover}")
+
+
+def _doubt(stage: Trainable, dataset: Dataset, predicted: Mapping[str, torch.Tensor]) -> str | None:
+    """What looks wrong with a given teacher, and what may be done: its classifier is from elsewhere. predicted: the
+    classes of the plain images, by split."""
+    if not predicted:
+        return None
+    labels_N = torch.cat([dataset.split(name).labels_N for name in predicted])
+    doubt = fit_of(torch.cat([*predicted.values()]).numpy(), labels_N.numpy(), classes=dataset.meta.classes).doubt
+    if doubt is None:
+        return None
+    spec = stage.data.dataset
+    order = "give the order that it was trained with as dataset.classes, or dataset.class_order: natural (as in timm)"
+    if spec.folder is None and spec.parquet is None:
+        order = f"reorder the rows of its classifier as {spec.name} numbers its classes"
+    images = f"{len(labels_N):,} images of {' and '.join(predicted)}"
+    text = f"{doubt}, on {images}: {order}, and check its normalize and image_size"
+    log.warning("stage %s: %s", stage.id, text)
+    return text
 
 
 def _load_checkpoint(

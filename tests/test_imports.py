@@ -16,7 +16,7 @@ STANDARD = set(sys.stdlib_module_names)
 ALLOWED = {
     "kd": {
         *("numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "PIL", "pyarrow", "huggingface_hub"),
-        *("onnx", "onnxruntime"),
+        *("onnx", "onnxruntime", "scipy"),
     },
     "analysis": {"fsspec", "matplotlib", "numpy", "polars", "scipy", "wandb", "wandb_workspaces"},
     "grid": {"aiobotocore", "kd", "fsspec", "numpy", "polars", "pydantic", "rich", "safetensors", "torch", "yaml"},

@@ -24,6 +24,7 @@ FIELDS: dict[str, type] = {
     "kind": str,
     "status": str,  # done | failed
     "error": str,
+    "warning": str,  # what looks wrong with a given teacher
     # the grid's axes
     "dataset": str,
     "teacher": str,

@@ -21,7 +21,8 @@ from grid.plan import Plan, make_plan
 from grid.preview import inspect_models, stage_costs
 from grid.stages import Runtime, execute, prepare_dataset
 from grid.store import CURVE, Store
-from kd.data.dataset import open_dataset
+from grid.training import _doubt
+from kd.data.dataset import Dataset, DatasetMeta, Split, open_dataset
 from kd.evaluate import predict
 from kd.models.build import build
 from tests.conftest import RESNET, tiny_grid
@@ -79,6 +80,56 @@ def test_a_given_teacher_is_used_as_it_is(here: Path, name: str, runtime: Runtim
     assert train(distilled, store, runtime) is None
     assert store.record(distilled)["teacher_sha256"] == record["weights_sha256"]
     assert plan.titles()[teacher.id] == "teacher Given-T (given)"
+
+
+def test_a_given_teacher_whose_classes_stand_in_another_order_is_told_with_the_remedy(
+    here: Path, runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trained teacher, whose classifier then has its rows in the order of another sort."""
+    trained = plan_of(here, recipe={"epochs": 12, "batch_size": 10, "learning_rate": 1e-2})
+    store = Store(str(here / "runs"))
+    assert execute(trained.data, store, runtime, lambda: prepare_dataset(trained.data, store, runtime)) is None
+    assert train(trained.teachers[0], store, runtime) is None
+    top1 = store.record(trained.teachers[0])["val_top1_last"]
+    assert isinstance(top1, float)
+    assert top1 > 0.5
+    state = weights(store, trained.teachers[0])
+    for name, order in (("right.pth", [*range(10)]), ("wrong.pth", [1, 2, 3, 4, 5, 6, 7, 8, 9, 0])):
+        torch.save({**state, "fc.weight": state["fc.weight"][order], "fc.bias": state["fc.bias"][order]}, here / name)
+        plan = plan_of(here, teachers=[{**TEACHER, "checkpoint": name}])
+        provide_weights(plan, set(), store)
+        caplog.clear()
+        assert train(plan.teachers[0], store, runtime) is None
+        warning = store.record(plan.teachers[0])["warning"]
+        if name == "right.pth":
+            assert (warning, caplog.text) == (None, "")
+            continue
+        assert isinstance(warning, str)
+        assert " would be " in warning
+        assert (
+            "if its classes stood in another order, on 120 images of val and test: reorder the rows of its c" in warning
+        )
+        assert warning in caplog.text
+        assert store.record(plan.teachers[0])["val_top1_last"] < 0.2  # type: ignore[operator]
+
+
+def test_the_remedy_is_the_one_that_the_data_set_has(here: Path) -> None:
+    write_weights(TEACHER, here / "t.pth")
+    plan = plan_of(here, teachers=[{**TEACHER, "checkpoint": "t.pth"}])
+    own = plan.teachers[0].data.dataset.model_copy(update={"folder": "/data/pets"})
+    data = plan.teachers[0].data.model_copy(update={"dataset": own})
+    labels_N = torch.arange(10).repeat(10)
+    split = Split(torch.zeros(100, 1, 1, 1, dtype=torch.uint8), labels_N)
+    dataset = Dataset(DatasetMeta("pets", 10, 1, (0.0,), (1.0,), ""), train=split, val=split, test=split)
+    stage = plan.teachers[0].model_copy(update={"data": data})
+    told = _doubt(stage, dataset, {"test": (labels_N + 1) % 10})
+    assert told == (
+        "its top-1 is 0.00 %, and would be 100.00 % if its classes stood in another order, on 100 images of test: "
+        "give the order that it was trained with as dataset.classes, or dataset.class_order: natural (as in timm), and "
+        "check its normalize and image_size"
+    )
+    assert _doubt(stage, dataset, {"test": labels_N}) is None
+    assert _doubt(stage, dataset, {}) is None
 
 
 def test_a_given_teacher_sees_pixels_as_it_was_trained_on(here: Path, runtime: Runtime) -> None:

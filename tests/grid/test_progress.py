@@ -93,6 +93,19 @@ def test_piped_it_prints_a_plain_line_for_each_stage(tiny_plan: Planner, tmp_pat
     assert "\x1b" not in out.getvalue()
 
 
+def test_what_a_record_finds_odd_is_said_below_its_line(tiny_plan: Planner, tmp_path: Path) -> None:
+    plan, store, out = tiny_plan(seeds=[0]), Store(str(tmp_path)), io.StringIO()
+    teacher = plan.teachers[0]
+    record = make_record({"status": "done", "test_top1_last": 0.0, "warning": "its classes stand in another order"})
+    store.write(f"{teacher.folder}/record.json", record_to_json(record))
+    with Reporter(plan, store, Console(file=out, width=10_000), done={plan.data.id}, costs={}) as reporter:
+        reporter.on_change(teacher, "running", None)
+        reporter.on_change(teacher, "done", None)
+    lines = out.getvalue().splitlines()
+    assert "teacher ResNet-T: top-1 0.00 %" in lines[0]
+    assert lines[1] == "warning: teacher ResNet-T: its classes stand in another order"
+
+
 def test_bars_follow_what_workers_publish(tiny_plan: Planner, tmp_path: Path) -> None:
     """Epochs with their parts for what is trained, views for logits; what cannot be read changes nothing."""
     plan, store = tiny_plan(seeds=[0]), Store(str(tmp_path))
