@@ -137,7 +137,8 @@ def label_names(dataset: DatasetSpec) -> list[str] | None:
 def described(dataset: DatasetSpec) -> list[str]:
     """For people, before anything runs: how many images and classes there are, and whatever is to be said of them."""
     info = dataset.info
-    names = info.some_classes or LABELS.get(dataset.name, ())
+    known = LABELS.get(dataset.name) if dataset.folder is None and dataset.classes is None else None
+    names = known or info.some_classes
     shown = f": {listed(names, of=info.classes)}" if names else ""
     sizes = ", ".join(f"{split} {size}" for split, size in dataset.splits.items())
     return [

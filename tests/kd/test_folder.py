@@ -13,7 +13,7 @@ from PIL import Image
 import kd.data.walk
 from kd.data.decode import FORMATS
 from kd.data.folder import ImageFolder
-from kd.data.sources import DatasetError
+from kd.data.sources import DatasetError, sha256_of
 from tests.images import noise, png, write_folder
 
 PICTURE = png(noise(1, height=12, width=12)[0])
@@ -36,6 +36,9 @@ def test_a_linked_class_is_that_class(place: Path, tmp_path: Path) -> None:
     shutil.move(place / "train" / "dog", tmp_path / "elsewhere")
     (place / "train" / "dog").symlink_to(tmp_path / "elsewhere")
     linked = folder_of(place)
+    passed_over = {path.relative_to(place).as_posix(): path for path in place.rglob("*.png") if path.parts[-2] == "cat"}
+    passed_over |= {f"test/dog/{path.name}": path for path in (place / "test" / "dog").iterdir()}
+    assert linked.info.source != f"{sha256_of(passed_over)} [3, None]", "the source that the first reader gave it"
     assert (linked.info, linked.info.source) == (before, before.source)
     assert (linked.read()["train"].images_NHWC == images_NHWC).all()
 
