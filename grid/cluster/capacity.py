@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grid.errors import UserError
 from grid.spec.grid import Resources
@@ -18,13 +18,15 @@ CELL_GPUS = 0.25
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker holds."""
+    """What one worker holds. memory: bytes of its node, 0 where that need not be counted."""
 
     cpus: int
     gpus: float
+    memory: int = 0
 
     def as_dict(self) -> dict[str, float]:
-        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        more = {"GPU": self.gpus, "memory": self.memory}
+        return {"CPU": self.cpus, **{kind: value for kind, value in more.items() if value}}
 
     @property
     def is_part_of_a_gpu(self) -> bool:
@@ -38,6 +40,15 @@ class _Free:
 
     cpus: float
     gpus: list[float]
+    memory: float
+
+    def slots(self, share: Share) -> int:
+        """How many such workers fit, memory aside."""
+        by_cpu = int(self.cpus // share.cpus)
+        if not share.gpus:
+            return by_cpu
+        of_gpus = len(self.gpus) * int(1 / share.gpus) if share.is_part_of_a_gpu else int(len(self.gpus) // share.gpus)
+        return min(by_cpu, of_gpus)
 
     def take(self, share: Share) -> bool:
         """False, and nothing taken, where it does not fit."""
@@ -45,9 +56,10 @@ class _Free:
         # Ray counts in ten-thousandths, and parts add up to one but for rounding. The fullest first, as Ray does.
         fitting = sorted((i for i, left in enumerate(self.gpus) if left >= each - 1e-6), key=lambda i: self.gpus[i])
         count = math.ceil(share.gpus)
-        if share.cpus > self.cpus or count > len(fitting):
+        if share.cpus > self.cpus or share.memory > self.memory or count > len(fitting):
             return False
         self.cpus -= share.cpus
+        self.memory -= share.memory
         for i in fitting[:count]:
             self.gpus[i] -= each
         return True
@@ -57,7 +69,8 @@ class _Free:
 class Capacity:
     """The nodes, and what is asked of them.
 
-    nodes: CPUs and GPUs of each node; a worker must fit on one. fewest, most: data-parallel workers of a teacher.
+    nodes: CPUs and GPUs of each node; a worker must fit on one. memory: bytes of each, as Ray counts them. fewest,
+    most: data-parallel workers of a teacher.
     cell: the share of a cell that has no other.
     """
 
@@ -67,6 +80,15 @@ class Capacity:
     most: int
     cell: Share
     concurrency: int | None
+    memory: tuple[float, ...] = ()
+
+    def on(self, nodes: Sequence[Mapping[str, float]]) -> Capacity:
+        """The same wishes on other nodes: resources of each, as Ray names them."""
+        return replace(
+            self,
+            nodes=tuple((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes),
+            memory=tuple(node.get("memory", math.inf) for node in nodes),
+        )
 
     @classmethod
     def of(cls, nodes: Sequence[Mapping[str, float]], wanted: Resources) -> Capacity:
@@ -78,7 +100,7 @@ class Capacity:
             cell_gpus = CELL_GPUS if gpus else 0.0
         fewest, most = wanted.workers
         capacity = cls(
-            nodes=tuple((node.get("CPU", 0), node.get("GPU", 0)) for node in nodes),
+            nodes=(),
             teacher_worker=Share(
                 wanted.cpus_per_teacher_worker, (1.0 if gpus else 0.0) if teacher_gpus is None else teacher_gpus
             ),
@@ -86,7 +108,7 @@ class Capacity:
             most=most,
             cell=Share(wanted.cpus_per_cell, cell_gpus),
             concurrency=wanted.concurrency,
-        )
+        ).on(nodes)
         for what, share, count in (
             ("a teacher", capacity.teacher_worker, fewest),
             ("a cell", capacity.cell, 1),
@@ -136,7 +158,17 @@ class Capacity:
         return int(min(by_cpu, free.get("GPU", 0) // share.gpus) if share.gpus else by_cpu)
 
     def _free(self) -> list[_Free]:
-        return [_Free(cpus, [1.0] * int(gpus)) for cpus, gpus in self.nodes]
+        memory = self.memory or (math.inf,) * len(self.nodes)
+        return [_Free(cpus, [1.0] * int(gpus), free) for (cpus, gpus), free in zip(self.nodes, memory, strict=True)]
+
+    def may_crowd(self, taken: int) -> int:
+        """Bytes that a cell which takes so many is to hold: 0 where every node has memory for as many of them as it has
+        room for, and no more than a node has."""
+        crowded = False
+        for free in self._free():
+            slots = free.slots(self.cell)
+            crowded = crowded or taken * min(slots, self.concurrency or slots) > free.memory
+        return int(min(taken, max(self.memory, default=math.inf))) if crowded else 0
 
     @staticmethod
     def _place(free: list[_Free], share: Share, count: int) -> bool:

@@ -158,6 +158,8 @@ class _Cells(Searcher):  # type: ignore[misc]
         if cell is None or share is None:
             return
         what, killed = result or {}, self.killed(trial_id)
+        if what.get("peak"):
+            self.packing.took(cell, int(what["peak"]))
         if killed is not None:
             self._hand_out_with_more_memory(cell, share, killed)
         elif error:

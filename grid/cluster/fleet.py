@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -68,6 +68,5 @@ class Fleet:
         changes = [f"{before[one].name} is gone" for one in before.keys() - now.keys() if before[one].works]
         changes += [f"{now[one].name} has joined" for one in now.keys() - before.keys() if now[one].works]
         if changes:
-            nodes = tuple((node.resources.get("CPU", 0), node.resources.get("GPU", 0)) for node in self.nodes)
-            self._capacity = replace(self._capacity, nodes=nodes)
+            self._capacity = self._capacity.on([node.resources for node in self.nodes])
             self._say(f"Nodes: {', '.join(changes)}; now {self}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -37,6 +38,7 @@ class Packing:
         self._measuring: dict[str, Any] = {}
         self._least: dict[str, float] = {}
         self._least_cpus: dict[str, int] = {}
+        self._host: dict[str, int] = {}
         self._keys: dict[str, str] = {}
 
     def measure(self) -> None:
@@ -62,7 +64,7 @@ class Packing:
         key = self._key(cell)
         cpus = max(usual.cpus, self._least_cpus.get(key, 0))
         if not usual.gpus:
-            return Share(cpus, 0.0)
+            return Share(cpus, 0.0, self._memory_of(cell))
         if key in self._measuring:
             done, _ = ray.wait([self._measuring[key]], timeout=0)
             if not done:
@@ -76,13 +78,13 @@ class Packing:
                 pending = {stage.id for stage in self.schedule.pending()}
                 left = sum(self._key(one) == key for one in self.plan.cells if one.id in pending)
                 gpus = part_of_a_gpu(footprint.taken / footprint.total, cells=left, gpus=self.capacity().gpus)
-        return Share(cpus, max(gpus, self._least.get(key, 0.0)))
+        return Share(cpus, max(gpus, self._least.get(key, 0.0)), self._memory_of(cell))
 
     def out_of_memory(self, cell: CellStage, share: Share) -> Share:
         """What cells of this student get from now on, after one ran out of memory with this share."""
         key = self._key(cell)
         self._least[key] = max(self._least.get(key, 0.0), min(1.0, 2 * share.gpus))
-        return Share(share.cpus, self._least[key])
+        return replace(share, gpus=self._least[key])
 
     def out_of_host_memory(self, cell: CellStage, share: Share) -> Share | None:
         """What cells of this student get from now on, after a node had no memory for one with this share: the place of
@@ -92,7 +94,31 @@ class Packing:
             return None
         key = self._key(cell)
         self._least_cpus[key] = max(self._least_cpus.get(key, 0), min(largest, 2 * share.cpus))
-        return Share(self._least_cpus[key], share.gpus)
+        return replace(share, cpus=self._least_cpus[key])
+
+    def took(self, cell: CellStage, taken: int) -> None:
+        """A cell was seen to take so many bytes of its node's memory: kept for those that come."""
+        from grid.host_memory import keep_bytes
+
+        key = self._key(cell)
+        if taken > self._taken(cell):
+            self._host[key] = taken
+            try:
+                keep_bytes(cell, self.store, taken)
+            except OSError as error:  # the next launch sees for itself
+                log.warning("cell %s: the memory that it took was not kept: %s", cell.id, one_line(error))
+
+    def _memory_of(self, cell: CellStage) -> int:
+        taken = self._taken(cell)
+        return self.capacity().may_crowd(taken) if taken else 0
+
+    def _taken(self, cell: CellStage) -> int:
+        from grid.host_memory import kept_bytes
+
+        key = self._key(cell)
+        if key not in self._host:
+            self._host[key] = kept_bytes(cell, self.store)
+        return self._host[key]
 
     def _key(self, cell: CellStage) -> str:
         from grid.memory import memory_key

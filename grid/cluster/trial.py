@@ -36,6 +36,7 @@ def train_cell(config: dict[str, Any]) -> None:
 
 
 def _train_cell(config: dict[str, Any]) -> None:
+    from grid.host_memory import forget_peak, peak_bytes
     from grid.lease import Leases
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, free_gpu
@@ -53,6 +54,7 @@ def _train_cell(config: dict[str, Any]) -> None:
     if hung is not None:  # and its worker was ended
         tune.report({"error": str(hung["error"]), "left": False, "crowded": False})
         return
+    forget_peak()
     with Departure() as departure:
         lease = None if departure.is_near() or leases.stopping() else leases.take(stage.folder)
         if lease is not None:
@@ -78,7 +80,7 @@ def _train_cell(config: dict[str, Any]) -> None:
             free_gpu()
         if left and departure.is_near():
             end_process()
-    tune.report({"error": error or "", "left": left, "crowded": crowded})
+    tune.report({"error": error or "", "left": left, "crowded": crowded, "peak": peak_bytes()})
 
 
 class Cell(wrap_function(train_cell)):  # type: ignore[misc]

@@ -71,3 +71,34 @@ def test_what_can_never_be_placed_is_refused(
 )
 def test_how_many_workers_fit_into_what_is_free(share: Share, free: dict[str, float], workers: int) -> None:
     assert Capacity.fitting(share, free) == workers
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "taken", "held"),
+    [
+        ([(16, 24)], {}, 1, 0),  # sixteen of them fit
+        ([(16, 24)], {}, 2, 2),
+        ([(16, 24)], {"concurrency": 12}, 2, 0),
+        ([(16, 24)], {"cpus_per_cell": 2}, 2, 0),
+        ([(16, 24)], {}, 30, 24),  # none fits: one at a time is the best there is
+        ([(2, 24), (16, 24)], {}, 2, 2),
+        ([(2, 24)], {}, 2, 0),
+    ],
+)
+def test_cells_hold_memory_where_they_would_crowd_a_node(
+    nodes: list[tuple[float, float]], wanted: dict[str, Any], taken: int, held: int
+) -> None:
+    """As cells of 2 GB do of which sixteen are put on 24 GB."""
+    gib = 2**30
+    has = Capacity.of([{"CPU": cpus, "memory": memory * gib} for cpus, memory in nodes], Resources(**wanted))
+    assert has.may_crowd(taken * gib) == held * gib
+    share = Share(1, 0.0, held * gib)
+    assert share.as_dict() == ({"CPU": 1, "memory": held * gib} if held else {"CPU": 1})
+
+
+def test_no_more_cells_run_than_a_node_has_memory_for() -> None:
+    has = Capacity.of([{"CPU": 16.0, "memory": 24.0}], Resources())
+    assert has.has_room(Share(1, 0.0, 2), running=[Share(1, 0.0, 2)] * 11, busy_lanes=0)
+    assert not has.has_room(Share(1, 0.0, 2), running=[Share(1, 0.0, 2)] * 12, busy_lanes=0)
+    assert has.has_room(Share(1, 0.0), running=[Share(1, 0.0, 2)] * 12, busy_lanes=0)
+    assert has.on([{"CPU": 16.0}]).has_room(Share(1, 0.0, 2), running=[Share(1, 0.0, 2)] * 12, busy_lanes=0), "unknown"

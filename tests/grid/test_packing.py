@@ -11,6 +11,7 @@ import pytest
 
 from grid.cluster.capacity import Capacity, Share
 from grid.cluster.packing import Packing, part_of_a_gpu
+from grid.host_memory import forget_peak, peak_bytes
 from grid.memory import FOLDER, Footprint, kept_footprint, memory_key
 from grid.plan import Plan, Stage
 from grid.schedule import Schedule, State
@@ -148,3 +149,28 @@ def test_a_student_that_a_node_had_no_memory_for_gets_the_place_of_more_cpus(
     assert cells.share_of(other) == Share(1, 0.0)
     assert cells.out_of_host_memory(other, Share(1, 0.0)) == Share(2, 0.0), "two that were ended together count once"
     assert cells.out_of_host_memory(other, Share(1, 0.0)) == Share(2, 0.0)
+
+
+def test_what_a_cell_took_of_its_node_is_kept_for_those_that_come(tiny_plan: Planner, tmp_path: Path) -> None:
+    plan, store = tiny_plan(), Store(str(tmp_path))
+    capacity = Capacity.of([{"CPU": 16.0, "memory": 24.0}], plan.spec.resources)
+    schedule = Schedule(plan, done={plan.data.id}, costs={}, observer=Nobody())
+    one, other = (next(c for c in plan.cells if c.model.shown == label) for label in ("ViT-S", "ResNet-S"))
+    first = Packing(plan, store, schedule, lambda: capacity)
+    assert first.share_of(one) == Share(1, 0.0)
+    for taken in (1, 3, 2):
+        first.took(one, taken)
+    for packing in (first, Packing(plan, store, schedule, lambda: capacity)):
+        assert packing.share_of(one) == Share(1, 0.0, 3), "the most that was seen, of any launch"
+        assert packing.share_of(other) == Share(1, 0.0), "of another student nothing is known"
+
+
+def test_a_process_knows_the_most_memory_that_it_had() -> None:
+    size = 300 * 2**20
+    forget_peak()
+    before = peak_bytes()
+    kept = b"\1" * size
+    del kept
+    assert peak_bytes() - before > 0.9 * size, "though it is given back"
+    forget_peak()
+    assert peak_bytes() - before < 0.5 * size
