@@ -271,6 +271,7 @@ def run(args: argparse.Namespace) -> int:
 
     plan = make_plan(load_grid(args.grid, overrides_of(args), data=args.data))
     store = Store(args.storage)
+    store.check_fit()
     if args.dry_run:
         return dry_run(plan, store)
 

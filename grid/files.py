@@ -241,7 +241,6 @@ class Files:
 
     def check_writable(self) -> None:
         """Write, read and remove a probe. Raises UserError saying what failed, within seconds."""
-        self.check_fit()
         name = f"probe-{uuid.uuid4().hex[:8]}"
 
         def write(probe: Files) -> bytes:
@@ -255,7 +254,6 @@ class Files:
 
     def check_readable(self) -> None:
         """Raises UserError, within seconds, where nobody answers or nothing may be read; it may be empty."""
-        self.check_fit()
         self._probe(lambda probe: probe.exists("probe"), "read")
 
     def check_fit(self) -> None:

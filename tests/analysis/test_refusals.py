@@ -406,6 +406,9 @@ def test_the_student_itself_is_not_published_from_a_damaged_record(
     assert not (tmp_path / "published").exists()
 
 
+LEFT_OUT = ("there are no test images in", "no model.onnx")  # of a storage that has neither images nor ONNX
+
+
 def test_another_seeds_damage_is_named_and_the_card_stands_on_the_rest(
     real: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -416,7 +419,8 @@ def test_another_seeds_damage_is_named_and_the_card_stands_on_the_rest(
     (real / path).write_bytes(half((real / path).read_bytes()))
     assert export(real) == 0
     lines = warnings(capsys.readouterr().err)
-    assert [line.startswith(f"warning: {path}: ") for line in lines] == [True, False]  # then: no ONNX
+    assert lines.pop(0).startswith(f"warning: {path}: ")
+    assert all(said in line for said, line in zip(LEFT_OUT, lines, strict=True))
     assert f"n = {len(others)}" in (tmp_path / "published/README.md").read_text(encoding="utf-8")
 
 
@@ -424,8 +428,8 @@ def test_a_student_is_published_without_any_curve(real: Path, capsys: Capture) -
     for file in real.rglob("curve.parquet"):
         file.write_bytes(half(file.read_bytes()))
     assert export(real) == 0
-    (line,) = warnings(capsys.readouterr().err)
-    assert "no model.onnx" in line
+    lines = warnings(capsys.readouterr().err)
+    assert all(said in line for said, line in zip(LEFT_OUT, lines, strict=True))
 
 
 @pytest.mark.parametrize(
