@@ -53,7 +53,7 @@ def located(dataset: DatasetSpec, data: str | None) -> DatasetSpec:
                 dataset = dataset.model_copy(update={"facts": info})
             _check_draw(dataset, getattr(source, "train_labels", None))
         except (DatasetError, OSError) as error:
-            raise UserError(str(error)) from None
+            raise UserError(" ".join(str(error).splitlines())) from None  # a name may hold line breaks
     return dataset
 
 
@@ -142,8 +142,8 @@ def described(dataset: DatasetSpec) -> list[str]:
     shown = f": {listed(names, of=info.classes)}" if names else ""
     sizes = ", ".join(f"{split} {size}" for split, size in dataset.splits.items())
     return [
-        f"Data set {dataset.name} ({sizes}), {counted(info.classes, 'class', 'classes')}{shown}",
-        *(f"  {note}" for note in info.notes),
+        on_one_line(f"Data set {dataset.name} ({sizes}), {counted(info.classes, 'class', 'classes')}{shown}"),
+        *(f"  {on_one_line(note)}" for note in info.notes),
     ]
 
 

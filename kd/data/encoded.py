@@ -216,7 +216,7 @@ class EncodedImages(ABC):
                 f"colour only the upper 8 can be read: {listed(looked.deep_colour)}: leave it out, or convert them"
             )
         elif self.white is not None and not looked.deep and not looked.problems:
-            problems.append("dataset.white is for pictures of 16 bits, and there is none: leave it out")
+            problems.append("dataset.white is for gray pictures of 16 bits, and there is none: leave it out")
         return problems
 
     def _flat(self, looked: Looked) -> list[str]:

@@ -14,7 +14,7 @@ from kd.data.classes import Labelled, counted, listed, ordered
 from kd.data.decode import FORMATS
 from kd.data.encoded import EncodedImages, How
 from kd.data.sources import DatasetError, sha256_of
-from kd.data.walk import kind_of, pictures_below, told
+from kd.data.walk import check_link, kind_of, pictures_below, told
 
 SPLITS = ("train", "val", "test")
 
@@ -35,6 +35,8 @@ class ImageFolder(EncodedImages):
             place = self.folder / split
             if not place.is_dir():
                 continue
+            if place.is_symlink():
+                check_link(place)
             found[split] = defaultdict(list)
             for path in sorted(place.iterdir()):
                 kind = kind_of(path)

@@ -106,6 +106,16 @@ def test_labels_that_are_none_and_classes_without_pictures_are_refused_at_once(
     assert "its val split has no picture; 1 of its 3 classes has no training picture: 2 (emu)" in said
 
 
+def test_names_with_line_breaks_are_told_on_one_line(
+    tmp_path: Path, pets: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pets / "train" / "cat" / "a.b\nc").write_bytes(b"")
+    assert "  1 file left out (.b c)" in dry_run(capsys, tmp_path, folder=str(pets))[1].splitlines()
+    (pets / "train" / "e\nmu").mkdir()
+    status, said = dry_run(capsys, tmp_path, folder=str(pets))
+    assert (status, "no training picture: 2 (e mu)" in said) == (2, True)
+
+
 def test_a_class_too_small_for_the_splits_is_refused_when_they_are_planned(
     tmp_path: Path, pets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,7 +159,7 @@ def test_pictures_of_no_known_range_are_named_before_anything_is_read(tmp_path: 
 def test_a_white_for_nothing_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path, {"train": 2})
     with pytest.raises(
-        DatasetError, match=r"dataset.white is for pictures of 16 bits, and there is none: leave it out"
+        DatasetError, match=r"dataset.white is for gray pictures of 16 bits, and there is none: leave it out"
     ):
         _ = ImageFolder("plain", tmp_path, channels=1, size=None, white=255).info
 
