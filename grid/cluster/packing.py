@@ -97,12 +97,14 @@ class Packing:
         return replace(share, cpus=self._least_cpus[key])
 
     def took(self, cell: CellStage, taken: int) -> None:
-        """A cell was seen to take so many bytes of its node's memory: kept for those that come."""
+        """A cell was seen to take so many bytes of its node's memory: counted for those that come, and kept for other
+        launches where so many matter."""
         from grid.host_memory import keep_bytes
 
-        key = self._key(cell)
-        if taken > self._taken(cell):
-            self._host[key] = taken
+        if taken <= self._taken(cell):
+            return
+        self._host[self._key(cell)] = taken
+        if self.capacity().may_crowd(taken):
             try:
                 keep_bytes(cell, self.store, taken)
             except OSError as error:  # the next launch sees for itself

@@ -158,7 +158,9 @@ def test_what_a_cell_took_of_its_node_is_kept_for_those_that_come(tiny_plan: Pla
     one, other = (next(c for c in plan.cells if c.model.shown == label) for label in ("ViT-S", "ResNet-S"))
     first = Packing(plan, store, schedule, lambda: capacity)
     assert first.share_of(one) == Share(1, 0.0)
-    for taken in (1, 3, 2):
+    first.took(one, 1)
+    assert store.names("") == [], "sixteen of them fit: nobody needs to know"
+    for taken in (3, 2):
         first.took(one, taken)
     for packing in (first, Packing(plan, store, schedule, lambda: capacity)):
         assert packing.share_of(one) == Share(1, 0.0, 3), "the most that was seen, of any launch"
