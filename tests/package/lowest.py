@@ -33,7 +33,7 @@ def makes_tables(folder: Path) -> None:
 
 def makes_a_report(folder: Path) -> None:
     python(folder, "-m", "analysis", "report", "digits", "--output", "report.html")
-    expect((folder / "report.html").read_text(encoding="utf-8"), "<svg")
+    expect((folder / "report.html").read_text(encoding="utf-8"), '<img src="data:image/svg+xml')
 
 
 def makes_pictures(folder: Path) -> None:
