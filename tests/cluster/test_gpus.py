@@ -72,6 +72,7 @@ def cluster() -> Iterator[RayCluster]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_cells_are_packed_by_memory_and_teachers_take_what_workers_there_are(
     cluster: RayCluster, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def hungry(num_classes):
 """
 
 
+@pytest.mark.slow
 def test_the_memory_monitor_ends_one_cell_and_not_the_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = psutil.virtual_memory()
     if memory.available < NEEDED:

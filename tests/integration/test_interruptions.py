@@ -46,7 +46,11 @@ def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan: Plan, undisturbed: Path) -> None:
+@pytest.mark.parametrize("every_way", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_interrupted_and_killed_it_ends_with_the_same_table(
+    tmp_path: Path, plan: Plan, undisturbed: Path, every_way: bool
+) -> None:
+    """By Ctrl-C and kill -9; or by SIGTERM, to it and to all, and by a closed terminal as well."""
     path, broken = write_grid(tmp_path, GRID), tmp_path / "broken"
     distilled = {cell.folder for cell in plan.cells if cell.mode == "distilled"}
     started = 0.0
@@ -85,32 +89,33 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan
     assert not list(broken.glob("*/*/lease-*.json")), "given back"
     assert checkpoints(), "what was running goes on from its last step saved"
 
-    # SIGTERM, as a scheduler would send it, and once more: it leaves at once.
-    preempted = launch()
-    preempted.wait_until(lambda: len(records(broken, "cells")) >= 1 and bool(at_work()))
-    preempted.interrupt(signal.SIGTERM)
-    preempted.wait_until(lambda: "Stopping" in preempted.out.read_text())
-    preempted.interrupt(signal.SIGTERM)
-    assert preempted.finish(60) == 130, preempted.text()
-    assert "Interrupted" in preempted.err.read_text()
-    assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+    if every_way:
+        # SIGTERM, as a scheduler would send it, and once more: it leaves at once.
+        preempted = launch()
+        preempted.wait_until(lambda: len(records(broken, "cells")) >= 1 and bool(at_work()))
+        preempted.interrupt(signal.SIGTERM)
+        preempted.wait_until(lambda: "Stopping" in preempted.out.read_text())
+        preempted.interrupt(signal.SIGTERM)
+        assert preempted.finish(60) == 130, preempted.text()
+        assert "Interrupted" in preempted.err.read_text()
+        assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
 
-    # SIGTERM to all of its processes at once, as `timeout` and batch systems send it: Ray itself ends at that.
-    evicted = launch()
-    evicted.wait_until(lambda: any(one.pid in evicted.seen for one in workers(broken, "teachers", "cells")))
-    evicted.interrupt_all(signal.SIGTERM)
-    assert evicted.finish(30) == 130, evicted.text()
-    assert "Interrupted" in evicted.err.read_text()
-    assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+        # SIGTERM to all of its processes at once, as `timeout` and batch systems send it: Ray itself ends at that.
+        evicted = launch()
+        evicted.wait_until(lambda: any(one.pid in evicted.seen for one in workers(broken, "teachers", "cells")))
+        evicted.interrupt_all(signal.SIGTERM)
+        assert evicted.finish(30) == 130, evicted.text()
+        assert "Interrupted" in evicted.err.read_text()
+        assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
 
-    # A terminal that is closed: SIGHUP to all that runs in it. Ray stays, and what is at work saves.
-    cut_off = launch()
-    cut_off.wait_until(lambda: bool(at_work()))
-    cut_off.interrupt_all(signal.SIGHUP)
-    assert cut_off.finish(60) == 130, cut_off.text()
-    assert "Stopping: waiting for" in cut_off.out.read_text()
-    assert re.search(r"^  .*: saved at epoch [0-9.]+ of 40$", cut_off.err.read_text(), re.MULTILINE), cut_off.text()
-    assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
+        # A terminal that is closed: SIGHUP to all that runs in it. Ray stays, and what is at work saves.
+        cut_off = launch()
+        cut_off.wait_until(lambda: bool(at_work()))
+        cut_off.interrupt_all(signal.SIGHUP)
+        assert cut_off.finish(60) == 130, cut_off.text()
+        assert "Stopping: waiting for" in cut_off.out.read_text()
+        assert re.search(r"^  .*: saved at epoch [0-9.]+ of 40$", cut_off.err.read_text(), re.MULTILINE), cut_off.text()
+        assert not list(broken.glob("*/*/failure.json")), "interrupted is not failed"
 
     # kill -9 once a distilled cell, too, has a checkpoint.
     done = signature(broken)
@@ -137,4 +142,5 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(tmp_path: Path, plan
     assert len(weights) == len(plan.teachers) + len(plan.cells)
     for name in weights:
         assert (broken / name).read_bytes() == (undisturbed / name).read_bytes(), f"{name} differs"
-    assert preempted.left_over() == [], "Ray's agents outlive a launch that left at once by a minute at most"
+    if every_way:
+        assert preempted.left_over() == [], "Ray's agents outlive a launch that left at once by a minute at most"
