@@ -38,7 +38,7 @@ def makes_a_report(folder: Path) -> None:
 
 def makes_pictures(folder: Path) -> None:
     python(folder, "-m", "analysis", "plots", "digits", "--output", "pictures")
-    expect(" ".join(path.name for path in (folder / "pictures").iterdir()), "digits-gains.svg")
+    expect(" ".join(path.name for path in (folder / "pictures").iterdir()), "gains.svg")
 
 
 def exports_a_student_with_onnx(folder: Path) -> None:
