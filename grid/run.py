@@ -331,7 +331,16 @@ class _Run:
             self.store.remove_folder(self.scratch)
 
     def _prepare(self) -> None:
-        """Make the data set, and import what takes seconds, while Ray starts."""
+        """Runs in a thread. Whatever becomes of it, the launch does not wait for it any more."""
+        try:
+            self._make_data()
+            import grid.cluster.cells
+            import grid.cluster.teachers  # noqa: F401 (what takes seconds)
+        finally:
+            self.prepared.set()
+
+    def _make_data(self) -> None:
+        """Make the data set while Ray starts."""
         data = self.plan.data
         if self.schedule.state(data) != "reused":
             from grid.stages import Runtime, execute, prepare_dataset
@@ -355,13 +364,8 @@ class _Run:
                 self.prepared.set()  # this thread hangs, and nothing ends a thread
 
             error = execute(data, self.store, runtime, work, on_stall=give_up)
-            if self.prepared.is_set():
-                return  # it went on after it had been given up
-            self._finish(data, error)
-        import grid.cluster.cells
-        import grid.cluster.teachers  # noqa: F401
-
-        self.prepared.set()
+            if not self.prepared.is_set():  # else it went on after it had been given up
+                self._finish(data, error)
 
     def _lane(self, jobs: list[TeacherJob], capacity: Capacity, scratch: str) -> None:
         """Train teachers and compute their logits, one after the other."""

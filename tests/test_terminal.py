@@ -64,6 +64,31 @@ def test_lines_that_a_closed_terminal_does_not_take_are_left_out(monkeypatch: py
         analysis.output.tell("another", file)
 
 
+def test_a_launch_whose_terminal_was_closed_says_the_rest_to_nobody(tmp_path: Path) -> None:
+    """What the terminal did not take is still in a buffer when its output is given back."""
+    script = (
+        "import os, sys, launch; from grid.cluster.session import output_to\n"
+        "with output_to(sys.argv[1], 'launch.log') as terminal:\n"
+        "    sys.stdin.readline()\n"
+        "    launch.console_on(terminal).print('a line that nobody reads')\n"
+        "launch.tell('another')\n"
+        "open(sys.argv[1] + '/ended', 'w').close()\n"
+    )
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+    )
+    os.close(slave)
+    os.close(master)
+    _, err = process.communicate(b"\n", timeout=120)
+    assert (process.returncode, err) == (0, b"")
+    assert (tmp_path / "ended").exists()
+
+
 def test_styles_of_ours_reach_a_terminal_and_those_of_a_text_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     file, console = on_terminal(monkeypatch)
     console.print(f"[red]{escape(EVIL)}[/]", highlight=False)

@@ -103,6 +103,6 @@ def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int
 def _show(text: str, stream: TextIO) -> None:
     """What the cluster says: lines without styles of their own, as they are piped there."""
     if text:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # as for what a launch here says
             stream.write(shown_on(stream, text))
             stream.flush()

@@ -204,5 +204,5 @@ def output_to(root: str, log: str) -> Iterator[TextIO]:
             os.dup2(err, 2)
             os.close(out)
             os.close(err)
-            with contextlib.suppress(BrokenPipeError):  # its reader may be gone
+            with contextlib.suppress(OSError):  # its reader, its terminal or its disk may be gone
                 terminal.close()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from grid.plan import Plan
+from grid.run import _Run
 from grid.stages import Runtime, execute
 from grid.stall import watched
 from grid.store import FAILURE, TRACEBACK, Store
@@ -81,6 +82,15 @@ execute(stage, Store(sys.argv[1]), Runtime(launch="l", stall_minutes=0.005), lam
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, env=environment, timeout=120)
     assert done.returncode == 1
     assert len(list(tmp_path.glob("datasets/*/failure.json"))) == 1
+
+
+def test_a_launch_waits_for_no_preparation_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = object.__new__(_Run)
+    launched.prepared = threading.Event()
+    monkeypatch.setattr(launched, "_make_data", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        launched._prepare()
+    assert launched.prepared.is_set()
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "soon"])
