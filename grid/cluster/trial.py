@@ -50,14 +50,12 @@ def _train_cell(config: dict[str, Any]) -> None:
     store, runtime = Store(config["storage"]), Runtime(**config["run"])
     leases = Leases(store, runtime.launch, stop=runtime.stop)
     error, left, crowded = None, True, False
-    hung = store.failure(stage, launch=runtime.launch)
-    if hung is not None:  # and its worker was ended
-        tune.report({"error": str(hung["error"]), "left": False, "crowded": False})
-        return
     forget_peak()
     with Departure() as departure:
         lease = None if departure.is_near() or leases.stopping() else leases.take(stage.folder)
         if lease is not None:
+            # A worker that hung has said so, and ended.
+            hung = store.failure(stage, launch=runtime.launch) if lease.holder.tries > 1 else None
 
             def work() -> None:
                 # Another launch over the same storage may have been faster.
@@ -73,7 +71,7 @@ def _train_cell(config: dict[str, Any]) -> None:
 
             with lease, contextlib.suppress(StoppedError):
                 try:
-                    error, left = execute(stage, store, runtime, work), False
+                    error, left = execute(stage, store, runtime, work) if hung is None else str(hung["error"]), False
                 except _CrowdedError as no_room:
                     log.warning("cell %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
                     crowded = True

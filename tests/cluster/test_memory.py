@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.conftest import tiny_grid
+from tests.grid.test_own_models import MLP
 from tests.launching import Launch, records, write_grid
 
 GIB = 2**30
@@ -17,10 +18,6 @@ LIMIT, TAKEN, NEEDED = 6 * GIB, 9 * GIB, 11 * GIB
 
 MODELS = """
 import pathlib, time
-from torch import nn
-
-def quiet(num_classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 
 class Hungry(nn.Module):
     def __init__(self, num_classes):
@@ -48,13 +45,13 @@ def test_the_memory_monitor_ends_one_cell_and_not_the_launch(tmp_path: Path, mon
     if memory.available < NEEDED:
         pytest.skip(f"needs {NEEDED / GIB:.0f} GiB of free memory, {memory.available / GIB:.0f} are")
     marker, code = tmp_path / "eaten", tmp_path / "models.py"
-    code.write_text(MODELS.format(marker=str(marker), count=TAKEN // 2**26))
+    code.write_text(MLP + MODELS.format(marker=str(marker), count=TAKEN // 2**26))
     grid = tiny_grid(
         name="memory",
         teachers=[],
         modes=["baseline"],
         seeds=[0],
-        students=[f"{code}:quiet", f"{code}:hungry"],
+        students=[f"{code}:mlp", f"{code}:hungry"],
         recipe={"epochs": 150, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 50},
     )
     used = memory.total - memory.available
@@ -71,7 +68,7 @@ def test_the_memory_monitor_ends_one_cell_and_not_the_launch(tmp_path: Path, mon
     assert "hungry alone, seed 0: its worker was ended, for its node ran out of memory" in launch.out.read_text()
     assert "Traceback" not in launch.text()
     tries = {record["student"]: record["tries"] for record in map(read, records(storage, "cells"))}
-    assert tries == {"quiet": 1, "hungry": 2}
+    assert tries == {"mlp": 1, "hungry": 2}
 
 
 def read(path: Path) -> dict[str, object]:

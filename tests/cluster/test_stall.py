@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conftest import tiny_grid
+from tests.grid.test_own_models import MLP
 from tests.launching import Launch, records, write_grid
 
 MODELS = """
 import time
-from torch import nn
-
-def quick(num_classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 
 class Sleeper(nn.Module):
     def __init__(self, num_classes):
@@ -30,13 +27,13 @@ def sleeper(num_classes):
 
 def test_a_cell_that_hangs_fails_and_others_do_not(tmp_path: Path) -> None:
     code, storage = tmp_path / "models.py", tmp_path / "runs"
-    code.write_text(MODELS)
+    code.write_text(MLP + MODELS)
     grid = tiny_grid(
         name="stalled",
         teachers=[],
         modes=["baseline"],
         seeds=[0],
-        students=[f"{code}:sleeper", f"{code}:quick"],
+        students=[f"{code}:sleeper", f"{code}:mlp"],
         resources={"stall_minutes": 0.15},
     )
     launch = Launch(
