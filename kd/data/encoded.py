@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -76,6 +76,8 @@ class EncodedImages(ABC):
     value of 16-bit pictures that becomes 255 (None: their upper 8 bits are read). classes: in the order of their
     numbers (None: in `class_order`, or as their labels number them)."""
 
+    REMEDY: ClassVar[str]  # for classes without a training picture, where the user has listed none
+
     def __init__(
         self,
         name: str,
@@ -118,9 +120,9 @@ class EncodedImages(ABC):
     def _empty(self) -> str:
         """Why there is nothing to train on, where there is not."""
 
-    @abstractmethod
     def _class_remedy(self) -> str:
         """What may be done about classes that no training picture shows."""
+        return self.REMEDY if self.given is None else "leave them out of dataset.classes, or add pictures"
 
     @cached_property
     def info(self) -> DatasetInfo:

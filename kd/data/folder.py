@@ -20,6 +20,8 @@ SPLITS = ("train", "val", "test")
 
 
 class ImageFolder(EncodedImages):
+    REMEDY = "add pictures, or remove the folders"
+
     def __init__(self, name: str, folder: Path, **how: Unpack[How]) -> None:
         super().__init__(name, **how)
         self.folder = folder
@@ -104,8 +106,3 @@ class ImageFolder(EncodedImages):
     def _empty(self) -> str:
         there = f"; {', '.join(told(self._left_out))}" if self._left_out else ""
         return f"{self.folder} has no images in train/<class>/ (of {', '.join(FORMATS)}){there}"
-
-    def _class_remedy(self) -> str:
-        if self.given is not None:
-            return "leave them out of dataset.classes, or add pictures"
-        return "add pictures, or remove the folders"

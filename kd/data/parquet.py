@@ -35,6 +35,8 @@ class _Column:
 class Parquet(EncodedImages):
     """files: by split; "train" is needed. image, label: columns (None: the hub's usual names)."""
 
+    REMEDY = "list the labels in dataset.classes, or renumber them"
+
     def __init__(
         self,
         name: str,
@@ -212,11 +214,6 @@ class Parquet(EncodedImages):
             has = "has" if len(none) == 1 else "have"
             problems.append(f"{path}: {listed(none)} {has} no label (null or NaN): label such rows, or remove them")
         return _Column(path, values, _class_names(file.schema_arrow.metadata, name))
-
-    def _class_remedy(self) -> str:
-        if self.given is not None:
-            return "leave them out of dataset.classes, or add pictures"
-        return "list the labels in dataset.classes, or renumber them"
 
 
 def _class_names(metadata: Mapping[bytes, bytes] | None, column: str) -> list[str] | None:
