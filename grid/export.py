@@ -24,21 +24,18 @@ from grid.datasets import label_names
 from grid.errors import UserError, one_line
 from grid.load import spec_from_dict
 from grid.model_card import model_card
-from grid.models import factory_of, pixels_of, untrained
+from grid.models import factory_of, untrained
 from grid.plan import image_size
 from grid.planned import PLAN
 from grid.publication import Choice, Facts
-from grid.recheck import check_accuracy
+from grid.recheck import plain_logits
 from grid.records import Record, RecordError, record_from_json
-from grid.results import provenance
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
 from grid.store import RECORD, WEIGHTS, Store
-from grid.teacher_logits import INFERENCE_BATCH
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import DatasetMeta, open_split
 from kd.data.sources import DatasetError
-from kd.evaluate import predict
 from kd.models.build import ModelError, constructor_options, on_device, passing_buffers
 from kd.models.timm_folder import TimmFolderError, check_timm_folder, hub_weights, is_timm, timm_config
 from kd.onnx_file import PACKAGES, OnnxError, OnnxFacts, missing_packages, write_onnx
@@ -140,19 +137,19 @@ def _compared_with_its_record(student: _Student, store: Store) -> str | None:
         return f"its accuracy was not compared with its record: there are no test images in {store.location(folder)}"
     split = open_split("test", images=images, labels=labels, meta=student.meta)
     precision: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
-    module = on_device(student.module, device)
-    pixels = pixels_of(student.model, student.meta, device)
-    logits_NC = predict(module, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=precision)
-    student.module.to("cpu").to(memory_format=torch.contiguous_format)
-    check_accuracy(
-        logits_NC,
-        split.labels_N,
+    plain_logits(
+        on_device(student.module, device),
+        student.model,
+        split,
         split="test",
+        meta=student.meta,
         record=record,
-        here=provenance(device, precision),
+        device=device,
+        precision=precision,
         what=f"{student.choice.student}, rebuilt from its weights,",
         way_out="nothing was published",
     )
+    student.module.to("cpu").to(memory_format=torch.contiguous_format)
     return None
 
 

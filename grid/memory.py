@@ -18,10 +18,9 @@ from grid.models import at_start, pixels_of, untrained
 from grid.plan import CellStage, model_payload
 from grid.prepared import open_prepared
 from grid.store import Store
-from grid.teacher_logits import INFERENCE_BATCH
 from kd.data.dataset import Dataset
 from kd.data.views import ViewStream
-from kd.evaluate import predict
+from kd.evaluate import INFERENCE_BATCH, predict
 from kd.models.build import on_device
 from kd.objective import Distillation, HardLabels, Objective, OnlineTeacher
 from kd.out_of_memory import is_out_of_gpu_memory

@@ -6,10 +6,16 @@ What a state dict does not hold, such as a buffer that is not persistent, is dra
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from grid.errors import UserError
+from grid.models import pixels_of
 from grid.records import Record, Value
-from kd.evaluate import score
+from grid.results import provenance
+from grid.spec.model import ModelSpec
+from kd.data.dataset import DatasetMeta, Split
+from kd.evaluate import INFERENCE_BATCH, predict, score
+from kd.recipe import Precision
 
 # Of the images of a split: as many may fall otherwise on another device, at another precision or with other kernels.
 TOLERANCE = 0.005
@@ -22,6 +28,28 @@ CAUSES = (
 
 class RebuiltError(UserError):
     """A model does not do what its record says."""
+
+
+def plain_logits(
+    model: nn.Module,
+    spec: ModelSpec,
+    images: Split,
+    *,
+    split: str,
+    meta: DatasetMeta,
+    record: Record,
+    device: torch.device,
+    precision: Precision,
+    what: str,
+    way_out: str,
+) -> torch.Tensor:
+    """A rebuilt model's logits of a split's plain images, float32 [N, C] on `device`. Raises RebuiltError as
+    `check_accuracy` does."""
+    pixels = pixels_of(spec, meta, device)
+    logits_NC = predict(model, images, pixels, batch_size=INFERENCE_BATCH, device=device, precision=precision)
+    here = provenance(device, precision)
+    check_accuracy(logits_NC, images.labels_N, split=split, record=record, here=here, what=what, way_out=way_out)
+    return logits_NC
 
 
 def check_accuracy(

@@ -7,7 +7,7 @@ import torch
 from grid.models import pixels_of
 from grid.plan import CellStage, Trainable
 from grid.store import Store
-from grid.teacher_logits import LogitsCache, load_teacher, plain_logits
+from grid.teacher_logits import LogitsCache, load_teacher, logits_of_teacher
 from kd.data.dataset import Dataset
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 
@@ -38,7 +38,7 @@ class Supervision:
             pixels = pixels_of(stage.teacher.model, dataset.meta, device)
             teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
             for name in dataset.evaluated:
-                self.plain_logits[name] = plain_logits(model, stage.teacher, name, store, dataset, device)
+                self.plain_logits[name] = logits_of_teacher(model, stage.teacher, name, store, dataset, device)
         self.objective = Distillation(
             teacher, temperature=stage.temperature, alpha=stage.alpha, label_smoothing=smoothing
         )

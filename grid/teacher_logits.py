@@ -15,13 +15,12 @@ from grid.contract.local_files import OddFileError
 from grid.identity import canonical_json
 from grid.models import pixels_of, untrained
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage
-from grid.recheck import check_accuracy
-from grid.results import provenance
+from grid.recheck import check_accuracy, plain_logits
 from grid.store import WEIGHTS, Store
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import Dataset
 from kd.data.views import EpochViews, ViewStream
-from kd.evaluate import predict
+from kd.evaluate import INFERENCE_BATCH
 from kd.logits import (
     HEADER_BYTES,
     LogitsError,
@@ -39,9 +38,6 @@ from kd.precision import resolve
 
 log = logging.getLogger("kd_grid")
 
-# Images in a forward pass without gradient.
-INFERENCE_BATCH = 512
-
 
 def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
     """The trained teacher, in eval mode. Raises FileNotFoundError or CheckpointError."""
@@ -57,24 +53,22 @@ def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: to
     return on_device(teacher, device).eval()
 
 
-def plain_logits(
+def logits_of_teacher(
     teacher: nn.Module, stage: TeacherStage, split: str, store: Store, dataset: Dataset, device: torch.device
 ) -> torch.Tensor:
-    """A rebuilt teacher's logits of a split's plain images, float32 [N, C] on `device`. Raises RebuiltError where they
-    do not give the accuracy of its record."""
-    images, precision = dataset.split(split), stage.recipe.precision
-    pixels = pixels_of(stage.model, dataset.meta, device)
-    logits_NC = predict(teacher, images, pixels, batch_size=INFERENCE_BATCH, device=device, precision=precision)
-    check_accuracy(
-        logits_NC,
-        images.labels_N,
+    """As `grid.recheck.plain_logits`, of a rebuilt teacher."""
+    return plain_logits(
+        teacher,
+        stage.model,
+        dataset.split(split),
         split=split,
+        meta=dataset.meta,
         record=store.record(stage),
-        here=provenance(device, precision),
+        device=device,
+        precision=stage.recipe.precision,
         what=f"teacher {stage.model.shown}, rebuilt from its weights,",
         way_out=f"mend that, and remove {store.location(stage.folder)} to have it trained again",
     )
-    return logits_NC
 
 
 class LogitsCache:
@@ -83,7 +77,8 @@ class LogitsCache:
     def __init__(self, stage: LogitsStage, store: Store, dataset: Dataset, device: torch.device) -> None:
         self.stage, self.store, self.dataset, self.device = stage, store, dataset, device
         self.pixels = pixels_of(stage.teacher.model, dataset.meta, device)
-        self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
+        self.teacher_record = store.record(stage.teacher)
+        self.teacher_sha256 = str(self.teacher_record["weights_sha256"])
         self.fingerprint = fingerprint(
             dataset=dataset.meta.fingerprint,
             teacher=self.teacher_sha256,
@@ -135,7 +130,7 @@ class LogitsCache:
 
     def make_plain(self, split: str) -> None:
         """The logits of a split's plain images. Raises RebuiltError where they are not those of the record."""
-        logits_NC = plain_logits(self.teacher, self.stage.teacher, split, self.store, self.dataset, self.device)
+        logits_NC = logits_of_teacher(self.teacher, self.stage.teacher, split, self.store, self.dataset, self.device)
         self._publish(_plain_file(split), logits_NC)
 
     def epoch(self, views: EpochViews) -> StoredLogits:
@@ -156,7 +151,7 @@ class LogitsCache:
             found.at(torch.arange(len(found)), temperature=1.0),
             images.labels_N,
             split=split,
-            record=self.store.record(self.stage.teacher),
+            record=self.teacher_record,
             here=None,  # rounded as they are
             what=f"{folder}: the teacher whose logits these are",
             way_out=f"remove {folder} and {self.store.location(self.stage.teacher.folder)} to have both computed again",

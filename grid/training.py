@@ -21,12 +21,11 @@ from grid.results import curve_to_parquet, metrics_of, model_facts, provenance
 from grid.stages import Progress, Runtime, publish
 from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
 from grid.supervision import Supervision
-from grid.teacher_logits import INFERENCE_BATCH
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
 from kd.class_order import fit_of
 from kd.data.dataset import Dataset
 from kd.data.views import ViewStream
-from kd.evaluate import predict, score
+from kd.evaluate import INFERENCE_BATCH, predict, score
 from kd.models.build import on_device
 from kd.out_of_memory import is_out_of_gpu_memory
 from kd.precision import resolve

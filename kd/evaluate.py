@@ -16,6 +16,9 @@ from kd.recipe import Precision
 
 ECE_BINS = 15
 
+# Images in a forward pass without gradient.
+INFERENCE_BATCH = 512
+
 
 @dataclass(frozen=True)
 class Metrics:

@@ -19,10 +19,9 @@ from grid.prepared import open_prepared
 from grid.records import Record, make_record, record_to_json
 from grid.stages import Runtime, execute, prepare_dataset, run_logits
 from grid.store import CHECKPOINT, CURVE, RECORD, WEIGHTS, Store
-from grid.teacher_logits import INFERENCE_BATCH
 from grid.training import run_trainable
 from kd.checkpoint import load_weights, state_from_bytes
-from kd.evaluate import predict, score
+from kd.evaluate import INFERENCE_BATCH, predict, score
 from kd.train import TrainState
 
 # A checkpoint after every step.
