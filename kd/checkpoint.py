@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+
+# A training state begins with this and the sha256 of the rest, in hex; one that was saved before has neither.
+_SUMMED = b"kd training state, sha256 "
+_HEAD = len(_SUMMED) + 64 + 1
 
 
 class CheckpointError(ValueError):
@@ -35,16 +40,24 @@ def load_weights(model: nn.Module, data: bytes, *, what: str) -> None:
 
 
 def state_to_bytes(state: dict[str, Any]) -> bytes:
-    """A training state of tensors, numbers, strings, lists and dicts."""
-    buffer = io.BytesIO()
+    """A training state of tensors, numbers, strings, lists and dicts, with the checksum that reading it looks at."""
+    buffer = io.BytesIO(bytes(_HEAD))
+    buffer.seek(_HEAD)
     torch.save(state, buffer)
+    with buffer.getbuffer() as written:
+        written[:_HEAD] = _SUMMED + hashlib.sha256(written[_HEAD:]).hexdigest().encode() + b"\n"
     return buffer.getvalue()
 
 
 def state_from_bytes(data: bytes) -> dict[str, Any]:
     """Raises CheckpointError for anything but a whole state written by `state_to_bytes`; never runs pickled code."""
+    body = memoryview(data)
+    if data.startswith(_SUMMED):
+        body = body[_HEAD:]
+        if data[len(_SUMMED) : _HEAD] != hashlib.sha256(body).hexdigest().encode() + b"\n":
+            raise CheckpointError("not a training state as it was saved: it has another checksum")
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for bytes it cannot read
         raise CheckpointError(f"not a training state: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(state, dict):

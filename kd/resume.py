@@ -26,14 +26,15 @@ def fitting_state(
     Raises CheckpointError that names what does not fit."""
     try:
         found = TrainState.from_dict(state)
-        _check_curve(found.curve, recipe, evaluated)
-        _check_sums(found, steps=steps_of(recipe, images), images=images)
+        steps = steps_of(recipe, images)
+        _check_curve(found.curve, recipe, evaluated, steps=steps)
+        _check_sums(found, steps=steps, images=images)
         _check_weights("model", found.model, model)
         if recipe.ema_decay is not None:
             _check_weights("averaged", found.averaged, model)
         elif found.averaged is not None:
             raise CheckpointError("it has averaged weights, which this recipe has not")
-        _check_optimizer(found.optimizer, model, recipe)
+        _check_optimizer(found.optimizer, model, recipe, taken=len(found.curve) * steps + found.step)
     except CheckpointError:
         raise
     except KeyError as error:
@@ -43,7 +44,8 @@ def fitting_state(
     return found
 
 
-def _check_curve(curve: Any, recipe: Recipe, evaluated: Sequence[str]) -> None:
+def _check_curve(curve: Any, recipe: Recipe, evaluated: Sequence[str], *, steps: int) -> None:
+    """steps: in an epoch, on which the learning rate depends."""
     if not isinstance(curve, list) or len(curve) >= recipe.epochs:
         raise CheckpointError(f"its curve is not that of less than {recipe.epochs} epochs")
     for epoch, row in enumerate(curve, start=1):
@@ -54,6 +56,10 @@ def _check_curve(curve: Any, recipe: Recipe, evaluated: Sequence[str]) -> None:
             raise CheckpointError(f"its curve has something else than figures at epoch {epoch}")
         if not all(0 <= value <= 1 for name, value in row.items() if name.endswith(("_top1", "_top5"))):
             raise CheckpointError(f"its curve has shares outside of 0 to 1 at epoch {epoch}")
+        rate = recipe.learning_rate_at(epoch * steps - 1, steps_per_epoch=steps)
+        # Another machine's cosine may differ in its last digit.
+        if not math.isclose(row["learning_rate"], rate, rel_tol=1e-9, abs_tol=1e-12 * recipe.learning_rate):
+            raise CheckpointError(f"its curve has another learning rate than the recipe at epoch {epoch}")
 
 
 def _is_number(value: Any) -> bool:
@@ -91,9 +97,10 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _check_optimizer(found: Any, model: nn.Module, recipe: Recipe) -> None:
+def _check_optimizer(found: Any, model: nn.Module, recipe: Recipe, *, taken: int) -> None:
     """The groups and settings of a fresh one, but for the learning rate, which is set at each step; and for each
-    parameter that has one, the state that this optimizer keeps."""
+    parameter that has one, the state that this optimizer keeps. taken: the steps that curve and step stand for, which
+    an optimizer that counts them has counted too."""
     optimizer = make_optimizer(model, recipe)
     fresh = optimizer_state(optimizer)["param_groups"]
     groups = [{**group, "lr": None} for group in found["param_groups"]]
@@ -107,6 +114,10 @@ def _check_optimizer(found: Any, model: nn.Module, recipe: Recipe) -> None:
         for name, value in values.items():
             if value is not None and value.shape != (() if name == "step" else parameters[number].shape):
                 raise CheckpointError(f"its optimizer keeps {name} of another shape")
+    if "step" in kept:
+        counted = max((int(values["step"]) for values in found["state"].values()), default=0)
+        if counted != taken:
+            raise CheckpointError(f"its optimizer has taken {counted} steps, its curve and its step stand for {taken}")
 
 
 def _kept_state(recipe: Recipe) -> set[str]:

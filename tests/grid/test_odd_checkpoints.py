@@ -43,6 +43,11 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
     "a renamed weight": (renamed, r"its weights \(model\) are not the model's: .*conv1"),
     "no model": (lambda state: {**state, "model": None}, "its weights (model) are not the model's"),
     "ten to the nine steps": (lambda state: {**state, "step": 10**9}, "its step is 1000000000, of 3 in an epoch"),
+    "a step of its last epoch": (
+        lambda state: {**state, "step": 3},
+        "its optimizer has taken 4 steps, its curve and its ",
+    ),
+    "a forged curve": (lambda state: {**state, "curve": []}, "its optimizer has taken 4 steps, its curve and its "),
     "another precision": (lambda state: {**state, "precision": "bfloat16"}, "of another precision"),
     "no precision": (lambda state: {k: v for k, v in state.items() if k != "precision"}, "of another precision"),
 }
@@ -66,6 +71,24 @@ def test_what_does_not_fit_starts_the_stage_again(
     store.remove(f"{cell.folder}/record.json")
     assert train(cell, store, runtime) is None
     assert weights_bytes(store, cell) == odd
+
+
+def test_a_flipped_bit_starts_the_stage_again(
+    started: tuple[Store, CellStage], runtime: Runtime, caplog: Log, tmp_path: Path
+) -> None:
+    """One of a weight, which torch reads as another number."""
+    store, cell = started
+    path = f"{cell.folder}/{CHECKPOINT}"
+    data = store.read(path)
+    weight = state_from_bytes(data)["model"]["conv1.weight"].numpy().tobytes()
+    place = data.index(weight) + 5
+    store.write(path, data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with caplog.at_level(logging.WARNING, logger="kd_grid"):
+        assert train(cell, store, runtime) is None
+    assert caplog.messages == [
+        f"{store.location(path)}: not to go on from: not a training state as it was saved: it has another checksum; "
+        "the stage starts again"
+    ]
 
 
 def test_what_fits_is_gone_on_from(started: tuple[Store, CellStage], runtime: Runtime, caplog: Log) -> None:

@@ -154,6 +154,20 @@ def test_a_truncated_state_is_refused(kept: float) -> None:
         state_from_bytes(data[: int(kept * len(data))])
 
 
+def test_a_state_with_any_bit_flipped_is_refused() -> None:
+    """Anywhere: in its numbers, which torch itself would read, as in its names and in the checksum."""
+    data = state_to_bytes({"model": model_state(noisy_model(0))})
+    for place in [*range(200), *range(200, len(data), 101), len(data) - 1]:
+        with pytest.raises(CheckpointError, match="not a training state"):
+            state_from_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+
+
+def test_a_state_that_was_saved_without_a_checksum_is_read() -> None:
+    state, buffer = {"model": model_state(noisy_model(0)), "step": 2}, io.BytesIO()
+    torch.save(state, buffer)
+    assert same(state_from_bytes(buffer.getvalue()), state)
+
+
 @pytest.mark.parametrize("value", [[1, 2], torch.zeros(2), "state"])
 def test_only_a_dict_is_a_state(value: Any) -> None:
     buffer = io.BytesIO()

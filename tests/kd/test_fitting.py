@@ -115,6 +115,13 @@ CHANGES: dict[str, tuple[Callable[[State], State], str]] = {
         "it lacks 'val_top1'",
     ),
     "a figure as text": (row(val_nll="a"), "its curve has something else than figures at epoch 1"),
+    "another learning rate": (row(learning_rate=1e-6), "another learning rate than the recipe at epoch 1"),
+    "an epoch less": (put(curve=[]), "its optimizer has taken 7 steps, its curve and its step stand for 2"),
+    "a step more": (put(step=3), "its optimizer has taken 7 steps, its curve and its step stand for 8"),
+    "an optimizer before its first step": (
+        lambda s: put(optimizer={**s["optimizer"], "state": {}})(s),
+        "its optimizer has taken 0 steps, its curve and its step stand for 7",
+    ),
     "a share of 10": (row(train_top1=10.0), "its curve has shares outside of 0 to 1 at epoch 1"),
 }
 
