@@ -24,9 +24,11 @@ from grid.contract.local_files import (
     OddFileError,
     check_regular,
     create_local,
+    move_local,
     read_local,
     read_local_start,
     remove_local,
+    sizes_local,
     write_local,
 )
 from grid.copies import Copies
@@ -164,6 +166,74 @@ class Files:
             return on_s3 and self._fs.metadata(full).get(NONCE) == nonce
         return True
 
+    def peek(self, path: str) -> bytes | None:
+        """What lies in a file's place; None for what cannot be read as one. Raises FileNotFoundError."""
+        try:
+            return self.read(path)
+        except (OddFileError, IsADirectoryError):
+            return None
+
+    def replace(self, path: str, data: bytes, *, old: bytes | None) -> bool:
+        """Publish a file in the place of what `peek` has found there; False where something else lies there by now, or
+        nothing. Whoever was held up between the two, for however long, replaces nothing that came in between.
+
+        On an object store this is one request. On a disk the old file is first given another name, and looked at once
+        more under it: it is put back where it is not the one that was meant.
+        """
+        if self._local:
+            return self._replace_local(path, data, old)
+        if isinstance(self._fs, MemoryFileSystem):
+            with _memory_lock:
+                if self._found(path) != (old,):
+                    return False
+                self._fs.pipe_file(self._full(path), data)
+                return True
+        if "s3" in self._fs.protocol:
+            nonce = uuid.uuid4().hex
+            return self._try(path, lambda full: self._put_instead(full, data, nonce, path, old))
+        if self._found(path) != (old,):
+            return False
+        self.remove(path)
+        return self.create(path, data)
+
+    def _found(self, path: str) -> tuple[bytes | None] | None:
+        try:
+            return (self.peek(path),)
+        except FileNotFoundError:
+            return None
+
+    def _replace_local(self, path: str, data: bytes, old: bytes | None) -> bool:
+        folder, _, name = path.rpartition("/")
+        stem, dot, ending = name.rpartition(".")
+        aside = f"{stem}-{uuid.uuid4().hex[:8]}{dot}{ending}"
+        try:
+            self._try(path, lambda _: move_local(self._root, path, aside))
+        except FileNotFoundError:
+            return False
+        aside = f"{folder}/{aside}" if folder else aside
+        moved = self.peek(aside)
+        published = moved == old and self.create(path, data)
+        if moved is not None:
+            if moved != old:
+                self.create(path, moved)
+            self.remove(aside)
+        return published
+
+    def _put_instead(self, full: str, data: bytes, nonce: str, path: str, old: bytes | None) -> bool:
+        try:
+            state = self._fs.info(full)["ETag"]
+            # The state first: what was read is of that one, or of a later one, and then nothing is replaced.
+            if self._found(path) == (old,):
+                self._fs.pipe_file(full, data, IfMatch=state, Metadata={NONCE: nonce})
+                return True
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if (answer_of(error) or (0, ""))[0] != 412:
+                raise
+        # As in `create`: the answer to the first of several tries may have been lost.
+        return bool(self._fs.metadata(full).get(NONCE) == nonce)
+
     def remove(self, path: str) -> None:
         """Remove a file; one that is already gone is no error."""
         with contextlib.suppress(FileNotFoundError):
@@ -201,6 +271,16 @@ class Files:
             return self._try(folder, entries)
         except FileNotFoundError:
             return []
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The size in bytes of what lies in a folder, by name; none where there is no such folder."""
+        if not self._local:
+            found = self._list(folder)
+            return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: int(entry["size"] or 0) for entry in found}
+        try:
+            return self._try(folder, lambda _: sizes_local(self._root, folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
 
     def size(self, path: str) -> int:
         """In bytes. Raises FileNotFoundError."""

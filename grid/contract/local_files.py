@@ -140,6 +140,22 @@ def create_local(root: str, path: str, data: bytes) -> bool:
         return True
 
 
+def move_local(root: str, path: str, name: str) -> None:
+    """Give whatever lies at `path` another name in its folder. Raises FileNotFoundError."""
+    with _folder_of(root, path, make=False) as (at, old):
+        os.rename(old, name, src_dir_fd=at, dst_dir_fd=at)
+
+
+def sizes_local(root: str, path: str) -> dict[str, int]:
+    """The size in bytes of whatever lies in a folder, by name, links followed. Raises FileNotFoundError."""
+    sizes = {}
+    with os.scandir(os.path.join(root or "/", path)) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # gone since, or a link to nothing
+                sizes[entry.name] = entry.stat().st_size
+    return sizes
+
+
 def remove_local(root: str, path: str) -> None:
     """Raises FileNotFoundError."""
     with _folder_of(root, path, make=False) as (at, name):
