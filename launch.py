@@ -336,8 +336,8 @@ def dry_run(plan: Plan, store: Store) -> int:
     """Of images that nothing says the place of, those of the grid's last launch are meant: ids depend on the images."""
     from grid.plan import make_plan
     from grid.preview import inspect_models, print_plan
-    from grid.run import done_stages
     from grid.signs import images_of_last_launch
+    from grid.standing import look
 
     store.check_readable()
     images = ""
@@ -348,8 +348,11 @@ def dry_run(plan: Plan, store: Store) -> int:
         elif then.place is not None:
             plan = make_plan(plan.spec.model_copy(update={"dataset": then}))
             images = f"Its images are those of its last launch on this storage, in {on_one_line(then.place)}"
+    stands = look(plan, store)
+    for line in stands.lines:
+        tell(f"warning: {line}", sys.stderr)
     console = console_on(sys.stdout)
-    print_plan(plan, done_stages(plan, store), inspect_models(plan), console, images=images)
+    print_plan(plan, set(stands.done), inspect_models(plan), console, images=images)
     cast("Lasting", console.file).check()
     return DONE
 

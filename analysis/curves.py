@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 
@@ -11,9 +15,10 @@ from analysis.gains import AXES
 from analysis.grids import Records
 from analysis.storage import said
 from grid.contract.plan import FOLDERS
-from grid.contract.record import METRICS
+from grid.contract.record import METRICS, curve_file
 
-CURVE_FILE = "curve.parquet"
+_PLACE = re.compile(r"/curve(-[0-9a-f]+)?\.parquet:")
+OF_A_CURVE = ("curve_sha256", "files")  # of a record
 KEYS = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", *AXES)
 
 CURVE = pl.Schema(
@@ -32,12 +37,14 @@ CURVE = pl.Schema(
 def curves(grid: Records) -> pl.DataFrame:
     """One row a done teacher or cell and epoch: the grid's axes and the columns of CURVE, fractions as in the records,
     null where an epoch was not evaluated. A curve that is missing or cannot be read is named in grid.problems."""
-    done = grid.cells.filter(pl.col("status") == "done").select(KEYS)
+    cells = grid.cells.filter(pl.col("status") == "done")
+    done = cells.select(KEYS)
     parts = [pl.DataFrame(schema={"stage_id": pl.String, **CURVE})]
-    for stage_id, kind in done.unique("stage_id", maintain_order=True).select("stage_id", "kind").iter_rows():
-        path = f"{FOLDERS[kind]}/{stage_id}/{CURVE_FILE}"
+    for record in cells.unique("stage_id", maintain_order=True).select(KEYS + OF_A_CURVE).iter_rows(named=True):
+        stage_id = record["stage_id"]
+        path = f"{FOLDERS[record['kind']]}/{stage_id}/{curve_file(record)}"
         try:
-            curve = parse_curve(grid.reader.read(path))
+            curve = parse_curve(grid.reader.read(path), record)
         except FileNotFoundError:
             problem = f"{path}: missing"
         except AnalysisError as error:  # of the storage, which names the path
@@ -52,9 +59,16 @@ def curves(grid: Records) -> pl.DataFrame:
     return done.join(pl.concat(parts), on="stage_id", how="inner", maintain_order="left_right")
 
 
-def parse_curve(data: bytes) -> pl.DataFrame:
-    """A curve with the columns of CURVE, null where it has none. Raises ValueError with the reason it is none, on one
-    line."""
+def is_of_a_curve(problem: str) -> bool:
+    """Whether it is a curve that cannot be read."""
+    return _PLACE.search(problem) is not None
+
+
+def parse_curve(data: bytes, record: Mapping[str, Any]) -> pl.DataFrame:
+    """The curve of a record, with the columns of CURVE, null where it has none. Raises ValueError with the reason it is
+    none, or another's, on one line."""
+    if record["curve_sha256"] not in (None, hashlib.sha256(data).hexdigest()):
+        raise ValueError("not the curve of its record: damaged, or of another training")
     try:
         read = pl.read_parquet(io.BytesIO(data))
         if "epoch" not in read.columns or read["epoch"].has_nulls():

@@ -26,6 +26,7 @@ PROGRESS: dict[str, type[pl.DataType] | pl.DataType] = {
     "progress": pl.Float64,
     "progress_at": pl.Datetime("us", "UTC"),
 }
+LEFT_OUT = "left out; launch the grid again to have them computed again"
 # A running stage tells how far it is at each epoch, and within an epoch every ten minutes unless the grid says so.
 SILENT = timedelta(minutes=30)
 
@@ -87,6 +88,8 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
     """The cells and the stages of the plans, by what their grids are called, and what could not be read."""
     kinds = {stage_id: kind for plan in plans.values() for stage_id, kind in plan.kinds.items()}
     records, problems = load_records(reader, kinds)
+    records, left_out = _without_other_inputs(records)
+    problems += left_out
     names = pl.Series("grid", [name for name, plan in plans.items() for _ in range(plan.rows.height)], dtype=pl.String)
     rows = pl.concat([plan.rows for plan in plans.values()]).insert_column(0, names)
     planned = pl.DataFrame(
@@ -100,6 +103,27 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
     with_progress, unread = _with_progress(reader, records, kinds)
     facts = with_progress.drop([name for name in ROW if name != "stage_id"])
     return _joined(rows, facts), _joined(stages, facts), problems + unread
+
+
+def _without_other_inputs(records: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The records without those of stages that learned from another training of their teacher, or from other images,
+    than there are now: they do not belong beside these. And a line for each such teacher and data set."""
+    done = records.filter(pl.col("status") == "done")
+    teachers = done.filter(kind="teacher").select(pl.col("stage_id").alias("teacher_id"), now="weights_sha256")
+    images = done.filter(kind="dataset").select(pl.col("stage_id").alias("dataset_id"), now="dataset_fingerprint")
+    lines: list[str] = []
+    others: list[str] = []
+    for there, key, used, what in (
+        (teachers, "teacher_id", "teacher_sha256", "another training of this teacher"),
+        (images, "dataset_id", "dataset_fingerprint", "other images"),
+    ):
+        found = done.join(there, on=key, how="inner", maintain_order="left").filter(pl.col(used) != pl.col("now"))
+        others += found["stage_id"].to_list()
+        folder = FOLDERS["teacher" if key == "teacher_id" else "dataset"]
+        for of, count in found.group_by(key, maintain_order=True).len().iter_rows():
+            results = "1 result was" if count == 1 else f"{count} results were"
+            lines.append(f"{folder}/{of}: {results} learned from {what} than lies there now: {LEFT_OUT}")
+    return records.filter(~pl.col("stage_id").is_in(others)), lines
 
 
 def _joined(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:

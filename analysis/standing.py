@@ -8,6 +8,7 @@ import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
 from analysis.grids import Grids, Records
+from analysis.load import LEFT_OUT
 from analysis.shown import Row, title
 
 
@@ -35,7 +36,8 @@ def unfinished(records: Records) -> list[Part]:
             "like."
         )
         notes.append(Note(text, lead="Mixed precision"))
-    return notes + [Note(problem, lead="Unreadable") for problem in records.problems]
+    leads = ["Left out" if problem.endswith(LEFT_OUT) else "Unreadable" for problem in records.problems]
+    return notes + [Note(problem, lead=lead) for problem, lead in zip(records.problems, leads, strict=True)]
 
 
 def running_section(records: Records) -> list[Part]:

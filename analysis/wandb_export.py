@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, get_args
 
 import polars as pl
 
-from analysis.curves import CURVE_FILE, parse_curve
+from analysis.curves import parse_curve
 from analysis.errors import AnalysisError
 from analysis.load import parse_record
 from analysis.plans import parse_plan
@@ -30,7 +30,7 @@ from grid.contract.limits import size_limit
 from grid.contract.local_files import OddFileError, make_folder, read_local, write_local
 from grid.contract.parsing import parse_json, parse_object
 from grid.contract.plan import FOLDERS
-from grid.contract.record import METRICS, POINTS
+from grid.contract.record import METRICS, POINTS, curve_file, other_inputs
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -170,14 +170,26 @@ class Exporter:
             record = parse_record(data, stage_id=stage_id)
             for name in _JSON_FIELDS:
                 parse_json(record[name] or "null")
-            path = f"{folder}/{CURVE_FILE}"
-            return record, parse_curve(self.reader.read(path))
+            of_cell = record["kind"] == "cell"
+            teacher = self._input("teacher", record["teacher_id"]) if of_cell else None
+            other = other_inputs(record, dataset=self._input("dataset", record["dataset_id"]), teacher=teacher)
+            if other is not None:
+                raise ValueError(f"learned from another {other} than lies there now: launch the grid again")
+            path = f"{folder}/{curve_file(record)}"
+            return record, parse_curve(self.reader.read(path), record)
         except FileNotFoundError:
             raise ValueError(f"{path}: missing") from None
         except AnalysisError as error:  # of the storage, which names the path
             raise ValueError(str(error)) from None
         except Exception as error:  # whatever is wrong with one stage, the others are written
             raise ValueError(f"{path}: {said(error)}") from None
+
+    def _input(self, kind: str, stage_id: str | None) -> dict[str, Any] | None:
+        """The record of what a stage learned from; None where there is none that can be read."""
+        try:
+            return parse_record(self.reader.read(f"{FOLDERS[kind]}/{stage_id}/record.json"), stage_id=str(stage_id))
+        except (FileNotFoundError, AnalysisError, ValueError):
+            return None
 
 
 def _parse_mark(data: bytes) -> dict[str, list[Mode]]:

@@ -20,6 +20,7 @@ from grid.contract.imports import broken
 from grid.contract.installed import hint
 from grid.contract.parsing import parse_object
 from grid.contract.plan import FOLDERS
+from grid.contract.record import WEIGHTS, weights_file
 from grid.datasets import label_names
 from grid.errors import UserError, one_line
 from grid.load import spec_from_dict
@@ -32,7 +33,7 @@ from grid.recheck import plain_logits
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
-from grid.store import RECORD, WEIGHTS, Store
+from grid.store import RECORD, Store
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import DatasetMeta, open_split
 from kd.data.sources import DatasetError
@@ -113,8 +114,8 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
         record = record_from_json(record_json)
     except RecordError as error:
         raise ExportError(f"{store.location(folder)}/{RECORD}: {error}") from None
-    weights = _read(store, f"{folder}/{WEIGHTS}")
-    path = store.location(f"{folder}/{WEIGHTS}")
+    weights = _read(store, f"{folder}/{weights_file(record)}")
+    path = store.location(f"{folder}/{weights_file(record)}")
     # Records of before weights were hashed have no sum.
     if record["weights_sha256"] not in (None, hashlib.sha256(weights).hexdigest()):
         raise ExportError(

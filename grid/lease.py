@@ -163,6 +163,15 @@ class Lease:
         """Whether the work is to be left, with what is done of it saved."""
         return self.lost or self.stopping
 
+    def holds(self) -> bool:
+        """Whether the stage is still this one's, looked up now: a process that was stopped finds out only here."""
+        if not self.lost:
+            store = self.leases.store
+            self.lost = _numbers(store, self.folder)[-1:] != [self.number]
+            if self.lost:
+                log.warning("%s: another launch has taken the stage over", store.location(self.folder))
+        return not self.lost
+
     def release(self) -> None:
         self._over.set()
         self._thread.join()
@@ -190,12 +199,8 @@ class Lease:
                 log.warning("%s: its lease could not be renewed: %s", self.folder, one_line(error))
 
     def _renew(self, beat: int) -> None:
-        store = self.leases.store
-        self.lost = _numbers(store, self.folder)[-1:] != [self.number]
-        if self.lost:
-            log.warning("%s: another launch has taken the stage over", store.location(self.folder))
-        else:
-            store.write(_path(self.folder, self.number), _bytes(replace(self.holder, beat=beat)))
+        if self.holds():
+            self.leases.store.write(_path(self.folder, self.number), _bytes(replace(self.holder, beat=beat)))
 
 
 def _path(folder: str, number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 from pathlib import Path
@@ -10,7 +11,8 @@ from grid.errors import UserError
 from grid.plan import DatasetStage
 from grid.private import machine_folder
 from grid.store import Store
-from kd.data.dataset import Dataset, check_fingerprint, open_dataset
+from kd.data.dataset import MADE_AGAIN, Dataset, check_fingerprint, open_dataset
+from kd.data.sources import DatasetError
 
 
 def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
@@ -18,6 +20,7 @@ def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
     opening them. Raises DatasetError where they are not what was prepared."""
     folder = store.local_folder(stage.folder)
     dataset = open_dataset(folder)
+    _check_planned(dataset, stage, store, folder)
     try:
         mark = machine_folder() / "prepared" / _state(folder, dataset)
         mark.parent.mkdir(exist_ok=True)
@@ -31,6 +34,20 @@ def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
             check_fingerprint(dataset, folder)
             mark.touch()
     return dataset
+
+
+def _check_planned(dataset: Dataset, stage: DatasetStage, store: Store, folder: Path) -> None:
+    """Whole files may be those of other images, or of another preparation than the record's."""
+    info, fingerprint = stage.dataset.info, None
+    with contextlib.suppress(FileNotFoundError):
+        fingerprint = store.record(stage)["dataset_fingerprint"]
+    for name, count in stage.dataset.splits.items():
+        expected = (count, info.height, info.width, info.channels)
+        if tuple(dataset.split(name).images_NHWC.shape) != expected:
+            found = tuple(dataset.split(name).images_NHWC.shape)
+            raise DatasetError(f"prepared data set {folder}: {name} is {found}, {expected} were planned{MADE_AGAIN}")
+    if fingerprint not in (None, dataset.meta.fingerprint):
+        raise DatasetError(f"prepared data set {folder}: dataset.json is not that of its record{MADE_AGAIN}")
 
 
 def _state(folder: Path, dataset: Dataset) -> str:

@@ -137,6 +137,8 @@ class Reporter:
                 self._started(stage)
             elif state == "waiting":
                 self._given_back(stage)
+            elif state == "reused":
+                self.total -= 1
             elif state == "done":
                 record = self.store.record(stage)
                 self._ended(stage, self._result(stage, record), style="green")

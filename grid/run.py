@@ -22,7 +22,8 @@ from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import Plan, Stage
 from grid.planned import grid_folder, write_plan
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
-from grid.store import PROGRESS, Store
+from grid.standing import look, of_other_inputs, without_damaged_teachers
+from grid.store import PROGRESS, Inputs, Store, inputs_of
 from kd.alive import tell_alive
 
 if TYPE_CHECKING:
@@ -63,11 +64,6 @@ class Options:
     dashboard: Dashboard | None = None
 
 
-def done_stages(plan: Plan, store: Store) -> set[str]:
-    """Ids of the plan's stages whose outputs are complete."""
-    return {stage.id for stage in plan.stages if store.is_done(stage)}
-
-
 def run_grid(
     plan: Plan,
     store: Store,
@@ -84,7 +80,11 @@ def run_grid(
 
     Raises UserError before Ray starts for a model that cannot be built; errors of stages are in the outcome instead.
     """
-    done = done_stages(plan, store)
+    stands = without_damaged_teachers(plan, store, look(plan, store))
+    for line in stands.lines:
+        log.warning("%s", line)
+        console.print(f"warning: {line}", markup=False, highlight=False)
+    done = set(stands.done)
     done |= unneeded_logits(plan, done)
     outcome = Outcome(plan, reused=len(done))
     if len(done) == len(plan.stages):
@@ -114,6 +114,7 @@ def run_grid(
         on_done=on_done,
         on_lost_ray=on_lost_ray,
         done=done,
+        waits=stands.waits,
         costs=costs,
         written=written,
         outcome=outcome,
@@ -134,6 +135,7 @@ class _Run:
         on_done: Callable[[Stage], None],
         on_lost_ray: Callable[[Outcome], None] | None,
         done: set[str],
+        waits: frozenset[str],
         costs: dict[str, float],
         written: dict[str, int],
         outcome: Outcome,
@@ -142,7 +144,7 @@ class _Run:
 
         self.plan, self.store, self.options, self.console = plan, store, options, console
         self.outcome, self._on_done, self._on_lost_ray = outcome, on_done, on_lost_ray
-        self.done, self.written = done, written
+        self.done, self.waits, self.written = done, waits, written
         self.reporter = Reporter(plan, store, console, done=done, costs=costs)
         self.schedule = Schedule(plan, done=done, costs=costs, observer=self)
         self.launch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
@@ -171,6 +173,8 @@ class _Run:
             else:
                 self.outcome.reused += 1  # another launch was at it
             self._on_done(stage)
+        elif state == "reused":
+            self.outcome.reused += 1
         elif state == "failed":
             self.outcome.failed.append(stage)
         elif state == "blocked":
@@ -344,6 +348,7 @@ class _Run:
         data = self.plan.data
         if self.schedule.state(data) != "reused":
             from grid.stages import Runtime, execute, prepare_dataset
+            from kd.train import StoppedError
 
             self.schedule.start(data)
             runtime = Runtime(**self.run_facts)
@@ -356,8 +361,8 @@ class _Run:
                         time.sleep(LOOK_SECONDS)
                         tell_alive()
                         continue
-                    with lease:
-                        prepare_dataset(data, self.store, runtime)
+                    with lease, contextlib.suppress(StoppedError):  # by another launch that has taken it over
+                        prepare_dataset(data, self.store, runtime, holds=lease.holds)
 
             def give_up(error: str) -> None:
                 self._finish(data, error)
@@ -407,4 +412,27 @@ class _Run:
         if not recorded:
             # Its worker died before it could write a record of its own.
             record_failure(stage, self.store, str(error), launch=self.launch)
+        if error is None and self.waits:
+            self._reuse(stage)
         self.schedule.finish(stage, error)
+
+    def _reuse(self, made: Stage) -> None:
+        """Of the stages that were complete but for one that was made again, reuse those that learned from the very same
+        and say how many did not."""
+        inputs, others = Inputs(self.store), []
+        finished = {i for i, state in self.schedule.states().items() if state in ("done", "reused")} | {made.id}
+        for stage in self.plan.stages:
+            known = all(of is None or of.id in finished for of in inputs_of(stage))
+            if stage.id not in self.waits or stage.id in finished or not known:
+                continue
+            standing = self.store.standing(stage, inputs)
+            if standing.is_done and self.schedule.reuse(stage):
+                finished.add(stage.id)
+            elif made.id in {of.id for of in inputs_of(stage) if of is not None}:
+                others.append((stage, standing))
+        for stage in self.plan.logits:
+            if stage.id in unneeded_logits(self.plan, finished) - finished:
+                self.schedule.reuse(stage)
+        for line in of_other_inputs(others, self.plan, self.store):
+            log.warning("%s", line)
+            self.reporter.say(f"warning: {line}")

@@ -121,6 +121,14 @@ class Schedule:
         """A stage that was started waits again."""
         self._set(stage, "waiting")
 
+    def reuse(self, stage: Stage) -> bool:
+        """A stage that waits is done after all, by an earlier launch; False where it does not wait."""
+        with self._lock:
+            waits = self._states[stage.id] == "waiting"
+            if waits:
+                self._set(stage, "reused")
+            return waits
+
     def finish(self, stage: Stage, error: str | None = None) -> None:
         """Mark a stage as done, or as failed with what it blocks."""
         with self._lock:

@@ -18,6 +18,7 @@ from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_object, parse_progress, parse_time, told_at
 from grid.contract.plan import FOLDERS, plan_kinds, plan_time
 from grid.contract.plan import parse_plan as parse_document
+from grid.contract.record import other_inputs
 from grid.errors import UserError, one_line
 from grid.lease import SILENT_SECONDS, numbered
 from grid.plan import LogitsStage, Plan, Stage, make_plan
@@ -25,13 +26,14 @@ from grid.planned import PLAN
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec
-from grid.store import FAILURE, PROGRESS, RECORD, Store
+from grid.standing import READS_AT_A_TIME, of_other_inputs
+from grid.store import FAILURE, PROGRESS, RECORD, Standing, Store, damage_of, inputs_of
 
 LEASE_SILENT = timedelta(seconds=SILENT_SECONDS)
 # Progress is told at each epoch, and within one every ten minutes unless the grid says otherwise.
 PROGRESS_SILENT = timedelta(minutes=30)
 
-READS_AT_A_TIME = 16  # a storage by URL answers many as fast as one
+AGAIN = "launch the grid again to have it computed again"
 
 T = TypeVar("T")
 
@@ -119,13 +121,28 @@ class GridReader:
         folders = {kind: set(self.store.names(folder)) for kind, folder in FOLDERS.items()}
         there = [stage for stage, kind in planned.kinds.items() if stage in folders[kind]]
         with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
-            found = dict(
-                zip(there, pool.map(lambda stage: self._look(stage, planned.kinds[stage], now), there), strict=True)
-            )
+            looks = pool.map(lambda stage: self._look(stage, planned, now), there)
+            found = dict(zip(there, looks, strict=True))
+        problems = [*self._leave_out_other_inputs(planned, found)]
         for stage in planned.stages.values():
             if isinstance(stage, LogitsStage) and stage.id in found and not self._covers(stage, found):
                 found[stage.id] = replace(found[stage.id], record=None)
-        return Facts(planned, self.store.url, found, tuple(self._passed_over[p] for p in sorted(self._passed_over)))
+        problems += [self._passed_over[path] for path in sorted(self._passed_over)]
+        return Facts(planned, self.store.url, found, tuple(problems))
+
+    def _leave_out_other_inputs(self, planned: Planned, found: dict[str, Found]) -> list[str]:
+        """Take for not done what another teacher, or other images, than there are now were learned from; a line for
+        each of these."""
+        records = {stage: one.record for stage, one in found.items()}
+        standings: list[tuple[Stage, Standing]] = []
+        for stage in planned.stages.values():
+            record = records.get(stage.id)
+            dataset, teacher = (None if of is None else records.get(of.id) for of in inputs_of(stage))
+            other = None if record is None else other_inputs(record, dataset=dataset, teacher=teacher)
+            if other is not None:
+                standings.append((stage, Standing(other=other)))
+                found[stage.id] = replace(found[stage.id], record=None)
+        return of_other_inputs(standings, planned.plan, self.store) if planned.plan is not None else []
 
     def _find(self, asked: str, names: list[str]) -> str:
         name = asked if asked in names else grid_name(asked)
@@ -147,11 +164,17 @@ class GridReader:
         plans = {name: self._read(f"grids/{name}/{PLAN}", launched_at) for name in names}
         return {name: at for name, at in plans.items() if at is not None}
 
-    def _look(self, stage: str, kind: str, now: datetime) -> Found:
+    def _look(self, stage: str, planned: Planned, now: datetime) -> Found:
         if stage in self._records:
             return Found(self._records[stage])
+        kind = planned.kinds[stage]
         folder = f"{FOLDERS[kind]}/{stage}"
         record = self._finished(f"{folder}/{RECORD}", now)
+        if record is not None and stage in planned.stages:
+            damage = damage_of(planned.stages[stage], record, self.store.sizes(folder))
+            if damage is not None:
+                self._passed_over[folder] = f"{self.store.location(folder)}/{damage}; {AGAIN}"
+                record = None
         if record is not None and kind != "logits":
             if record["finished_at"] is not None:  # else it is named each time
                 self._records[stage] = record
@@ -253,7 +276,7 @@ def _record(data: bytes) -> Record:
         if record["finished_at"] is not None:
             parse_time(record["finished_at"])
     except RecordError as error:
-        raise ValueError(f"{error}; remove that folder to have it computed again") from None
+        raise ValueError(f"{error}; {AGAIN}") from None
     return record
 
 

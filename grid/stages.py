@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import hashlib
 import io
 import json
 import logging
@@ -11,27 +13,31 @@ import platform
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from grid.contract.credentials import redacted
+from grid.contract.record import hashed_name
 from grid.datasets import source_of
-from grid.errors import one_line
+from grid.errors import UserError, one_line
 from grid.failures import axes_of, record_failure
+from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import DatasetStage, LogitsStage, Stage
 from grid.prepared import open_prepared
 from grid.private import use_private_compiler_caches
-from grid.records import Record, Value, make_record, now, record_to_json
+from grid.records import Record, Value, make_record, now
 from grid.results import provenance
 from grid.stall import watched
-from grid.store import FAILURE, PROGRESS, RECORD, TRACEBACK, Store
+from grid.store import FAILURE, PROGRESS, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
-from kd.data.dataset import meta_to_json, prepare
+from kd.data.dataset import MADE_AGAIN, Dataset, meta_to_json, prepare
+from kd.data.sources import DatasetError
 from kd.train import StoppedError
 from kd.workers import WHOLE, Shard
 
@@ -71,6 +77,11 @@ class Runtime:
         return {"launch": self.launch, "code_version": self.code_version, "tries": self.tries}
 
 
+def always() -> bool:
+    """What is asked of the lease of a stage that nobody else can be at."""
+    return True
+
+
 def leave_process(error: str) -> None:
     """A worker that hangs ends: Ray gives its place to another, which finds the failure recorded."""
     os._exit(1)
@@ -82,10 +93,12 @@ def execute(
     runtime: Runtime,
     run: Callable[[], None],
     *,
+    holds: Callable[[], bool] = always,
     on_stall: Callable[[str], None] = leave_process,
 ) -> str | None:
     """Run a stage's work; an error is logged, recorded as the stage's failure and returned as one line. Where it hangs
-    that is recorded too, and on_stall is told, from another thread."""
+    that is recorded too, and on_stall is told, from another thread. holds: whether the stage is still this launch's;
+    where it is not, an error is logged alone. Raises StoppedError then."""
 
     def stalled(error: str, stack: str) -> None:
         write = partial(record_failure, stage, store, error, launch=runtime.launch, trace=f"{error}\n\n{stack}")
@@ -100,6 +113,9 @@ def execute(
             run()
     except Exception as error:  # the one place that catches: whatever went wrong belongs on the stage's record
         line = one_line(error)
+        if not holds():
+            log.warning("stage %s, which another launch has taken over: %s", stage.id, line)
+            raise StoppedError from error
         record_failure(stage, store, line, launch=runtime.launch, trace=redacted(traceback.format_exc()))
         return line
     return None
@@ -112,8 +128,8 @@ def free_gpu() -> None:
         torch.cuda.empty_cache()
 
 
-def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime) -> None:
-    """Read and split the images and publish them as arrays."""
+def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, holds: Callable[[], bool] = always) -> None:
+    """Read and split the images and publish them as arrays. holds: as `publish`."""
     started = time.perf_counter()
     spec = stage.dataset
     meta, arrays = prepare(
@@ -124,12 +140,44 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime) -> None
         test_size=spec.test_size,
         split_seed=spec.split_seed,
     )
-    for name, array in arrays.items():
-        store.write(f"{stage.folder}/{name}.npy", _npy(array))
-    store.write(f"{stage.folder}/dataset.json", meta_to_json(meta).encode())
+    files: dict[str, Callable[[], bytes]] = {f"{name}.npy": partial(_npy, array) for name, array in arrays.items()}
+    files["dataset.json"] = meta_to_json(meta).encode
+    sizes = {}
+    for name, made in files.items():
+        data = made()
+        _check_held(stage, store, holds)
+        store.write(f"{stage.folder}/{name}", data)
+        sizes[name] = len(data)
     seconds = time.perf_counter() - started
     values = axes_of(stage) | runtime.provenance() | {"dataset_fingerprint": meta.fingerprint, "seconds_total": seconds}
-    publish(stage, store, values)
+    publish(stage, store, values, sizes=sizes, holds=holds)
+
+
+def opened(stage: DatasetStage, store: Store, runtime: Runtime) -> Dataset:
+    """The prepared images; where their files are not what was prepared, they are prepared again, once for all that open
+    them. Raises DatasetError that says why they cannot be prepared here."""
+    try:
+        return open_prepared(stage, store)
+    except DatasetError as error:
+        problem = str(error).removesuffix(MADE_AGAIN)
+        log.warning("%s; it is prepared again", problem)
+    # A name of its own, for a launch's own leases are taken over.
+    leases = Leases(store, f"{runtime.launch} {uuid.uuid4().hex[:8]}")
+    while (lease := leases.take(stage.folder)) is None:
+        time.sleep(LOOK_SECONDS)
+    with lease:
+        with contextlib.suppress(DatasetError):
+            return open_prepared(stage, store)  # another has done it
+        if store.is_done(stage):
+            store.condemn(stage, "dataset.json: its images, or these facts of them, are not what was prepared")
+        try:
+            prepare_dataset(stage, store, runtime, holds=lease.holds)
+        except (DatasetError, UserError, OSError) as error:
+            raise DatasetError(
+                f"{problem}; it cannot be prepared again here ({one_line(error)}): launch the grid again where its "
+                "images are"
+            ) from error
+    return open_prepared(stage, store)
 
 
 def run_logits(
@@ -138,13 +186,14 @@ def run_logits(
     runtime: Runtime,
     *,
     leave: Callable[[], bool] = lambda: False,
+    holds: Callable[[], bool] = always,
     shard: Shard = WHOLE,
 ) -> None:
-    """Compute what is missing of a teacher's logits; the first worker then publishes the record. Raises StoppedError
-    once leave() says so, between two files."""
+    """Compute what is missing of a teacher's logits; the first worker then publishes the record, as `publish`. Raises
+    StoppedError once leave() says so, between two files."""
     started_at, started = now(), time.perf_counter()
     device = torch.device(runtime.device)
-    dataset = open_prepared(stage.teacher.data, store)
+    dataset = opened(stage.teacher.data, store, runtime)
     cache = LogitsCache(stage, store, dataset, device)
     progress = Progress(stage, store, total=len(stage.units))
     first = shard.rank == 0
@@ -171,7 +220,7 @@ def run_logits(
         **runtime.provenance(),
         **provenance(device, stage.teacher.recipe.precision),
     }
-    publish(stage, store, values)
+    publish(stage, store, values, holds=holds)
     store.remove(f"{stage.folder}/{PROGRESS}")
 
 
@@ -196,12 +245,47 @@ class Progress:
             log.warning("stage %s: its progress is not shown: %s", self.stage_id, one_line(error))
 
 
-def publish(stage: Stage, store: Store, values: Mapping[str, Value]) -> None:
-    """Write the record, which makes the stage done."""
+def publish(
+    stage: Stage,
+    store: Store,
+    values: Mapping[str, Value],
+    *,
+    outputs: Mapping[str, bytes] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    holds: Callable[[], bool] = always,
+) -> None:
+    """Write the stage's files, and then the record that names them, which makes it done.
+
+    outputs: files that are published under names that hold their hash. sizes: of files that lie there already, by name.
+    holds: whether the stage is still this launch's. Where another launch has taken it over, nothing that it may have
+    published is changed: this returns once the stage is done, and raises StoppedError where it is not yet.
+    """
+    named = {hashed_name(name, hashlib.sha256(data).hexdigest()): data for name, data in (outputs or {}).items()}
+    for name, data in named.items():
+        _check_held(stage, store, holds)
+        store.write(f"{stage.folder}/{name}", data)
+    files = {**(sizes or {}), **{name: len(data) for name, data in named.items()}}
+    if files:
+        values = {**values, "files": json.dumps(files)}
     record: Record = make_record({**values, "status": "done", "finished_at": now()})
-    store.write(f"{stage.folder}/{RECORD}", record_to_json(record))
+    became = store.commit(stage, record, holds=holds)
+    if became == "lost":
+        _leave_to_another(stage, store)
+    if became == "done":
+        log.warning("%s: done by another launch meanwhile, whose result stands", store.location(stage.folder))
+        return
     for failure in (FAILURE, TRACEBACK):
         store.remove(f"{stage.folder}/{failure}")
+
+
+def _check_held(stage: Stage, store: Store, holds: Callable[[], bool]) -> None:
+    if not holds():
+        _leave_to_another(stage, store)
+
+
+def _leave_to_another(stage: Stage, store: Store) -> NoReturn:
+    log.warning("%s: what was computed is dropped: the stage is another launch's by now", store.location(stage.folder))
+    raise StoppedError
 
 
 def _npy(array: np.ndarray) -> bytes:

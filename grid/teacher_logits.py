@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from grid.contract.local_files import OddFileError
+from grid.contract.record import weights_file
 from grid.identity import canonical_json
 from grid.models import pixels_of, untrained
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage
 from grid.recheck import check_accuracy, plain_logits
-from grid.store import WEIGHTS, Store
+from grid.store import Store
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import Dataset
 from kd.data.views import EpochViews, ViewStream
@@ -41,13 +42,13 @@ log = logging.getLogger("kd_grid")
 
 def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
     """The trained teacher, in eval mode. Raises FileNotFoundError or CheckpointError."""
-    teacher = untrained(stage.model, dataset.meta, seed=stage.model.seed)
-    path = f"{stage.folder}/{WEIGHTS}"
+    teacher, record = untrained(stage.model, dataset.meta, seed=stage.model.seed), store.record(stage)
+    path = f"{stage.folder}/{weights_file(record)}"
     data = store.read(path)
-    if hashlib.sha256(data).hexdigest() != store.record(stage)["weights_sha256"]:
+    if hashlib.sha256(data).hexdigest() != record["weights_sha256"]:
         raise CheckpointError(
-            f"{store.location(path)}: damaged: these are not the weights of its record; remove that folder to have the "
-            "teacher trained again"
+            f"{store.location(path)}: damaged: these are not the weights of its record; launch the grid again to have "
+            "the teacher trained again"
         )
     load_weights(teacher, data, what=store.location(path))
     return on_device(teacher, device).eval()

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from grid.contract.local_files import OddFileError
+from grid.contract.record import CURVE, WEIGHTS
 from grid.failures import axes_of
 from grid.models import at_start, pixels_of
 from grid.plan import CellStage, Trainable
-from grid.prepared import open_prepared
 from grid.records import now
 from grid.results import curve_to_parquet, metrics_of, model_facts, provenance
-from grid.stages import Progress, Runtime, publish
-from grid.store import CHECKPOINT, CURVE, PROGRESS, WEIGHTS, Store
+from grid.stages import Progress, Runtime, always, opened, publish
+from grid.store import CHECKPOINT, PROGRESS, Store
 from grid.supervision import Supervision
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
 from kd.class_order import fit_of
@@ -42,14 +42,16 @@ def run_trainable(
     runtime: Runtime,
     *,
     leave: Callable[[], bool] = lambda: False,
+    holds: Callable[[], bool] = always,
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> None:
     """Train a teacher or a student from wherever its checkpoint stands, and publish weights, curve and record. A given
-    teacher is only evaluated. Raises StoppedError once leave() says so and a checkpoint is stored."""
+    teacher is only evaluated. holds: whether the stage is still this launch's. Raises StoppedError once leave() says so
+    and a checkpoint is stored, and where the stage is another launch's, whose files stay as they are."""
     started_at, started = now(), time.perf_counter()
     device, recipe = torch.device(runtime.device), stage.recipe
-    dataset = open_prepared(stage.data, store)
+    dataset = opened(stage.data, store, runtime)
     seed = stage.seed if isinstance(stage, CellStage) else stage.model.seed
     model = on_device(at_start(stage, store, dataset.meta, seed=seed), device)
     pixels = pixels_of(stage.model, dataset.meta, device)
@@ -57,6 +59,7 @@ def run_trainable(
     is_given = stage.model.is_given
     # What a checkpoint has to agree with: the id knows neither.
     how = {"teacher_sha256": supervision.teacher_sha256, "precision": resolve(recipe.precision, device)}
+    how["dataset_fingerprint"] = dataset.meta.fingerprint
     resume = None
     if not is_given:
         resume = _load_checkpoint(stage, store, how, shard, device, model, dataset)
@@ -84,7 +87,7 @@ def run_trainable(
 
     def on_state(state: TrainState) -> None:
         nonlocal saved_at
-        if len(state.curve) < recipe.epochs:
+        if len(state.curve) < recipe.epochs and holds():
             store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict() | how))
         saved_at = time.monotonic()
         progress.report(len(state.curve) + (0 if state.loss_S is None else state.step / len(state.loss_S)))
@@ -120,9 +123,7 @@ def run_trainable(
     if shard.rank != 0:
         return
     trained_at = time.perf_counter()
-    weights = weights_to_bytes(model)
-    store.write(f"{stage.folder}/{WEIGHTS}", weights)
-    store.write(f"{stage.folder}/{CURVE}", curve_to_parquet(curve))
+    outputs = {WEIGHTS: weights_to_bytes(model), CURVE: curve_to_parquet(curve)}
     seconds = {name: sum(float(row[name] or 0) for row in curve) for name in ("seconds_train", "seconds_evaluate")}
     values = axes_of(stage) | model_facts(stage, model, dataset.meta, device) | metrics_of(curve) | seconds
     values |= {
@@ -133,7 +134,8 @@ def run_trainable(
         "seconds_total": setup + sum(seconds.values()) + time.perf_counter() - trained_at,
         "device_seconds": sum(seconds.values()) * shard.world,
         "dataset_fingerprint": dataset.meta.fingerprint,
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_sha256": hashlib.sha256(outputs[WEIGHTS]).hexdigest(),
+        "curve_sha256": hashlib.sha256(outputs[CURVE]).hexdigest(),
         "teacher_sha256": supervision.teacher_sha256,
         "workers": shard.world,
         **runtime.provenance(),
@@ -141,7 +143,7 @@ def run_trainable(
     }
     if is_given:
         values["warning"] = _doubt(stage, dataset, predicted)
-    publish(stage, store, values)
+    publish(stage, store, values, outputs=outputs, holds=holds)
     for leftover in (CHECKPOINT, PROGRESS):
         store.remove(f"{stage.folder}/{leftover}")
 
@@ -192,7 +194,9 @@ def _load_checkpoint(
         return None
     try:
         state = state_from_bytes(found)
-        other = [name for name, value in how.items() if not _is(state.get(name), value)]
+        # Older ones do not say of which images they are.
+        found_how = {"dataset_fingerprint": how["dataset_fingerprint"], **state}
+        other = [name for name, value in how.items() if not _is(found_how.get(name), value)]
         if not other:
             return fitting_state(state, model, stage.recipe, images=len(dataset.train), evaluated=dataset.evaluated)
         reason = f"of another {' and '.join(other)}"

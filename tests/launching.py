@@ -14,6 +14,9 @@ from pathlib import Path
 import psutil
 import yaml
 
+from grid.contract.record import weights_file
+from grid.records import record_from_json
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -107,6 +110,16 @@ class Launch:
 
 def records(storage: Path, kind: str = "*") -> list[Path]:
     return sorted(storage.glob(f"{kind}/*/record.json"))
+
+
+def weights_of(storage: Path) -> dict[str, bytes]:
+    """The weights of every model that is done, by its folder."""
+    found = {}
+    for path in records(storage):
+        record = record_from_json(path.read_bytes())
+        if record["weights_sha256"] is not None:
+            found[str(path.parent.relative_to(storage))] = (path.parent / weights_file(record)).read_bytes()
+    return found
 
 
 def signature(storage: Path) -> dict[str, tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.curves import CURVE_FILE
+from analysis.curves import is_of_a_curve
 from analysis.grids import Grid
 from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
 from analysis.shown import Row
@@ -57,7 +57,7 @@ class Picture:
 def caption(grid: Grid, *sentences: str, of_curves: bool = False) -> str:
     """The sentences that say something, and what the picture does not stand on: records, and curves where it is made of
     them."""
-    problems = [problem for problem in grid.problems if of_curves or f"/{CURVE_FILE}:" not in problem]
+    problems = [problem for problem in grid.problems if of_curves or not is_of_a_curve(problem)]
     return " ".join(sentence for sentence in (*sentences, *_missing(grid, problems)) if sentence)
 
 

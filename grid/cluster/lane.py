@@ -68,7 +68,7 @@ def _train_lane(config: dict[str, Any]) -> None:
     from grid.failures import record_failure
     from grid.lease import LOOK_SECONDS, Lease, Leases
     from grid.plan import stage_from_json
-    from grid.stages import Runtime, free_gpu
+    from grid.stages import Runtime, always, free_gpu
     from grid.store import Store
     from kd.workers import Shard, all_say, first_decides
 
@@ -107,7 +107,8 @@ def _train_lane(config: dict[str, Any]) -> None:
 
                 # What came in between the look and the lease was done by another launch.
                 if first_decides(wanted, shard, device):
-                    _run(stage, store, replace(runtime, tries=tries), shard, leave=leave)
+                    holds = always if lease is None else lease.holds
+                    _run(stage, store, replace(runtime, tries=tries), shard, leave=leave, holds=holds)
             finally:
                 if lease is not None:
                     lease.release()
@@ -116,7 +117,15 @@ def _train_lane(config: dict[str, Any]) -> None:
             failed.add(stage.id)
 
 
-def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard, *, leave: Callable[[], bool]) -> None:
+def _run(
+    stage: Stage,
+    store: Store,
+    runtime: Runtime,
+    shard: Shard,
+    *,
+    leave: Callable[[], bool],
+    holds: Callable[[], bool],
+) -> None:
     import torch
     from ray.train.torch import prepare_model
 
@@ -128,9 +137,9 @@ def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard, *, leave: C
     def work() -> None:
         try:
             if isinstance(stage, TeacherStage):
-                run_trainable(stage, store, runtime, leave=leave, shard=shard, wrap=prepare_model)
+                run_trainable(stage, store, runtime, leave=leave, holds=holds, shard=shard, wrap=prepare_model)
             elif isinstance(stage, LogitsStage):
-                run_logits(stage, store, runtime, leave=leave, shard=shard)
+                run_logits(stage, store, runtime, leave=leave, holds=holds, shard=shard)
         except (torch.distributed.DistError, RuntimeError) as error:
             if shard.world > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
                 raise _PeerLostError from error
@@ -138,7 +147,7 @@ def _run(stage: Stage, store: Store, runtime: Runtime, shard: Shard, *, leave: C
 
     error = None
     try:
-        error = execute(stage, store, runtime, work)
+        error = execute(stage, store, runtime, work, holds=holds)
     except StoppedError:
         pass  # a checkpoint is stored, or between two files of logits
     except _PeerLostError as lost:

@@ -63,7 +63,13 @@ def _train_cell(config: dict[str, Any]) -> None:
                     return
                 here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
                 try:
-                    run_trainable(stage, store, here, leave=lambda: lease.leave() or departure.is_near())
+                    run_trainable(
+                        stage,
+                        store,
+                        here,
+                        leave=lambda: lease.leave() or departure.is_near(),
+                        holds=lease.holds,
+                    )
                 except RuntimeError as error:
                     if config["shares_gpu"] and is_out_of_gpu_memory(error):
                         raise _CrowdedError from error
@@ -71,7 +77,11 @@ def _train_cell(config: dict[str, Any]) -> None:
 
             with lease, contextlib.suppress(StoppedError):
                 try:
-                    error, left = execute(stage, store, runtime, work) if hung is None else str(hung["error"]), False
+                    if hung is None:
+                        error = execute(stage, store, runtime, work, holds=lease.holds)
+                    else:
+                        error = str(hung["error"])
+                    left = False
                 except _CrowdedError as no_room:
                     log.warning("cell %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
                     crowded = True

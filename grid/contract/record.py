@@ -8,12 +8,18 @@ optimistic.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from grid.contract.parsing import check_finite, parse_json
+from grid.contract.parsing import check_finite, parse_json, parse_object
 
 SCHEMA_VERSION = 1
+
+# The names of a stage's files before names held their hash, and what those of today are made of.
+WEIGHTS, CURVE = "model.safetensors", "curve.parquet"
+NAME_DIGITS = 16
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 METRICS = ("top1", "top5", "nll", "ece", "agreement")
 POINTS = ("last", "best")
@@ -43,8 +49,11 @@ FIELDS: dict[str, type] = {
     "dataset_id": str,
     "teacher_id": str,
     "logits_id": str,
-    "weights_sha256": str,  # of model.safetensors
     "teacher_sha256": str,  # of the teacher's weights that were used
+    # what it left: see weights_file and curve_file
+    "files": str,  # JSON: the size in bytes of each file by its name
+    "weights_sha256": str,
+    "curve_sha256": str,
     # the model: the student's for a cell, the teacher's for a teacher
     "parameters": int,
     "size_bytes": int,
@@ -128,6 +137,52 @@ def parse_record(data: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"not a record: {error}") from None
     return record
+
+
+def hashed_name(name: str, sha256: str) -> str:
+    """'model.safetensors' -> 'model-0123456789abcdef.safetensors': of these very bytes, so that nothing that is written
+    later takes their place."""
+    stem, dot, ending = name.partition(".")
+    return f"{stem}-{sha256[:NAME_DIGITS]}{dot}{ending}"
+
+
+def weights_file(record: Mapping[str, Any]) -> str:
+    """The file of a record's weights."""
+    return _named(WEIGHTS, record, record["weights_sha256"])
+
+
+def curve_file(record: Mapping[str, Any]) -> str:
+    """The file of a record's curve."""
+    return _named(CURVE, record, record["curve_sha256"])
+
+
+def _named(name: str, record: Mapping[str, Any], sha256: str | None) -> str:
+    # A record may be anybody's: no name is made of anything but hexadecimal digits.
+    if sha256 is None or record["files"] is None or not _SHA256.fullmatch(sha256):
+        return name
+    return hashed_name(name, sha256)
+
+
+def files_of(record: Mapping[str, Any]) -> dict[str, int] | None:
+    """The sizes of a record's files by their names; None where it is older than that. Raises ValueError."""
+    if record["files"] is None:
+        return None
+    files = parse_object(record["files"].encode())
+    if not all(type(size) is int for size in files.values()):
+        raise ValueError("its files have no sizes")
+    return files
+
+
+def other_inputs(
+    record: Mapping[str, Any], *, dataset: Mapping[str, Any] | None, teacher: Mapping[str, Any] | None
+) -> str | None:
+    """Which input of a stage is another one now than the one it was computed from, None where none is known to be: the
+    records of the stages that it needs are None where there are none, and older ones do not say what they used."""
+    for used, of, name in (("teacher_sha256", teacher, "weights_sha256"), ("dataset_fingerprint", dataset, None)):
+        there = None if of is None else of[name or used]
+        if there is not None and record[used] is not None and record[used] != there:
+            return "teacher" if of is teacher else "data set"
+    return None
 
 
 class NewerRecordError(ValueError):

@@ -25,6 +25,7 @@ SPLITS = ("train", "val", "test")
 
 COUNTED_AT_ONCE = 10_000  # images
 FACTS_BYTES = 2**20
+MADE_AGAIN = "; delete the folder to have it made again"
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def open_dataset(folder: Path) -> Dataset:
             images, labels = (folder / f"{split}_{what}.npy" for what in ("images", "labels"))
             splits[split] = _open_split(split, images, labels, meta)
     except Exception as error:  # NumPy raises many types for files it cannot read
-        raise DatasetError(f"prepared data set {folder}: {error}; delete the folder to have it made again") from error
+        raise DatasetError(f"prepared data set {folder}: {error}{MADE_AGAIN}") from error
     return Dataset(meta, **splits)
 
 
@@ -225,7 +226,4 @@ def check_fingerprint(dataset: Dataset, folder: Path) -> None:
         changed = "mean or deviation, in dataset.json,"
     else:
         return
-    raise DatasetError(
-        f"prepared data set {folder}: its {changed} changed after it was prepared; delete the folder to have it made "
-        "again"
-    )
+    raise DatasetError(f"prepared data set {folder}: its {changed} changed after it was prepared{MADE_AGAIN}")

@@ -6,7 +6,9 @@ import hashlib
 from dataclasses import dataclass
 
 from analysis.cli import table
-from grid.store import RECORD, WEIGHTS, Store
+from grid.contract.record import weights_file
+from grid.records import record_from_json
+from grid.store import RECORD, Store
 
 KINDS = ("datasets", "teachers", "logits", "cells")
 
@@ -24,11 +26,11 @@ class Results:
         store = Store(storage)
         folders = [f"{kind}/{name}" for kind in KINDS for name in store.names(kind)]
         done = [folder for folder in folders if store.exists(f"{folder}/{RECORD}")]
-        weights = {
-            folder: hashlib.sha256(store.read(f"{folder}/{WEIGHTS}")).hexdigest()
-            for folder in done
-            if store.exists(f"{folder}/{WEIGHTS}")
-        }
+        weights = {}
+        for folder in done:
+            record = record_from_json(store.read(f"{folder}/{RECORD}"))
+            if record["weights_sha256"] is not None:
+                weights[folder] = hashlib.sha256(store.read(f"{folder}/{weights_file(record)}")).hexdigest()
         return cls(frozenset(done), weights, table(storage, grid).partition("#### Models")[0])
 
     def missing(self, other: Results) -> list[str]:

@@ -17,7 +17,7 @@ import torch
 
 from analysis.cli import table
 from tests.conftest import tiny_grid
-from tests.launching import ROOT, Launch, records, signature, write_grid
+from tests.launching import ROOT, Launch, records, signature, weights_of, write_grid
 
 # They diverge in their first epoch.
 BROKEN = {
@@ -162,8 +162,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 def test_a_users_own_models_and_trained_teacher_reach_the_workers(watched: Watched) -> None:
     """No teacher is trained."""
-    (folder,) = (watched.folder / "runs/teachers").iterdir()
-    kept = safetensors.torch.load_file(folder / "model.safetensors")
+    (weights,) = (data for name, data in weights_of(watched.folder / "runs").items() if name.startswith("teachers"))
+    kept = safetensors.torch.load(weights)
     assert all(torch.equal(kept[name], watched.given[name]) for name in watched.given)
     assert "Given (2.4K)" in table(str(watched.folder / "runs"), "own")
     assert len(records(watched.folder / "runs", "cells")) == 4

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import polars as pl
 import safetensors.torch
 import torch
 
+from grid.contract.record import WEIGHTS, curve_file, hashed_name, weights_file
 from grid.models import pixels_of, untrained
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
 from grid.prepared import open_prepared
 from grid.records import Record, make_record, record_to_json
 from grid.stages import Runtime, execute, prepare_dataset, run_logits
-from grid.store import CHECKPOINT, CURVE, RECORD, WEIGHTS, Store
+from grid.store import CHECKPOINT, RECORD, Store
 from grid.training import run_trainable
 from kd.checkpoint import load_weights, state_from_bytes
 from kd.evaluate import INFERENCE_BATCH, predict, score
@@ -56,7 +59,11 @@ def cell_of(plan: Plan, mode: str, *, student: str = "resnet18") -> CellStage:
 
 
 def weights_bytes(store: Store, stage: Trained) -> bytes:
-    return store.read(f"{stage.folder}/{WEIGHTS}")
+    return store.read(weights_path(store, stage))
+
+
+def weights_path(store: Store, stage: Trained) -> str:
+    return f"{stage.folder}/{weights_file(store.record(stage))}"
 
 
 def weights(store: Store, stage: Trained) -> dict[str, torch.Tensor]:
@@ -65,13 +72,13 @@ def weights(store: Store, stage: Trained) -> dict[str, torch.Tensor]:
 
 def curve(store: Store, stage: Trained) -> pl.DataFrame:
     """A row an epoch, without what passes differently each time."""
-    frame = pl.read_parquet(io.BytesIO(store.read(f"{stage.folder}/{CURVE}")))
+    frame = pl.read_parquet(io.BytesIO(store.read(f"{stage.folder}/{curve_file(store.record(stage))}")))
     return frame.drop([name for name in frame.columns if name.startswith("seconds_")])
 
 
 def results(record: Record) -> dict[str, Any]:
-    """A record without times, and without the launch."""
-    passing = ("seconds", "latency", "throughput", "_at")
+    """A record without times, and what they are part of, and without the launch."""
+    passing = ("seconds", "latency", "throughput", "_at", "files", "curve_sha256")
     return {k: v for k, v in record.items() if k != "launch" and not any(p in k for p in passing)}
 
 
@@ -96,8 +103,11 @@ def retrain(teacher: TeacherStage, store: Store) -> None:
     state = weights(store, teacher)
     state["fc.bias"] = state["fc.bias"] + torch.linspace(-1, 1, 10)
     data = safetensors.torch.save(state)
-    record = store.record(teacher) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
-    del record["schema_version"]
+    record, sha256 = store.record(teacher), hashlib.sha256(data).hexdigest()
+    files = json.loads(str(record["files"]))
+    del record["schema_version"], files[weights_file(record)]
+    files[hashed_name(WEIGHTS, sha256)] = len(data)
+    record |= {"weights_sha256": sha256, "files": json.dumps(files)}
     dataset = open_prepared(teacher.data, store)
     model = untrained(teacher.model, dataset.meta, seed=teacher.model.seed)
     load_weights(model, data, what="another training")
@@ -107,7 +117,7 @@ def retrain(teacher: TeacherStage, store: Store) -> None:
         split = dataset.split(name)
         logits_NC = predict(model, split, pixels, batch_size=INFERENCE_BATCH, device=cpu, precision="float32")
         record[f"{name}_top1_last"] = score(logits_NC, split.labels_N).top1
-    store.write(f"{teacher.folder}/{WEIGHTS}", data)
+    store.write(f"{teacher.folder}/{hashed_name(WEIGHTS, sha256)}", data)
     store.write(f"{teacher.folder}/{RECORD}", record_to_json(make_record(record)))
 
 
@@ -126,13 +136,20 @@ class WatchedStore(Store):
         super().write(path, data)
         self.on_written(path)
 
+    def create(self, path: str, data: bytes) -> bool:
+        created = super().create(path, data)
+        if created:
+            self.on_written(path)
+        return created
+
 
 def dying(store: Store, *, after: int, ending: str = CHECKPOINT) -> Store:
-    """The same storage, to a process that dies just after it has published so many files with this ending."""
+    """The same storage, to a process that dies just after it has published so many files with this ending, in which *
+    is anything."""
     written: list[str] = []
 
     def die(path: str) -> None:
-        if path.endswith(ending):
+        if fnmatch(path, f"*{ending}"):
             written.append(path)
             if len(written) == after:
                 raise Killed

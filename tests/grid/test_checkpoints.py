@@ -14,13 +14,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from grid.contract.record import curve_file
 from grid.errors import UserError
 from grid.load import load_grid
 from grid.models import pixels_of, provide_weights
 from grid.plan import Plan, make_plan
 from grid.preview import inspect_models, stage_costs
 from grid.stages import Runtime, execute, prepare_dataset
-from grid.store import CURVE, Store
+from grid.store import Store
 from grid.training import _doubt
 from kd.data.dataset import Dataset, DatasetMeta, Split, open_dataset
 from kd.evaluate import predict
@@ -75,7 +76,7 @@ def test_a_given_teacher_is_used_as_it_is(here: Path, name: str, runtime: Runtim
     assert record["teacher"] == "resnet18"
     assert record["start"] == f"given:{teacher.model.checkpoint_sha256}"
     assert record["best_test_top1"] == record["test_top1_last"]
-    assert CURVE in store.names(teacher.folder)
+    assert curve_file(record) in store.names(teacher.folder)
     distilled = cell_of(plan, "distilled")
     assert train(distilled, store, runtime) is None
     assert store.record(distilled)["teacher_sha256"] == record["weights_sha256"]

@@ -13,7 +13,7 @@ import torch
 import grid.teacher_logits
 from grid.plan import LogitsStage, Plan
 from grid.stages import Runtime
-from grid.store import CHECKPOINT, RECORD, WEIGHTS, Store
+from grid.store import CHECKPOINT, RECORD, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import open_dataset
 from kd.logits import StoredLogits, logits_to_bytes
@@ -30,6 +30,7 @@ from tests.grid.running import (
     saving_every_step,
     train,
     weights_bytes,
+    weights_path,
 )
 
 Planner = Callable[..., Plan]
@@ -207,7 +208,7 @@ def test_damaged_weights_of_a_teacher_teach_nobody(
     plan = tiny_plan(seeds=[0], students=tiny_grid()["students"][1:], targets=targets)
     store, (teacher,) = Store(str(tmp_path)), plan.teachers
     prepare(tiny_plan(seeds=[0], targets="online"), store, runtime)
-    path = f"{teacher.folder}/{WEIGHTS}"
+    path = weights_path(store, teacher)
     damage(store, path, lambda data: flipped(data, len(data) - 2))
     error = compute(plan.logits[0], store, runtime) if plan.logits else None
     error = train(cell_of(plan, "distilled"), store, runtime) if targets == "online" else error

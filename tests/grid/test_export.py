@@ -27,6 +27,7 @@ from analysis.cli import main
 from analysis.load import load_grid as load_results
 from analysis.publish import choose
 from grid.contract.installed import hint
+from grid.contract.record import weights_file
 from grid.load import load_grid
 from grid.models import pixels_of
 from grid.plan import CellStage, Plan, make_plan
@@ -266,15 +267,15 @@ def test_an_empty_folder_is_filled(ran: Ran, tmp_path: Path, monkeypatch: pytest
 
 
 def test_damaged_weights_are_refused_and_nothing_is_left(ran: Ran, tmp_path: Path, capsys: Capture) -> None:
-    path = ran.root / "runs" / ran.cell("ViT-S").folder / "model.safetensors"
+    path = ran.root / "runs" / ran.cell("ViT-S").folder / weights_file(ran.record("ViT-S"))
     whole = path.read_bytes()
     try:
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         line = refused(capsys, ["--storage", ran.storage, "--student", "ViT-S", "--to", str(tmp_path / "out")])
-        assert re.search(r"model.safetensors: damaged: its sha256 is not the one on its record; remove .*", line)
+        assert re.search(rf"{path.name}: damaged: its sha256 is not the one on its record; remove .*", line)
         path.unlink()
         line = refused(capsys, ["--storage", ran.storage, "--student", "ViT-S", "--to", str(tmp_path / "out")])
-        assert "model.safetensors: cannot be read: FileNotFoundError" in line
+        assert f"{path.name}: cannot be read: FileNotFoundError" in line
     finally:
         path.write_bytes(whole)
     assert list(tmp_path.iterdir()) == []

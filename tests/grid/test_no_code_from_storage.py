@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,11 @@ from grid.errors import UserError
 from grid.load import load_grid, spec_from_dict
 from grid.plan import Plan
 from grid.stages import Runtime
-from grid.store import CHECKPOINT, CURVE, IDENTITY, RECORD, WEIGHTS, Store
+from grid.store import CHECKPOINT, IDENTITY, RECORD, Store
 from kd.checkpoint import CheckpointError
 from kd.models.weights import read_weights
 from tests.conftest import tiny_grid
-from tests.grid.running import cell_of, compute, prepare, train
+from tests.grid.running import cell_of, compute, prepare, train, weights_path
 from tests.launching import write_grid
 
 
@@ -53,9 +54,10 @@ def test_nothing_that_a_stage_reads_is_unpickled(tiny_plan: Callable[..., Plan],
         for stage in (plan.data, *plan.teachers, *plan.logits)
         for name in store.names(stage.folder)
     ]
-    read = [path for path in before if not path.endswith((RECORD, CURVE, IDENTITY))]
+    read = [path for path in before if not path.endswith((RECORD, ".parquet", IDENTITY))]
     assert {Path(path).suffix for path in read} == {".npy", ".json", ".safetensors"}
-    for path in [*before, f"{cell.folder}/{CHECKPOINT}", f"{cell.folder}/{WEIGHTS}"]:
+    weights = weights_path(store, plan.teachers[0])
+    for path in [*before, f"{cell.folder}/{CHECKPOINT}"]:
         good = store.read(path) if store.exists(path) else None
         store.write(path, evil)
         told = [train(cell, store, runtime), *(compute(stage, store, runtime) for stage in plan.logits)]
@@ -63,7 +65,7 @@ def test_nothing_that_a_stage_reads_is_unpickled(tiny_plan: Callable[..., Plan],
             assert all("delete the folder to have it made again" in str(error) for error in told), (path, told)
         elif path == f"{plan.teachers[0].folder}/{RECORD}":
             assert all("not a record" in str(error) for error in told), (path, told)
-        elif path == f"{plan.teachers[0].folder}/{WEIGHTS}":
+        elif path == weights:
             assert told[0] is None, "its logits are there"
             assert "damaged: these are not the weights of its record" in str(told[1])
         elif path == f"{plan.logits[0].folder}/{IDENTITY}":
@@ -83,7 +85,7 @@ def test_a_users_checkpoint_is_not_unpickled(tmp_path: Path, canary: Path) -> No
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("file", ["record.json", "curve.parquet", "plan.json"])
+@pytest.mark.parametrize("file", ["record.json", "curve-*.parquet", "plan.json"])
 def test_the_analysis_unpickles_nothing(
     file: str, tiny_plan: Callable[..., Plan], tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,9 +101,10 @@ def test_the_analysis_unpickles_nothing(
     write_plan(plan, store)
     evil = pickle.dumps(Evil(canary))
     folder = "grids/tiny" if file == "plan.json" else plan.cells[0].folder
-    store.write(f"{folder}/{file}", evil)
+    (place,) = (name for name in store.names(folder) if fnmatch(name, file))
+    store.write(f"{folder}/{place}", evil)
     status = cli.main(["curves", "tiny", "--storage", store.url])
-    assert file in capsys.readouterr().err
+    assert place in capsys.readouterr().err
     assert status == (2 if file == "plan.json" else 0)
     assert not canary.exists()
 

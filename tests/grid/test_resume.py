@@ -14,7 +14,7 @@ import torch
 import kd.train
 from grid.plan import CellStage, Plan, stage_from_json, stage_to_json
 from grid.stages import Runtime
-from grid.store import CHECKPOINT, CURVE, RECORD, WEIGHTS, Store
+from grid.store import CHECKPOINT, RECORD, Store
 from kd.optim import make_optimizer
 from tests.conftest import tiny_grid
 from tests.grid.running import (
@@ -127,7 +127,7 @@ def test_a_teacher_killed_in_an_epoch_goes_on_to_the_same_bits(
     assert broken.record(teacher)["weights_sha256"] == whole.record(teacher)["weights_sha256"]
 
 
-@pytest.mark.parametrize(("file", "done"), [(WEIGHTS, False), (CURVE, False), (RECORD, True)])
+@pytest.mark.parametrize(("file", "done"), [("model-*.safetensors", False), ("curve-*.parquet", False), (RECORD, True)])
 def test_killed_while_it_publishes_a_stage_is_done_with_its_record(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, file: str, done: bool
 ) -> None:

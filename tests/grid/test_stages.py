@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 
 import grid.stages
-from grid.contract.record import FIELDS
+from grid.contract.record import FIELDS, curve_file, weights_file
 from grid.failures import record_failure
 from grid.plan import CellStage, Plan, TeacherStage
 from grid.stages import Runtime
-from grid.store import CHECKPOINT, FAILURE, PROGRESS, TRACEBACK, WEIGHTS, Store
+from grid.store import CHECKPOINT, FAILURE, PROGRESS, TRACEBACK, Store
 from tests.conftest import tiny_grid
 from tests.grid.running import (
     Killed,
@@ -51,7 +51,9 @@ def test_a_grid_of_stages_leaves_complete_records(tmp_path: Path, tiny_plan: Pla
     assert absent == {"error", "warning"}
     assert record["teacher_id"] == plan.teachers[0].id
     assert json.loads(str(record["recipe"]))["epochs"] == 2
-    assert store.names(distilled.folder) == sorted(["curve.parquet", "identity.json", WEIGHTS, "record.json"])
+    assert store.names(distilled.folder) == sorted(
+        [curve_file(record), "identity.json", weights_file(record), "record.json"]
+    )
 
 
 def test_a_record_says_what_was_learned_from(tmp_path: Path, tiny_plan: Planner, runtime: Runtime) -> None:

@@ -18,7 +18,7 @@ from grid.store import Store
 from tests.at_work import workers
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare, train
-from tests.launching import ROOT, Launch, records, signature, write_grid
+from tests.launching import ROOT, Launch, records, signature, weights_of, write_grid
 
 # Checkpoints every few steps: most of what ends it comes within an epoch.
 GRID = tiny_grid(
@@ -137,10 +137,8 @@ def test_interrupted_and_killed_it_ends_with_the_same_table(
         table(str(storage), "killed").partition("#### Models")[0] for storage in (broken, undisturbed)
     )
     assert first_table == second_table
-    weights = [record.parent.relative_to(undisturbed) / "model.safetensors" for record in records(undisturbed)]
-    weights = [name for name in weights if (undisturbed / name).exists()]
-    assert len(weights) == len(plan.teachers) + len(plan.cells)
-    for name in weights:
-        assert (broken / name).read_bytes() == (undisturbed / name).read_bytes(), f"{name} differs"
+    weights, of_broken = weights_of(undisturbed), weights_of(broken)
+    assert len(weights) == len(of_broken) == len(plan.teachers) + len(plan.cells)
+    assert [name for name in weights if weights[name] != of_broken[name]] == []
     if every_way:
         assert preempted.left_over() == [], "Ray's agents outlive a launch that left at once by a minute at most"
