@@ -39,7 +39,7 @@ def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
 def _check_planned(dataset: Dataset, stage: DatasetStage, store: Store, folder: Path) -> None:
     """Whole files may be those of other images, or of another preparation than the record's."""
     info, fingerprint = stage.dataset.info, None
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError, UserError):  # a record that is none is no matter of the images
         fingerprint = store.record(stage)["dataset_fingerprint"]
     for name, count in stage.dataset.splits.items():
         expected = (count, info.height, info.width, info.channels)

@@ -142,7 +142,7 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, hold
     )
     files: dict[str, Callable[[], bytes]] = {f"{name}.npy": partial(_npy, array) for name, array in arrays.items()}
     files["dataset.json"] = meta_to_json(meta).encode
-    sizes = {}
+    sizes, left_over = {}, store.left_over(stage)
     for name, made in files.items():
         data = made()
         _check_held(stage, store, holds)
@@ -150,7 +150,7 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, hold
         sizes[name] = len(data)
     seconds = time.perf_counter() - started
     values = axes_of(stage) | runtime.provenance() | {"dataset_fingerprint": meta.fingerprint, "seconds_total": seconds}
-    publish(stage, store, values, sizes=sizes, holds=holds)
+    publish(stage, store, values, sizes=sizes, left_over=left_over, holds=holds)
 
 
 def opened(stage: DatasetStage, store: Store, runtime: Runtime) -> Dataset:
@@ -191,7 +191,7 @@ def run_logits(
 ) -> None:
     """Compute what is missing of a teacher's logits; the first worker then publishes the record, as `publish`. Raises
     StoppedError once leave() says so, between two files."""
-    started_at, started = now(), time.perf_counter()
+    started_at, started, left_over = now(), time.perf_counter(), store.left_over(stage)
     device = torch.device(runtime.device)
     dataset = opened(stage.teacher.data, store, runtime)
     cache = LogitsCache(stage, store, dataset, device)
@@ -220,7 +220,7 @@ def run_logits(
         **runtime.provenance(),
         **provenance(device, stage.teacher.recipe.precision),
     }
-    publish(stage, store, values, holds=holds)
+    publish(stage, store, values, left_over=left_over, holds=holds)
     store.remove(f"{stage.folder}/{PROGRESS}")
 
 
@@ -252,14 +252,17 @@ def publish(
     *,
     outputs: Mapping[str, bytes] | None = None,
     sizes: Mapping[str, int] | None = None,
+    left_over: bytes | None = None,
     holds: Callable[[], bool] = always,
 ) -> None:
     """Write the stage's files, and then the record that names them, which makes it done.
 
-    outputs: files that are published under names that hold their hash. sizes: of files that lie there already, by name.
+    outputs: files that are published under names that hold their hash. sizes: of files that lie there already, by name;
+    left_over: of before they were written.
     holds: whether the stage is still this launch's. Where another launch has taken it over, nothing that it may have
     published is changed: this returns once the stage is done, and raises StoppedError where it is not yet.
     """
+    left_over = left_over if left_over is not None else store.left_over(stage)
     named = {hashed_name(name, hashlib.sha256(data).hexdigest()): data for name, data in (outputs or {}).items()}
     for name, data in named.items():
         _check_held(stage, store, holds)
@@ -268,7 +271,7 @@ def publish(
     if files:
         values = {**values, "files": json.dumps(files)}
     record: Record = make_record({**values, "status": "done", "finished_at": now()})
-    became = store.commit(stage, record, holds=holds)
+    became = store.commit(stage, record, holds=holds, left_over=left_over)
     if became == "lost":
         _leave_to_another(stage, store)
     if became == "done":

@@ -225,13 +225,24 @@ class Store(Files):
                 f"{self.location(path)}: {error}; launch the grid again to have it computed again"
             ) from None
 
-    def commit(self, stage: Stage, record: Record, *, holds: Callable[[], bool]) -> Committed:
+    def left_over(self, stage: Stage) -> bytes | None:
+        """The record that lies in a stage's place and does not make it done; None where there is none."""
+        try:
+            found = self.peek(f"{stage.folder}/{RECORD}")
+        except FileNotFoundError:
+            return None
+        return None if self.is_done(stage) else found
+
+    def commit(
+        self, stage: Stage, record: Record, *, holds: Callable[[], bool], left_over: bytes | None = None
+    ) -> Committed:
         """Publish a stage's record, which makes it done, unless it is done already, or another launch's by now: then
         nothing has changed, and what was computed is named by no record.
 
         holds: whether the caller still has the stage's lease, without which nothing that lies there is replaced. A
         record is created. One that is damaged, of other inputs or of fewer logits is replaced as it was found, so that
-        whoever was held up on the way, for however long, replaces none that came in between.
+        whoever was held up on the way, for however long, replaces none that came in between. left_over: the one that
+        lay there before the stage's files were written, with which it may be whole again.
         """
         path, data = f"{stage.folder}/{RECORD}", record_to_json(record)
         while holds():
@@ -239,7 +250,8 @@ class Store(Files):
                 return "published"
             with contextlib.suppress(FileNotFoundError):
                 found = self.peek(path)
-                if self.is_done(stage) and not _is_longer(record, found):
+                is_old = found is not None and found == left_over
+                if not is_old and self.is_done(stage) and not _is_longer(record, found):
                     return "done"
                 if found is not None and _is_unread(found):
                     self.write(f"{stage.folder}/{UNREAD}", found)

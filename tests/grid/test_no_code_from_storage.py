@@ -61,15 +61,11 @@ def test_nothing_that_a_stage_reads_is_unpickled(tiny_plan: Callable[..., Plan],
         good = store.read(path) if store.exists(path) else None
         store.write(path, evil)
         told = [train(cell, store, runtime), *(compute(stage, store, runtime) for stage in plan.logits)]
-        if path in read and path.startswith("datasets"):
-            assert all("delete the folder to have it made again" in str(error) for error in told), (path, told)
-        elif path == f"{plan.teachers[0].folder}/{RECORD}":
+        if path == f"{plan.teachers[0].folder}/{RECORD}":
             assert all("not a record" in str(error) for error in told), (path, told)
         elif path == weights:
             assert told[0] is None, "its logits are there"
             assert "damaged: these are not the weights of its record" in str(told[1])
-        elif path == f"{plan.logits[0].folder}/{IDENTITY}":
-            assert "holds another computation" in str(told[1])
         else:
             assert told == [None, None], path  # made anew, or not needed
         if good is not None:

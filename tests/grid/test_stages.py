@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 import grid.stages
+import grid.training
 from grid.contract.record import FIELDS, curve_file, weights_file
 from grid.failures import record_failure
 from grid.plan import CellStage, Plan, TeacherStage
@@ -204,19 +205,19 @@ def test_a_damaged_checkpoint_costs_time_only(tmp_path: Path, tiny_plan: Planner
 
 
 def test_an_error_becomes_a_record_that_a_later_success_removes(
-    tmp_path: Path, tiny_plan: Planner, runtime: Runtime
+    tmp_path: Path, tiny_plan: Planner, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, store = tiny_plan(seeds=[0]), Store(str(tmp_path))
     prepare(plan, store, runtime)
     cell = plan.cells[0]
-    data = tmp_path / plan.data.folder / "train_images.npy"
-    kept = data.read_bytes()
-    data.write_bytes(kept[:100])
-    error = train(cell, store, runtime)
-    assert error is not None
-    assert "prepared data set" in error
-    assert "delete the folder" in error
-    assert "\n" not in error
+
+    def fails(*args: object, **how: object) -> None:
+        raise ValueError("no such\nmodel")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(grid.training, "at_start", fails)
+        error = train(cell, store, runtime)
+    assert error == "ValueError: no such model"
     failure = store.failure(cell, launch=runtime.launch)
     assert failure is not None
     assert (failure["status"], failure["error"], failure["stage_id"]) == ("failed", error, cell.id)
@@ -226,7 +227,6 @@ def test_an_error_becomes_a_record_that_a_later_success_removes(
     first = store.failure(cell, launch=runtime.launch)
     assert first is not None
     assert first["error"] == error
-    data.write_bytes(kept)
     assert train(cell, store, runtime) is None
     assert not {FAILURE, TRACEBACK, PROGRESS, CHECKPOINT} & set(store.names(cell.folder))
 
