@@ -275,7 +275,8 @@ def publish(
     if became == "lost":
         _leave_to_another(stage, store)
     if became == "done":
-        log.warning("%s: done by another launch meanwhile, whose result stands", store.location(stage.folder))
+        if not isinstance(stage, LogitsStage):  # whose files serve whoever made them
+            log.warning("%s: done by another launch meanwhile, whose result stands", store.location(stage.folder))
         return
     for failure in (FAILURE, TRACEBACK):
         store.remove(f"{stage.folder}/{failure}")
