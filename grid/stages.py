@@ -101,7 +101,10 @@ def execute(
     where it is not, an error is logged alone. Raises StoppedError then."""
 
     def stalled(error: str, stack: str) -> None:
-        write = partial(record_failure, stage, store, error, launch=runtime.launch, trace=f"{error}\n\n{stack}")
+        def write() -> None:
+            if holds():  # a process that was stopped for that long finds itself taken over
+                record_failure(stage, store, error, launch=runtime.launch, trace=f"{error}\n\n{stack}")
+
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
         writer.join(RECORD_SECONDS)  # the storage may be what hangs

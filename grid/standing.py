@@ -15,6 +15,7 @@ from grid.store import UNREAD, Inputs, Standing, Store, inputs_of
 
 log = logging.getLogger("kd_grid")
 
+SHOWN = 5  # damaged stages that are named one by one
 READS_AT_A_TIME = 16  # a storage by URL answers many as fast as one
 
 
@@ -41,6 +42,9 @@ def look(plan: Plan, store: Store) -> Stands:
         elif standing.is_done or standing.waits:
             waits.add(stage.id)
     lines = [_damaged(standing.damage) for standing in standings.values() if standing.damage is not None]
+    if len(lines) > SHOWN + 1:
+        more = f"{len(lines) - SHOWN} more stages are damaged, or files of theirs are missing; they are computed again"
+        lines = [*lines[:SHOWN], more]
     others = [(stage, standings[stage.id]) for stage in plan.stages]
     return Stands(frozenset(done), frozenset(waits), (*lines, *of_other_inputs(others, plan, store)))
 

@@ -82,6 +82,10 @@ class Ledger:
         for path, facts in _signature(self.storage).items():
             self.seen.setdefault(path, facts)
 
+    def forget(self, folder: Path) -> None:
+        """A stage that was damaged may be done again."""
+        self.seen.pop(str(folder / "record.json"), None)
+
     def lost(self) -> list[str]:
         return sorted(self.seen.keys() - _signature(self.storage).keys())
 

@@ -24,6 +24,7 @@ from grid.contract.text import is_hidden
 ROOT = Path(__file__).parents[1]
 
 EVIL = "\x1b]0;owned\x07\x1b[2Ja\u202eb\r\x9b31m"
+RECORDS = str(ROOT / "tests/analysis/digits_records")
 SHOWN = r"\x1b]0;owned"
 
 
@@ -44,8 +45,8 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Terminal, Console]:
     [["launch.py", "--list"], ["launch.py", "--grid", "digits", "--dry-run"], ["-m", "analysis", "table"]],
     ids=["list", "dry run", "table"],
 )
-def test_a_full_disk_behind_stdout_is_a_line(command: list[str]) -> None:
-    storage = [] if command[-1] == "--list" else ["--storage", str(ROOT / "tests/analysis/digits_records")]
+def test_a_full_disk_behind_stdout_is_a_line(command: list[str], tmp_path: Path) -> None:
+    storage = {"--list": [], "--dry-run": ["--storage", str(tmp_path)]}.get(command[-1], ["--storage", RECORDS])
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, *command, *storage], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True

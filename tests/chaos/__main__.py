@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 from grid.cluster.capacity import MAX_WORKER_DEATHS
+from grid.private import PLACE, private_folder
+from tests.chaos.balloon import limit
 from tests.chaos.campaign import NODES, Campaign
 from tests.chaos.outage import through_outages
 from tests.ray_cluster import ENVIRONMENT, RayCluster
@@ -19,7 +21,7 @@ from tests.ray_cluster import ENVIRONMENT, RayCluster
 
 def main() -> int:
     parse = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parse.add_argument("--kills", type=int, default=30, help="faults in all (default: 30)")
+    parse.add_argument("--kills", type=int, default=12, help="faults in all (default: 12)")
     parse.add_argument("--seed", type=int, default=0, help="of their kinds and moments (default: 0)")
     parse.add_argument("--s3", action="store_true", help="the grid once more, on an S3 with outages")
     parse.add_argument("--grid", default="digits")
@@ -34,12 +36,20 @@ def main() -> int:
     os.environ.update(ENVIRONMENT)
     folder = Path(tempfile.mkdtemp(prefix="kd-chaos-"))
     say(f"grid {args.grid} on {NODES} nodes, {args.kills} faults, seed {args.seed}; output in {folder}")
+    memory = limit()
+    if memory is None:
+        say("no memory is taken: too little of this machine's is free")
+    else:
+        os.environ.update(RAY_memory_usage_threshold=f"{memory:.4f}")
+    os.environ[PLACE] = str(private_folder(folder / "own"))
     say(f"a stage loses its worker {MAX_WORKER_DEATHS} times in a launch at most: then it would have failed for good")
     with RayCluster() as cluster:
         for _ in range(NODES):
             cluster.add_node(cpus=1)
         chance = random.Random(args.seed)
-        campaign = Campaign(args.grid, args.overrides, cluster=cluster, folder=folder, chance=chance, say=say)
+        campaign = Campaign(
+            args.grid, args.overrides, cluster=cluster, folder=folder, chance=chance, memory=memory, say=say
+        )
         try:
             expected = campaign.undisturbed()
             tally = campaign.run(args.kills, expected)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.at_work import Ledger
-from tests.chaos.faults import FAULTS, Faults
+from tests.chaos.faults import FAULTS, MEMORY, STALL_MINUTES, Deck, Faults
 from tests.chaos.results import Results
 from tests.launching import Launch
 from tests.ray_cluster import RayCluster
@@ -19,9 +19,10 @@ NODES = 3
 LOOK_SECONDS = 0.05
 GAP_SECONDS = (1.0, 8.0)
 TRY_SECONDS = (0.1, 1.0)
+OTHER_KIND = 0.1  # how likely a kind that was not possible gives way to another one
 GRID_SECONDS = 1800.0  # a grid that takes longer hangs
 
-DONE, INTERRUPTED, KILLED = 0, 130, -9
+DONE, FAILED, INTERRUPTED, KILLED = 0, 1, 130, -9
 
 
 @dataclass
@@ -58,12 +59,17 @@ class Campaign:
         cluster: RayCluster,
         folder: Path,
         chance: random.Random,
+        memory: float | None,
         say: Callable[[str], None],
     ) -> None:
+        """memory: the share in use at which Ray's monitor acts; without one that fault is left out."""
         self.grid, self.cluster, self.folder, self.chance, self.say = grid, cluster, folder, chance, say
+        overrides = [*overrides, f"resources.stall_minutes={STALL_MINUTES}"]
         self.sets = [word for change in overrides for word in ("--set", change)]
+        self.memory = memory
+        self.deck = Deck([kind for kind in FAULTS if kind != MEMORY or memory is not None], chance)
         self.tally = Tally()
-        self.last: Launch | None = None
+        self.started: list[Launch] = []
 
     def undisturbed(self) -> Results:
         storage, started = self.folder / "undisturbed", time.monotonic()
@@ -92,24 +98,42 @@ class Campaign:
             done = f"{len(ledger.seen)} of {len(expected.stages)} stages done"
             self.say(f"{storage.name}: launch {tally.launches}, {done}")
             teachers = sum(folder.startswith("logits/") for folder in expected.stages)
-            faults = Faults(launch, storage, teachers=teachers, cluster=self.cluster, chance=self.chance)
-            kind, wait = faults.draw(), GAP_SECONDS
+            faults = Faults(
+                launch,
+                ledger,
+                teachers=teachers,
+                cluster=self.cluster,
+                chance=self.chance,
+                again=lambda: self._launch(storage),
+                memory=self.memory,
+            )
+            kind, wait = self.deck.draw(faults.is_possible), GAP_SECONDS
             while self._pass(ledger, launch, wait):
                 wait = TRY_SECONDS
-                if sum(tally.happened.values()) < kills and (what := faults.do(kind)):
+                if kind is not None and sum(tally.happened.values()) < kills and (what := faults.do(kind)):
                     happened[kind] += 1
                     tally.happened[kind] += 1
                     self.say(f"  {sum(tally.happened.values()):>3} {what}")
-                    kind, wait = faults.draw(), GAP_SECONDS
-                elif faults.is_past(kind):
-                    kind = faults.draw()
+                    kind, wait = self.deck.draw(faults.is_possible), GAP_SECONDS
+                elif kind is None or not faults.is_possible(kind) or self.chance.random() < OTHER_KIND:
+                    # It may be long until it is possible.
+                    other = self.deck.draw(faults.is_possible)
+                    if kind is not None:
+                        self.deck.put_back(kind)
+                    kind = other
                 if time.monotonic() > until:
                     problems.append(f"{storage.name}: not done after {GRID_SECONDS:.0f} s")
                     launch.kill()
+            if kind is not None:
+                self.deck.put_back(kind)
             status = launch.finish()
+            tally.launches += len(faults.others)
+            for one in (launch, *faults.others):
+                ended = one.finish(GRID_SECONDS)
+                if ended not in (DONE, INTERRUPTED, KILLED) and not (ended == FAILED and faults.hung):
+                    problems.append(f"{storage.name}: a launch ended with {ended}\n{one.text()}")
             ledger.look()
-            if status not in (DONE, INTERRUPTED, KILLED):
-                problems.append(f"{storage.name}: launch {tally.launches} ended with {status}\n{launch.text()}")
+            problems += [f"{storage.name}: {problem}" for problem in faults.problems]
         found = Results.of(str(storage), self.grid)
         lost = {str(Path(path).parent.relative_to(storage)) for path in ledger.lost()} | {*expected.missing(found)}
         recomputed = ledger.recomputed()
@@ -137,10 +161,11 @@ class Campaign:
 
     def _launch(self, storage: Path) -> Launch:
         where = ("--address", self.cluster.address, "--storage", str(storage), "--wandb", "disabled")
-        self.last = Launch("--grid", self.grid, *where, *self.sets, folder=self.folder / "output")
-        return self.last
+        self.started.append(Launch("--grid", self.grid, *where, *self.sets, folder=self.folder / "output"))
+        return self.started[-1]
 
     def end(self) -> None:
         """Leave no launch behind."""
-        if self.last is not None and self.last.process.poll() is None:
-            self.last.kill()
+        for launch in self.started:
+            if launch.process.poll() is None:
+                launch.kill()

@@ -2,42 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import random
 import signal
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from grid.cluster.capacity import MAX_WORKER_DEATHS
-from tests.at_work import Worker, workers
+from grid.private import machine_folder
+from tests.at_work import Ledger, Worker, workers
+from tests.chaos.balloon import squeeze
+from tests.chaos.damage import damage
 from tests.launching import Launch
 from tests.ray_cluster import Node, RayCluster
 
 STOP_SECONDS = 300.0
 NOTICE_SECONDS = (5.0, 20.0)
+STALL_MINUTES = 0.75  # after which a stage that hangs fails
+HANG_SECONDS = 60 * STALL_MINUTES + 30
+FROZEN_SECONDS = 240.0
+WORKERS_END_SECONDS = 60.0
+LOOK_SECONDS = 0.1
+
+
+class Deck:
+    """The kinds of faults in the order in which they come: each once, and then by their weights."""
+
+    def __init__(self, kinds: list[str], chance: random.Random) -> None:
+        self.kinds, self.chance = kinds, chance
+        self.waiting = chance.sample(kinds, len(kinds))
+
+    def draw(self, is_possible: Callable[[str], bool]) -> str | None:
+        """The next that is possible at all at the moment."""
+        for kind in self.waiting:
+            if is_possible(kind):
+                self.waiting.remove(kind)
+                return kind
+        kinds = [kind for kind in self.kinds if is_possible(kind)]
+        if self.waiting or not kinds:
+            return None
+        (kind,) = self.chance.choices(kinds, [FAULTS[kind][0] for kind in kinds])
+        return kind
+
+    def put_back(self, kind: str) -> None:
+        self.waiting.insert(0, kind)
 
 
 class Faults:
-    """Faults for one launch. No stage loses its worker more often than a launch retries it."""
+    """Faults for one launch. No stage loses its worker more often than a launch retries it. again: launches the grid
+    over the same storage; others: launches that such a fault has left at work."""
 
     def __init__(
-        self, launch: Launch, storage: Path, *, teachers: int, cluster: RayCluster, chance: random.Random
+        self,
+        launch: Launch,
+        ledger: Ledger,
+        *,
+        teachers: int,
+        cluster: RayCluster,
+        chance: random.Random,
+        again: Callable[[], Launch],
+        memory: float | None,
     ) -> None:
-        self.launch, self.storage, self.teachers, self.cluster, self.chance = launch, storage, teachers, cluster, chance
+        self.launch, self.ledger, self.teachers, self.cluster, self.chance = launch, ledger, teachers, cluster, chance
+        self.storage, self.again, self.memory = ledger.storage, again, memory
         self.deaths: Counter[str] = Counter()
-
-    def draw(self) -> str:
-        """The kind of the next fault."""
-        (kind,) = self.chance.choices([*FAULTS], [weight for weight, _ in FAULTS.values()])
-        return kind
+        self.others: list[Launch] = []
+        self.hung = False
+        self.problems: list[str] = []
 
     def do(self, kind: str) -> str:
         """What happened; empty where it is not possible at the moment."""
         return FAULTS[kind][1](self)
 
-    def is_past(self, kind: str) -> bool:
-        """Whether there is nothing left of what that kind of fault is for."""
-        return kind == TEACHER and len(list(self.storage.glob("logits/*/record.json"))) == self.teachers
+    def is_possible(self, kind: str) -> bool:
+        """Whether there is something left of what that kind of fault is for, and already."""
+        teachers_left = len(list(self.storage.glob("logits/*/record.json"))) < self.teachers
+        # Ray's monitor may end what leads the teachers' workers.
+        return {TEACHER: teachers_left, MEMORY: not teachers_left and not self.others}.get(kind, True)
 
     def kill_cell(self) -> str:
         return self._kill(self._at_work("cells"))
@@ -82,13 +128,80 @@ class Faults:
         status = self.launch.finish(STOP_SECONDS)
         return f"launch.py sent {number.name}, ended with {status}"
 
+    def kill_driver_and_damage(self) -> str:
+        """What the launch left is damaged before the next one begins."""
+        if self.launch.process.poll() is not None or self.others or not self.ledger.seen:
+            return ""
+        self.launch.kill()
+        until = time.monotonic() + WORKERS_END_SECONDS
+        while workers(self.storage, *KINDS) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        self.ledger.look()
+        harmed = damage(self.storage, self.chance, files=3)
+        for _, folder in harmed:
+            self.ledger.forget(folder)
+        return f"launch.py killed with -9, and damaged: {', '.join(what for what, _ in harmed)}"
+
+    def freeze_worker(self) -> str:
+        """A worker stands still until another launch has taken its stage over and finished it; then it goes on."""
+        candidates = [] if self.others else self._at_work("cells")
+        if not candidates:
+            return ""
+        worker = self.chance.choice(candidates)
+        if not worker.stop():
+            return ""
+        began = time.monotonic()
+        other = self.again()
+        self.others.append(other)
+        record = worker.folder / "record.json"
+        while not record.exists() and other.process.poll() is None and time.monotonic() - began < FROZEN_SECONDS:
+            self.ledger.look()
+            time.sleep(LOOK_SECONDS)
+        seconds = time.monotonic() - began
+        if not record.exists():
+            self.problems.append(f"{worker.stage}: frozen for {seconds:.0f} s, and finished by no other launch")
+        self.ledger.look()
+        psutil.Process(worker.pid).resume()
+        return f"worker {worker.pid} frozen for {seconds:.0f} s in the middle of {worker.stage}; another launch did it"
+
+    def fill_memory(self) -> str:
+        """The machine's memory is taken until Ray's monitor ends workers."""
+        at_work = self._at_work("cells")
+        if self.memory is None or not at_work:
+            return ""
+        self.deaths.update(worker.stage for worker in at_work)
+        if not squeeze(self.memory, lambda: any(not _lives(worker.pid) for worker in at_work)):
+            return ""
+        gone = [worker.stage for worker in at_work if not _lives(worker.pid)]
+        return f"memory taken until Ray ended the worker of {', '.join(gone)}"
+
+    def hang(self) -> str:
+        """The locks of the prepared images are held, as on a file system that does not answer, until a stage that wants
+        to open them has failed."""
+        if self.others or not self._at_work("cells"):
+            return ""
+        before, until = set(self._failures()), time.monotonic() + HANG_SECONDS
+        with _locked(machine_folder() / "prepared"):
+            while time.monotonic() < until and self.launch.process.poll() is None:
+                self.ledger.look()
+                failed = set(self._failures()) - before
+                if failed:
+                    self.hung = True
+                    stages = ", ".join(f"{path.parent.parent.name}/{path.parent.name}" for path in sorted(failed))
+                    return f"{stages} hung, and failed for it"
+                time.sleep(LOOK_SECONDS)
+        return ""
+
+    def _failures(self) -> Iterator[Path]:
+        return self.storage.glob("*/*/failure.json")
+
     def _at_work(self, *kinds: str) -> list[Worker]:
         found = workers(self.storage, *kinds)
         return [worker for worker in found if self.cluster.node_of(worker.pid) is not None]
 
     def _busy_node(self) -> tuple[Node | None, list[str]]:
         """A node that is at work, and its stages; none where it would be one loss too many for one of them."""
-        at_work = [(w, self.cluster.node_of(w.pid)) for w in self._at_work("teachers", "logits", "cells")]
+        at_work = [(w, self.cluster.node_of(w.pid)) for w in self._at_work(*KINDS)]
         nodes = {node.number: node for _, node in at_work if node is not None}
         spared = {node.number for node in nodes.values() if self._would_die_for_good(node)}
         if not nodes.keys() - spared:
@@ -109,12 +222,29 @@ class Faults:
     def _would_die_for_good(self, node: Node) -> bool:
         return any(
             self.deaths[worker.stage] >= MAX_WORKER_DEATHS
-            for worker in self._at_work("teachers", "logits", "cells")
+            for worker in self._at_work(*KINDS)
             if self.cluster.node_of(worker.pid) == node
         )
 
 
-TEACHER = "teacher's worker killed"
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        for path in folder.glob("*.lock"):
+            lock = held.enter_context(open(path, "rb"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+KINDS = ("teachers", "logits", "cells")
+TEACHER, MEMORY = "teacher's worker killed", "out of memory"
 
 # With weights: a launch that starts again takes a quarter of a minute, in which nobody is at work.
 FAULTS: dict[str, tuple[float, Callable[[Faults], str]]] = {
@@ -123,5 +253,9 @@ FAULTS: dict[str, tuple[float, Callable[[Faults], str]]] = {
     "node lost": (4, Faults.lose_node),
     "node taken away": (4, Faults.drain_node),
     "launch killed": (2, Faults.kill_driver),
+    "launch killed, damaged": (2, Faults.kill_driver_and_damage),
     "launch asked to stop": (1, Faults.stop_driver),
+    MEMORY: (2, Faults.fill_memory),
+    "frozen past its lease": (1, Faults.freeze_worker),
+    "stage that hangs": (1, Faults.hang),
 }

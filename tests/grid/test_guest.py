@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ from grid.interruption import deaf_to_hangup, on_first_signal
 from grid.private import use_private_compiler_caches
 from tests.conftest import tiny_grid
 from tests.launching import write_grid
+
+
+@pytest.fixture(autouse=True)
+def hangup_as_in_a_terminal() -> Iterator[None]:
+    """Tests may run under nohup too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def state() -> tuple[Any, ...]:

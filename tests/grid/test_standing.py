@@ -140,6 +140,22 @@ def test_files_that_are_not_those_of_the_record_are_not_done(store: Store, plan:
     assert undone(plan, store) == set()
 
 
+def test_of_many_damaged_stages_some_are_named(store: Store, tiny_plan: Planner) -> None:
+    plan = tiny_plan(seeds=[0, 1, 2])
+    leave_all(store, plan)
+    trained = [*plan.teachers, *plan.cells]
+    for stage in trained:
+        store.remove(f"{stage.folder}/{weights_file(store.record(stage))}")
+    stands = look(plan, store)
+    assert stands.done == ids(*plan.stages) - ids(*trained, *plan.logits)
+    assert [line.partition("/model-")[0] for line in stands.lines[:-1]] == [
+        store.location(stage.folder) for stage in trained[:5]
+    ]
+    assert stands.lines[-1] == (
+        f"{len(trained) - 5} more stages are damaged, or files of theirs are missing; they are computed again"
+    )
+
+
 def test_a_file_of_logits_that_was_cut_is_not_done(store: Store, plan: Plan) -> None:
     leave_all(store, plan)
     (logits,) = plan.logits
