@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -82,10 +83,11 @@ def born(pid: int) -> str:
 
 class Leases:
     """What a launch holds on a storage, seen from one of its processes. stop: the file that tells its stages to save
-    what they have and leave."""
+    what they have and leave. passed_over: a lease that another process of the launch has found silent, as `silent` gave
+    it there."""
 
-    def __init__(self, store: Store, launch: str, *, stop: str = "") -> None:
-        self.store, self.launch, self._stop = store, launch, stop
+    def __init__(self, store: Store, launch: str, *, stop: str = "", passed_over: str | None = None) -> None:
+        self.store, self.launch, self._stop, self._passed_over = store, launch, stop, passed_over
         self._seen: dict[str, tuple[bytes, float]] = {}
 
     def stop(self) -> None:
@@ -100,6 +102,13 @@ class Leases:
         """The other launch's process that works on the stage in a folder; None where it is free, or this launch's."""
         _, holder, is_free = self._current(folder)
         return None if is_free else holder
+
+    def silent(self, folder: str) -> str | None:
+        """The lease of the stage in a folder, where this process has found its holder silent: for one that begins only
+        now and would have to listen as long."""
+        numbers = _numbers(self.store, folder)
+        data, since = self._seen.get(_path(folder, numbers[-1]), (b"", math.inf)) if numbers else (b"", math.inf)
+        return data.decode(errors="replace") if time.monotonic() - since > SILENT_SECONDS else None
 
     def take(self, folder: str) -> Lease | None:
         """The lease of the stage in a folder, unless another launch holds it. One of this launch itself is taken over:
@@ -145,6 +154,7 @@ class Leases:
             holder, old, gone = Holder("unknown", "unknown", "", 0, ""), False, False
         # Clocks of machines differ, so silence is measured by this process's own; ten minutes they do not differ.
         silent = time.monotonic() - self._seen[path][1] > SILENT_SECONDS
+        silent = silent or data.decode(errors="replace") == self._passed_over
         return number, holder, holder.launch == self.launch or gone or silent or old
 
 

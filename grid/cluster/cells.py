@@ -143,6 +143,7 @@ class _Cells(Searcher):  # type: ignore[misc]
                     "share": share.as_dict(),
                     "threads": self.fleet.capacity().cell.cpus,
                     "shares_gpu": share.is_part_of_a_gpu,
+                    "passed_over": self.leases.silent(cell.folder),
                 }
                 return {"stage": stage_to_json(cell), **how, **self.common}
             else:

@@ -148,8 +148,9 @@ def _run(
     error = None
     try:
         error = execute(stage, store, runtime, work, holds=holds)
-    except StoppedError:
-        pass  # a checkpoint is stored, or between two files of logits
+    except StoppedError as stopped:
+        # A checkpoint is stored, or it is between two files of logits; or an error came after another launch took over.
+        error = None if stopped.__cause__ is None else one_line(stopped.__cause__)
     except _PeerLostError as lost:
         raise RuntimeError("another worker was lost") from lost
     if shard.world > 1:

@@ -48,7 +48,7 @@ def _train_cell(config: dict[str, Any]) -> None:
     stage = stage_from_json(config["stage"])
     assert isinstance(stage, CellStage)
     store, runtime = Store(config["storage"]), Runtime(**config["run"])
-    leases = Leases(store, runtime.launch, stop=runtime.stop)
+    leases = Leases(store, runtime.launch, stop=runtime.stop, passed_over=config["passed_over"])
     error, left, crowded = None, True, False
     forget_peak()
     with Departure() as departure:

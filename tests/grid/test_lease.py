@@ -123,6 +123,27 @@ def test_a_holder_elsewhere_is_passed_over_after_a_minute_of_silence(
     assert leases.other(FOLDER) is None
 
 
+def test_who_listened_a_minute_tells_a_process_that_begins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr(grid.lease.time, "monotonic", lambda: clock)
+    driver = Leases(store, "mine")
+    assert driver.silent(FOLDER) is None
+    put(store, ELSEWHERE)
+    for passed in (0, 59):
+        clock += passed
+        assert driver.other(FOLDER) == ELSEWHERE
+        assert Leases(store, "mine", passed_over=driver.silent(FOLDER)).take(FOLDER) is None
+    clock += 2
+    assert driver.other(FOLDER) is None
+    told = driver.silent(FOLDER)
+    put(store, replace(ELSEWHERE, beat=1))
+    assert Leases(store, "mine", passed_over=told).take(FOLDER) is None, "it has been heard of since"
+    put(store, ELSEWHERE)
+    lease = Leases(store, "mine", passed_over=told).take(FOLDER)
+    assert lease is not None
+    lease.release()
+
+
 @pytest.mark.parametrize(("minutes", "free"), [(9, False), (11, True)])
 def test_a_lease_of_long_ago_is_free_at_once(store: Store, minutes: int, free: bool) -> None:
     put(store, replace(ELSEWHERE, at=(datetime.now(UTC) - timedelta(minutes=minutes)).isoformat()))
