@@ -13,6 +13,6 @@ def tell_alive() -> None:
     _told = time.monotonic()
 
 
-def idle_seconds() -> float:
-    """Since something was last finished."""
-    return time.monotonic() - _told
+def last_told() -> float:
+    """When something was last finished, by `time.monotonic`."""
+    return _told

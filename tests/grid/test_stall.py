@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -47,6 +48,29 @@ def test_what_gets_on_slowly_is_left_alone() -> None:
             time.sleep(0.15)
             tell_alive()
     assert told == []
+
+
+def test_time_in_which_the_process_stood_still_does_not_count() -> None:
+    script = """
+import sys, time
+from grid.stall import watched
+from kd.alive import tell_alive
+
+told = []
+with watched(0.02, lambda reason, stack: told.append(reason)):
+    print("begun", flush=True)
+    for _ in range(8):
+        time.sleep(0.3)
+        tell_alive()
+sys.exit(len(told))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 0
 
 
 def test_a_stage_that_hangs_has_failed_with_the_reason(tmp_path: Path, tiny_plan: Planner, runtime: Runtime) -> None:
