@@ -104,7 +104,7 @@ class Campaign:
                 teachers=teachers,
                 cluster=self.cluster,
                 chance=self.chance,
-                again=lambda: self._launch(storage),
+                again=lambda: self._launch(storage, "--cpus", "1"),
                 memory=self.memory,
             )
             kind, wait = self.deck.draw(faults.is_possible), GAP_SECONDS
@@ -159,8 +159,9 @@ class Campaign:
             time.sleep(LOOK_SECONDS)
         return launch.process.poll() is None
 
-    def _launch(self, storage: Path) -> Launch:
-        where = ("--address", self.cluster.address, "--storage", str(storage), "--wandb", "disabled")
+    def _launch(self, storage: Path, *where: str) -> Launch:
+        """where: on the cluster if nothing is given."""
+        where = (*(where or ("--address", self.cluster.address)), "--storage", str(storage), "--wandb", "disabled")
         self.started.append(Launch("--grid", self.grid, *where, *self.sets, folder=self.folder / "output"))
         return self.started[-1]
 

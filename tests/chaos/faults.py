@@ -55,7 +55,7 @@ class Deck:
 
 class Faults:
     """Faults for one launch. No stage loses its worker more often than a launch retries it. again: launches the grid
-    over the same storage; others: launches that such a fault has left at work."""
+    over the same storage, on a Ray of its own; others: launches that such a fault has left at work."""
 
     def __init__(
         self,
