@@ -25,17 +25,16 @@ from analysis.plans import parse_plan
 from analysis.schema import RECORD
 from analysis.shown import title
 from analysis.storage import Reader, local_root, said
+from analysis.wandb_mark import Mark
 from grid.contract.credentials import redacted
-from grid.contract.limits import size_limit
-from grid.contract.local_files import OddFileError, make_folder, read_local, write_local
-from grid.contract.parsing import parse_json, parse_object
+from grid.contract.local_files import make_folder
+from grid.contract.parsing import parse_json
 from grid.contract.plan import FOLDERS
 from grid.contract.record import METRICS, POINTS, curve_file, other_inputs
 
 Mode = Literal["offline", "online", "disabled"]
 
 PROJECT = "kd-grid"
-MARK = "wandb/written.json"
 TAG_LENGTH = 64  # the most W&B takes
 
 _METRIC_FIELDS = {f"{split}_{metric}_{point}" for split in ("val", "test") for metric in METRICS for point in POINTS}
@@ -83,7 +82,7 @@ class Exporter:
         self._queue: queue.Queue[str | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._rows: dict[str, dict[str, Any]] = {}
-        self._written: dict[str, list[Mode]] = {}
+        self._mark: Mark | None = None
         self.failure: str | None = None
 
     def __enter__(self) -> Self:
@@ -131,41 +130,40 @@ class Exporter:
             raise ValueError(f"{path}: {error}; launch the grid again") from None
         self._rows = {row["stage_id"]: row for row in plan.rows.iter_rows(named=True)}
         make_folder(self.root, f"{self.below}wandb")
-        try:
-            self._written = _parse_mark(read_local(f"{self.root}/{self.below}{MARK}", size_limit(MARK)))
-        except FileNotFoundError:
-            pass
-        except (ValueError, OddFileError) as error:
-            how = "remove it, and what is uploaded is written once more"
-            raise ValueError(f"{self.folder / MARK}: damaged ({said(error)}): {how}") from None
+        self._mark = Mark(self.root, self.below)
         if self.mode is None:
             self.mode = default_mode()
 
     def _write(self, stage_id: str) -> None:
         row = self._rows.get(stage_id)
-        if row is None or self.mode in self._written.get(stage_id, []):
+        if row is None:
             return
+        assert self.mode is not None
+        assert self._mark is not None
+        folder = f"{FOLDERS[row['kind']]}/{stage_id}"
         try:
-            found = self._read(f"{FOLDERS[row['kind']]}/{stage_id}", stage_id)
+            data = self._read(f"{folder}/record.json")
+            if data is None or self._mark.has(stage_id, self.mode, data):
+                return
+            record, curve = self._parsed(data, folder, stage_id)
         except ValueError as error:
             self.warn(f"warning: {error}; its run is not written to Weights & Biases")
             return
-        if found is None:
-            return
-        assert self.mode is not None
-        write_run(found[0], row, found[1], grid=self.grid, mode=self.mode, folder=self.folder)
-        self._written.setdefault(stage_id, []).append(self.mode)
-        write_local(self.root, f"{self.below}{MARK}", json.dumps(self._written, indent=1).encode())
+        write_run(record, row, curve, grid=self.grid, mode=self.mode, folder=self.folder)
+        self._mark.add(stage_id, self.mode, data)
 
-    def _read(self, folder: str, stage_id: str) -> tuple[dict[str, Any], pl.DataFrame] | None:
-        """A stage's record and curve; None where it is not done. Raises ValueError that names the file and says why."""
-        path = f"{folder}/record.json"
+    def _read(self, path: str) -> bytes | None:
+        """None where there is no such file. Raises ValueError that names it and says why it cannot be read."""
         try:
-            data = self.reader.read(path)
+            return self.reader.read(path)
         except FileNotFoundError:
             return None
         except AnalysisError as error:
             raise ValueError(str(error)) from None
+
+    def _parsed(self, data: bytes, folder: str, stage_id: str) -> tuple[dict[str, Any], pl.DataFrame]:
+        """A stage's record and curve. Raises ValueError that names the file and says why."""
+        path = f"{folder}/record.json"
         try:
             record = parse_record(data, stage_id=stage_id)
             for name in _JSON_FIELDS:
@@ -190,14 +188,6 @@ class Exporter:
             return parse_record(self.reader.read(f"{FOLDERS[kind]}/{stage_id}/record.json"), stage_id=str(stage_id))
         except (FileNotFoundError, AnalysisError, ValueError):
             return None
-
-
-def _parse_mark(data: bytes) -> dict[str, list[Mode]]:
-    """Raises ValueError."""
-    mark = parse_object(data)
-    if not all(isinstance(modes, list) for modes in mark.values()):
-        raise ValueError("not lists of modes by stage")
-    return mark
 
 
 def default_mode() -> Mode:
@@ -246,7 +236,16 @@ def start_run(*, mode: Mode, folder: Path, **about: Any) -> Any:
         resume="allow" if mode == "online" else None,
         reinit="finish_previous",
         settings=wandb.Settings(
-            console="off", silent=True, x_disable_stats=True, x_disable_meta=True, init_timeout=60, save_code=False
+            console="off",
+            silent=True,
+            x_disable_stats=True,
+            x_disable_meta=True,
+            init_timeout=60,
+            save_code=False,
+            # For each run anew: git started four times, and the facts of every installed package read twice. The
+            # record has the program's version, and those of what matters.
+            disable_git=True,
+            x_save_requirements=False,
         ),
         **about,
     )

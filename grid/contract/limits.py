@@ -11,7 +11,7 @@ from grid.contract.local_files import too_large
 SMALL = 2**20
 # A plan takes some 500 bytes a cell, a curve some 100 an epoch: half a million cells, or two million epochs.
 LARGE = 2**28
-LISTS = ("plan.json", "written.json")
+LISTS = ("plan.json", "written.json", "written.jsonl")
 
 
 def size_limit(path: str) -> int | None:

@@ -420,14 +420,41 @@ def test_a_record_whose_recipe_is_none_is_named_too(grid: SyntheticGrid, written
     assert written.stages == ids(grid)[1:]
 
 
-def test_damaged_marks_are_named(grid: SyntheticGrid, written: Written) -> None:
-    mark = grid.write("grids/tiny/wandb/written.json", b"{")
+@pytest.mark.parametrize("name", ["written.json", "written.jsonl"])
+def test_damaged_marks_are_named(grid: SyntheticGrid, written: Written, name: str) -> None:
+    mark = grid.write(f"grids/tiny/wandb/{name}", b"{\n")
     (warning,) = export(grid, warns=1)
     assert f"{mark}: damaged (Expecting" in warning
     assert written.stages == []
     mark.unlink()
     export(grid)
     assert written.stages == ids(grid)
+
+
+def test_marks_of_earlier_versions_count(grid: SyntheticGrid, written: Written) -> None:
+    first, *others = ids(grid)
+    grid.write("grids/tiny/wandb/written.json", json.dumps({first: ["offline"], others[0]: ["online"]}).encode())
+    export(grid)
+    assert written.stages == others
+
+
+def test_a_stage_that_was_computed_again_is_written_again(grid: SyntheticGrid, written: Written) -> None:
+    export(grid)
+    again = ids(grid)[1]
+    grid.done(grid.rows[1], 33.0)
+    export(grid)
+    assert written.stages == [*ids(grid), again]
+
+
+def test_a_mark_that_was_cut_is_of_a_stage_that_is_written_once_more(grid: SyntheticGrid, written: Written) -> None:
+    export(grid)
+    mark = grid.root / "grids/tiny/wandb/written.jsonl"
+    whole = mark.read_bytes()
+    assert whole.count(b"\n") == len(ids(grid))
+    mark.write_bytes(whole[:-10])
+    export(grid)
+    assert written.stages == [*ids(grid), ids(grid)[-1]]
+    assert mark.read_bytes() == whole
 
 
 def test_a_grid_without_a_plan_is_a_warning_too(grid: SyntheticGrid, tmp_path: Path, written: Written) -> None:
@@ -484,7 +511,7 @@ def test_several_storages_are_read_and_the_plans_own_is_written_to(
     assert main(["wandb", "tiny", *storages, "--mode", "offline"]) == 0
     assert capsys.readouterr() == (f"tiny: offline, in {plan.storage}/grids/tiny/wandb\n", "")
     assert written.stages == ids(plan)
-    assert (plan.root / "grids/tiny/wandb/written.json").is_file()
+    assert (plan.root / "grids/tiny/wandb/written.jsonl").is_file()
     assert not (part.root / "grids/tiny/wandb").exists()
 
 
@@ -494,7 +521,7 @@ def test_a_storage_in_the_home_folder(tmp_path: Path, written: Written, monkeypa
     finish(grid, grid.rows[0])
     export(grid, storage="~/x")
     assert written.stages == ids(grid)[:1]
-    assert (grid.root / "grids/tiny/wandb/written.json").is_file()
+    assert (grid.root / "grids/tiny/wandb/written.jsonl").is_file()
     assert not (tmp_path / "~").exists()
 
 
