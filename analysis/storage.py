@@ -107,6 +107,8 @@ def _place(storage: str) -> tuple[fsspec.AbstractFileSystem, str]:
     if problem is not None:
         raise AnalysisError(problem)
     kind, _, rest = storage.partition("://")
+    if not rest and "::" in storage:  # fsspec would read what lies before it
+        raise AnalysisError(f"--storage {storage}: '::' chains URLs, and no folder of a grid has it in its name")
     try:
         fs, root = fsspec.core.url_to_fs(storage if rest else str(Path(storage).expanduser()))
     except ImportError as error:

@@ -20,7 +20,7 @@ from grid.contract.plan import FOLDERS, plan_kinds, plan_time
 from grid.contract.plan import parse_plan as parse_document
 from grid.contract.record import other_inputs
 from grid.errors import UserError, one_line
-from grid.lease import SILENT_SECONDS, numbered
+from grid.lease import SILENT_SECONDS, Holder, numbered
 from grid.plan import LogitsStage, Plan, Stage, make_plan
 from grid.planned import PLAN
 from grid.records import Record, RecordError, record_from_json
@@ -40,7 +40,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sign:
-    """What a stage that is worked on last told of itself. done: of `total` epochs or views."""
+    """What a stage that is worked on last told of itself. done: of `total` epochs or views. gone: whether its process,
+    on this very machine, has ended."""
 
     at: datetime
     silent_after: timedelta
@@ -49,9 +50,10 @@ class Sign:
     started_at: datetime | None = None
     done: float | None = None
     total: float | None = None
+    gone: bool = False
 
     def is_alive(self, now: datetime) -> bool:
-        return now - self.at <= self.silent_after
+        return not self.gone and now - self.at <= self.silent_after
 
     @property
     def fraction(self) -> float:
@@ -287,7 +289,12 @@ def _progress(data: bytes, now: datetime) -> Sign:
 
 
 def _lease(data: bytes, now: datetime) -> Sign:
-    return _sign(parse_object(data), now, LEASE_SILENT)
+    facts = parse_object(data)
+    try:
+        gone = Holder(**facts).is_gone()
+    except TypeError:  # another version's
+        gone = False
+    return replace(_sign(facts, now, LEASE_SILENT), gone=gone)
 
 
 def _sign(facts: dict[str, Any], now: datetime, silent_after: timedelta) -> Sign:

@@ -126,6 +126,12 @@ def test_a_storage_of_an_unknown_kind_is_bad_input(capsys: Capture) -> None:
     assert "--storage nowhere://there: " in refused(capsys)
 
 
+def test_a_folder_with_a_chain_in_its_name_is_bad_input(grid: SyntheticGrid, capsys: Capture) -> None:
+    """What lies before it would be read in its place."""
+    assert main(["table", "--storage", f"{grid.storage}::x"]) == 2
+    assert f"--storage {grid.storage}::x: '::' chains URLs" in capsys.readouterr().err
+
+
 def test_a_storage_that_cannot_be_read_is_named_with_the_file(grid: SyntheticGrid, capsys: Capture) -> None:
     plan = grid.root / "grids/tiny/plan.json"
     plan.unlink()

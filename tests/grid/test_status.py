@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 import launch
 from grid.errors import UserError
+from grid.lease import Holder
 from grid.plan import CellStage, LogitsStage, Plan, Stage
 from grid.planned import write_plan
 from grid.records import Value, make_record, record_to_json
@@ -65,7 +67,8 @@ class Written:
         self.store.write(f"{stage.folder}/progress.json", json.dumps(told).encode())
 
     def lease(self, stage: Stage, number: int, *, at: str, **facts: Any) -> None:
-        told = {"launch": "launch-1", "host": "node-7", "pid": 1, "beat": 5, "at": at, **facts}
+        holder = Holder("launch-1", "node-7", machine="another", pid=1, born="1", beat=5, at=at)
+        told = asdict(holder) | facts
         self.store.write(f"{stage.folder}/lease-{number:04d}.json", json.dumps(told).encode())
 
     def status(self) -> GridStatus:
@@ -174,6 +177,15 @@ def test_a_lease_is_believed_for_a_minute_whatever_the_progress_says(
     assert stage.state == state
     assert stage.sign is not None
     assert (stage.sign.host, stage.sign.fraction) == ("node-7", 0.5)
+
+
+def test_a_process_of_this_machine_that_has_ended_runs_nothing(written: Written) -> None:
+    cell = alone(written.plan)[0]
+    here = asdict(Holder.here("launch-1"))
+    written.lease(cell, 1, **here | {"at": ago(seconds=1)})
+    assert written.state(cell) == "running"
+    written.lease(cell, 2, **here | {"born": "1", "at": ago(seconds=1)})
+    assert written.state(cell) == "silent"
 
 
 def test_a_data_set_has_a_lease_and_no_progress(written: Written) -> None:
