@@ -14,10 +14,18 @@ from grid.store import Store
 from kd.recipe import LogitsFormat
 
 
+# Beside weights, logits and images: the record, the curve, what W&B keeps of a run; in blocks of a disk.
+FACTS_BYTES, TRAINED_FACTS_BYTES = 12 * 2**10, 32 * 2**10
+
+
 def written_bytes(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Of each stage, by id, when it is done, to some per cent: images, logits, weights. sizes: of models, in bytes, by
-    stage."""
-    return {stage.id: _written(stage, sizes) for stage in plan.stages}
+    """Of each stage, by id, when it is done, to some per cent: images, logits, weights, and what is told of them.
+    sizes: of models, in bytes, by stage."""
+    return {stage.id: _written(stage, sizes) + _facts(stage) for stage in plan.stages}
+
+
+def _facts(stage: Stage) -> int:
+    return TRAINED_FACTS_BYTES if isinstance(stage, TeacherStage | CellStage) else FACTS_BYTES
 
 
 def _written(stage: Stage, sizes: Mapping[str, int]) -> int:
