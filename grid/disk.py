@@ -13,7 +13,6 @@ from grid.spec.dataset import DatasetSpec
 from grid.store import Store
 from kd.recipe import LogitsFormat
 
-
 # Beside weights, logits and images: the record, the curve, what W&B keeps of a run; in blocks of a disk.
 FACTS_BYTES, TRAINED_FACTS_BYTES = 12 * 2**10, 32 * 2**10
 
