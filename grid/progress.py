@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -37,17 +38,28 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+ENOUGH, LEAST_BUSY = 10, 0.05
+
+
 class Estimate:
     """Seconds left, from what finished stages took: a stage is expected to take what others of its model and recipe
-    took, or else its share of work at the pace so far."""
+    took, or else its share of work at the pace so far. Once enough have ended, what lies between stages counts as well:
+    where they are short it is half of the time."""
 
     def __init__(self, costs: Mapping[str, float]) -> None:
         self.costs = costs
         self.slots = 1
         self._taken: dict[str, list[float]] = defaultdict(list)
         self._seconds = self._cost = 0.0
+        self._first = self._last = math.inf
+        self._since_first: list[float] = []
 
-    def add(self, stage: Stage, seconds: float) -> None:
+    def add(self, stage: Stage, seconds: float, *, at: float | None = None) -> None:
+        """at: when it ended, by a clock that runs on."""
+        if at is not None and not isinstance(stage, DatasetStage):  # Ray starts after it
+            if self._first < math.inf:
+                self._since_first.append(seconds)
+            self._first, self._last = min(self._first, at), at
         self._taken[self._key(stage)].append(seconds)
         self._seconds += seconds
         self._cost += self.costs.get(stage.id, 0.0)
@@ -62,14 +74,22 @@ class Estimate:
 
     def left(self, waiting: list[Stage], running: Mapping[str, tuple[Stage, float]]) -> float | None:
         """None while nothing has finished. `running`: stage and the fraction of it that is done, by id."""
-        work, longest = 0.0, 0.0
+        work, longest, begun = 0.0, 0.0, 0.0
         for stage, fraction in [*((s, 0.0) for s in waiting), *running.values()]:
             expected = self.seconds(stage)
             if expected is None:
                 return None
             work += expected * (1 - fraction)
             longest = max(longest, expected * (1 - fraction))
-        return max(work / self.slots, longest)
+            begun += expected * fraction
+        return max(work / self.slots / self._busy(begun), longest)
+
+    def _busy(self, begun: float) -> float:
+        """The share of the slots' time that stages took by their own records; begun: seconds of those that run."""
+        passed = (self._last - self._first) * self.slots
+        if len(self._since_first) < ENOUGH or passed <= 0:
+            return 1.0
+        return min(1.0, max(LEAST_BUSY, (sum(self._since_first) + begun) / passed))
 
     @staticmethod
     def _key(stage: Stage) -> str:
@@ -189,7 +209,7 @@ class Reporter:
         seconds = record["seconds_total"]
         took = ""
         if isinstance(seconds, float):
-            self.estimate.add(stage, seconds)
+            self.estimate.add(stage, seconds, at=time.monotonic())
             took = f" in {seconds:.1f} s"
         top1 = record["test_top1_last"]
         return (f"top-1 {100 * top1:.2f} %" if isinstance(top1, float) else "done") + took

@@ -73,6 +73,19 @@ def test_the_time_left_shares_the_work_among_the_slots_but_no_stage(tiny_plan: P
     assert estimate.left(list(cells[1:4]), {}) == 10.0
 
 
+def test_the_time_left_counts_what_lies_between_short_stages(tiny_plan: Planner) -> None:
+    plan = tiny_plan(seeds=[*range(20)])
+    estimate = Estimate({})
+    estimate.slots = 2
+    estimate.add(plan.data, 5.0, at=0.0)
+    waiting = list(plan.cells[40:])
+    for number, cell in enumerate(plan.cells[:40]):  # two at a time, each of half a second, every two seconds
+        estimate.add(cell, 0.5, at=100.0 + 2.0 * (number // 2))
+        if number == 5:
+            assert estimate.left(waiting, {}) == len(waiting) * 0.5 / 2, "too few to tell"
+    assert estimate.left(waiting, {}) == pytest.approx(2.0 * len(waiting) / 2, rel=0.05)
+
+
 def test_piped_it_prints_a_plain_line_for_each_stage(tiny_plan: Planner, tmp_path: Path) -> None:
     plan, store, out = tiny_plan(seeds=[0]), Store(str(tmp_path)), io.StringIO()
     data, teacher = plan.data, plan.teachers[0]
