@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from analysis.gains import AXES
 from analysis.grids import Records
 from analysis.storage import said
 from grid.contract.plan import FOLDERS
-from grid.contract.record import METRICS, curve_file
+from grid.contract.record import CURVE as CURVE_FILE
+from grid.contract.record import METRICS, curve_file, is_of_record
 
 _PLACE = re.compile(r"/curve(-[0-9a-f]+)?\.parquet:")
 OF_A_CURVE = ("curve_sha256", "files")  # of a record
@@ -67,7 +67,7 @@ def is_of_a_curve(problem: str) -> bool:
 def parse_curve(data: bytes, record: Mapping[str, Any]) -> pl.DataFrame:
     """The curve of a record, with the columns of CURVE, null where it has none. Raises ValueError with the reason it is
     none, or another's, on one line."""
-    if record["curve_sha256"] not in (None, hashlib.sha256(data).hexdigest()):
+    if not is_of_record(record, CURVE_FILE, data):
         raise ValueError("not the curve of its record: damaged, or of another training")
     try:
         read = pl.read_parquet(io.BytesIO(data))

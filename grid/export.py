@@ -20,7 +20,7 @@ from grid.contract.imports import broken
 from grid.contract.installed import hint
 from grid.contract.parsing import parse_object
 from grid.contract.plan import FOLDERS
-from grid.contract.record import WEIGHTS, weights_file
+from grid.contract.record import WEIGHTS, is_of_record, weights_file
 from grid.datasets import label_names
 from grid.errors import UserError, one_line
 from grid.load import spec_from_dict
@@ -116,8 +116,7 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
         raise ExportError(f"{store.location(folder)}/{RECORD}: {error}") from None
     weights = _read(store, f"{folder}/{weights_file(record)}")
     path = store.location(f"{folder}/{weights_file(record)}")
-    # Records of before weights were hashed have no sum.
-    if record["weights_sha256"] not in (None, hashlib.sha256(weights).hexdigest()):
+    if not is_of_record(record, WEIGHTS, weights):
         raise ExportError(
             f"{path}: damaged: its sha256 is not the one on its record; remove {store.location(folder)} and launch the "
             "grid again"

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from grid.contract.credentials import redacted
-from grid.contract.record import hashed_name
+from grid.contract.record import SUMS, hashed_name
 from grid.datasets import source_of
 from grid.errors import UserError, one_line
 from grid.failures import axes_of, record_failure
@@ -260,19 +260,21 @@ def publish(
 ) -> None:
     """Write the stage's files, and then the record that names them, which makes it done.
 
-    outputs: files that are published under names that hold their hash. sizes: of files that lie there already, by name;
-    left_over: of before they were written.
+    outputs: weights and curve, published under names that hold their hash, which goes on the record. sizes: of files
+    that lie there already, by name; left_over: of before they were written.
     holds: whether the stage is still this launch's. Where another launch has taken it over, nothing that it may have
     published is changed: this returns once the stage is done, and raises StoppedError where it is not yet.
     """
     left_over = left_over if left_over is not None else store.left_over(stage)
-    named = {hashed_name(name, hashlib.sha256(data).hexdigest()): data for name, data in (outputs or {}).items()}
+    outputs = outputs or {}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
+    named = {hashed_name(name, sums[name]): data for name, data in outputs.items()}
     for name, data in named.items():
         _check_held(stage, store, holds)
         store.write(f"{stage.folder}/{name}", data)
     files = {**(sizes or {}), **{name: len(data) for name, data in named.items()}}
     if files:
-        values = {**values, "files": json.dumps(files)}
+        values = {**values, "files": json.dumps(files), **{SUMS[name]: sums[name] for name in sums}}
     record: Record = make_record({**values, "status": "done", "finished_at": now()})
     became = store.commit(stage, record, holds=holds, left_over=left_over)
     if became == "lost":

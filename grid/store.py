@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grid.contract.local_files import OddFileError
-from grid.contract.record import CURVE, WEIGHTS, files_of, other_inputs, weights_file
+from grid.contract.record import CURVE, WEIGHTS, files_of, is_of_record, other_inputs, weights_file
 from grid.errors import UserError
 from grid.files import Files
 from grid.identity import canonical_json
@@ -197,14 +196,15 @@ class Store(Files):
 
     def _with_inputs(self, stage: Stage, record: Record, sizes: Mapping[str, int], inputs: Inputs) -> Standing:
         dataset, teacher = inputs_of(stage)
-        there = {role: None if of is None else inputs.record(of) for role, of in (("d", dataset), ("t", teacher))}
-        other = other_inputs(record, dataset=there["d"], teacher=there["t"])
+        images = None if dataset is None else inputs.record(dataset)
+        taught = None if teacher is None else inputs.record(teacher)
+        other = other_inputs(record, dataset=images, teacher=taught)
         if other is not None:
             return Standing(record, other=other)
         # Of an input that is gone nobody knows whether it will be the same.
-        unknown = (dataset is not None and there["d"] is None and record["dataset_fingerprint"] is not None) or (
+        unknown = (dataset is not None and images is None and record["dataset_fingerprint"] is not None) or (
             teacher is not None
-            and there["t"] is None
+            and taught is None
             and (record["teacher_sha256"] is not None or isinstance(stage, LogitsStage))
         )
         if isinstance(stage, LogitsStage) and not {unit.file for unit in stage.units} <= sizes.keys():
@@ -272,8 +272,8 @@ class Store(Files):
         """What is wrong with the contents of a done stage's weights, as `condemn` takes it; None where they are those
         of its record, or that is of before weights were hashed."""
         record = self.record(stage)
-        name, expected = weights_file(record), record["weights_sha256"]
-        if expected is None or hashlib.sha256(self.read(f"{stage.folder}/{name}")).hexdigest() == expected:
+        name = weights_file(record)
+        if record["weights_sha256"] is None or is_of_record(record, WEIGHTS, self.read(f"{stage.folder}/{name}")):
             return None
         return f"{name}: damaged: these are not the weights of its record"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -134,8 +133,6 @@ def run_trainable(
         "seconds_total": setup + sum(seconds.values()) + time.perf_counter() - trained_at,
         "device_seconds": sum(seconds.values()) * shard.world,
         "dataset_fingerprint": dataset.meta.fingerprint,
-        "weights_sha256": hashlib.sha256(outputs[WEIGHTS]).hexdigest(),
-        "curve_sha256": hashlib.sha256(outputs[CURVE]).hexdigest(),
         "teacher_sha256": supervision.teacher_sha256,
         "workers": shard.world,
         **runtime.provenance(),

@@ -8,6 +8,7 @@ optimistic.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ SCHEMA_VERSION = 1
 
 # The names of a stage's files before names held their hash, and what those of today are made of.
 WEIGHTS, CURVE = "model.safetensors", "curve.parquet"
+SUMS = {WEIGHTS: "weights_sha256", CURVE: "curve_sha256"}  # the fields of a record that have their hashes
 NAME_DIGITS = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -148,19 +150,26 @@ def hashed_name(name: str, sha256: str) -> str:
 
 def weights_file(record: Mapping[str, Any]) -> str:
     """The file of a record's weights."""
-    return _named(WEIGHTS, record, record["weights_sha256"])
+    return _named(WEIGHTS, record)
 
 
 def curve_file(record: Mapping[str, Any]) -> str:
     """The file of a record's curve."""
-    return _named(CURVE, record, record["curve_sha256"])
+    return _named(CURVE, record)
 
 
-def _named(name: str, record: Mapping[str, Any], sha256: str | None) -> str:
+def _named(name: str, record: Mapping[str, Any]) -> str:
+    sha256 = record[SUMS[name]]
     # A record may be anybody's: no name is made of anything but hexadecimal digits.
     if sha256 is None or record["files"] is None or not _SHA256.fullmatch(sha256):
         return name
     return hashed_name(name, sha256)
+
+
+def is_of_record(record: Mapping[str, Any], name: str, data: bytes) -> bool:
+    """Whether these are the bytes of a record's weights or curve (name: WEIGHTS or CURVE); of records of before those
+    were hashed nobody knows, and they are taken for it."""
+    return record[SUMS[name]] in (None, hashlib.sha256(data).hexdigest())
 
 
 def files_of(record: Mapping[str, Any]) -> dict[str, int] | None:
@@ -178,10 +187,12 @@ def other_inputs(
 ) -> str | None:
     """Which input of a stage is another one now than the one it was computed from, None where none is known to be: the
     records of the stages that it needs are None where there are none, and older ones do not say what they used."""
-    for used, of, name in (("teacher_sha256", teacher, "weights_sha256"), ("dataset_fingerprint", dataset, None)):
-        there = None if of is None else of[name or used]
-        if there is not None and record[used] is not None and record[used] != there:
-            return "teacher" if of is teacher else "data set"
+    for what, used, there in (
+        ("teacher", record["teacher_sha256"], teacher and teacher["weights_sha256"]),
+        ("data set", record["dataset_fingerprint"], dataset and dataset["dataset_fingerprint"]),
+    ):
+        if None not in (used, there) and used != there:
+            return what
     return None
 
 

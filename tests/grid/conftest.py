@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
 
 from grid.stages import Runtime
+from grid.store import Store
+from tests.object_store import BUCKET
 
 
 @pytest.fixture
@@ -19,3 +22,16 @@ def runtime() -> Runtime:
 def copies_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is copied from an object store to this machine is gone with the test."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store_anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """The same behaviour on a folder and on object stores."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+    roots = {
+        "local": tmp_path / "runs",
+        "memory": f"memory://{uuid.uuid4().hex}",
+        "s3": f"s3://{BUCKET}/{uuid.uuid4().hex}",
+    }
+    return Store(str(roots[request.param]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +42,6 @@ def leave(store: Store, stage: Stage, *, weights: str = "", **facts: Value) -> N
     values = axes_of(stage)
     if stage.kind in ("teacher", "cell"):
         outputs = {WEIGHTS: f"weights {stage.id} {weights}".encode(), CURVE: f"curve {stage.id} {weights}".encode()}
-        values["weights_sha256"] = hashlib.sha256(outputs[WEIGHTS]).hexdigest()
-        values["curve_sha256"] = hashlib.sha256(outputs[CURVE]).hexdigest()
     if isinstance(stage, LogitsStage):
         values["epochs"] = max(stage.epochs)
         for unit in stage.units:

@@ -23,23 +23,13 @@ from grid.plan import LogitsStage, Plan, Stage
 from grid.records import RecordError, Value, make_record, record_from_json, record_to_json
 from grid.store import FAILURE, IDENTITY, RECORD, IdentityMismatchError, Store
 from tests.conftest import with_epochs
-from tests.object_store import BUCKET
 
 Planner = Callable[..., Plan]
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The same behaviour on a folder and on object stores, whose copies on this machine are the test's own."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    if request.param == "s3":
-        request.getfixturevalue("s3")
-    roots = {
-        "local": tmp_path / "runs",
-        "memory": f"memory://{uuid.uuid4().hex}",
-        "s3": f"s3://{BUCKET}/{uuid.uuid4().hex}",
-    }
-    return Store(str(roots[request.param]))
+@pytest.fixture
+def store(store_anywhere: Store) -> Store:
+    return store_anywhere
 
 
 def test_files_come_back(store: Store) -> None:
