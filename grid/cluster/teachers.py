@@ -17,6 +17,7 @@ from ray.train.torch import TorchTrainer
 
 from grid.cluster.capacity import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.lane import train_lane
+from grid.cluster.lost_groups import free_what_lost_groups_held
 from grid.cluster.process_group import PrivateTorchConfig
 from grid.errors import one_line
 from grid.lease import Leases
@@ -127,8 +128,9 @@ class _Group:
     def _fit(self) -> None:
         try:
             self.trainer.fit()
-        except ray.exceptions.RayActorError as error:  # its controller's node, which Ray Train does not replace
+        except ray.exceptions.RayActorError as error:  # its controller, which Ray Train does not replace
             log.warning("worker group %s has lost its controller: %s", self.thread.name, one_line(error))
+            free_what_lost_groups_held()
             self.error, self.is_lost = one_line(error), True
         except Exception as error:  # Ray's own failures, after its retries
             self.error = one_line(error)
