@@ -28,6 +28,7 @@ class Forgetful(FIFOScheduler):  # type: ignore[misc]
         if self.controller is None:
             self.controller = tune_controller
             self.kills.watch(tune_controller)
+            _keep_starting_workers(tune_controller._tune_controller)  # itself, not what wraps it for schedulers
 
     def let_idle_workers_go(self) -> None:
         """Tune keeps a worker for the trial that may come; what it holds may be what a teacher waits for."""
@@ -50,6 +51,24 @@ class Forgetful(FIFOScheduler):  # type: ignore[misc]
         enqueued = manager._pending_actors_to_enqueued_actor_tasks
         for actor in enqueued.keys() - manager._pending_actors_to_attrs.keys():
             del enqueued[actor]
+
+
+def _keep_starting_workers(controller: Any) -> None:
+    """Tune gives a worker that becomes free to the trial that has waited longest, and takes away the one that is being
+    started for it. Where cells are shorter than a start, none would ever get there, and one worker would do all. Here
+    the free one takes the next trial, while there is one that no worker is being started for."""
+    reuse = controller._maybe_reuse_cached_actor
+
+    def maybe_reuse(trial: Trial) -> bool:
+        starting = controller._trial_to_actor
+        if trial in starting and any(
+            other not in starting and other.placement_group_factory == trial.placement_group_factory
+            for other in controller._pending_trials
+        ):
+            return False
+        return bool(reuse(trial))
+
+    controller._maybe_reuse_cached_actor = maybe_reuse
 
 
 class Unseen(TrialProgressCallback):  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """What runs in a Tune trial.
 
-torch and timm are imported by the first trial of a process, not by this module: Tune cancels a worker that is still
-starting whenever another one becomes free for its trial, so a slow start would leave slots empty while cells are short.
+torch and timm are imported by the first trial of a process, not by this module: at the end of a grid Tune takes away a
+worker that is still starting when another one becomes free for its trial.
 """
 
 from __future__ import annotations
