@@ -18,6 +18,7 @@ from grid.contract.version import code_version
 from grid.errors import UserError, one_line
 from grid.failures import record_failure
 from grid.interruption import STOP_SECONDS, on_first_signal
+from grid.launch_folder import LaunchFolder, launch_folder
 from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import Plan, Stage
 from grid.planned import grid_folder, write_plan
@@ -160,6 +161,7 @@ class _Run:
         self.leases = Leases(store, self.launch, stop=self.run_facts["stop"])
         self.busy, self.lock = 0, threading.Lock()
         self.lanes: list[threading.Thread] = []
+        self.folder: LaunchFolder
         self.prepared = threading.Event()
         self.stopped: list[Stage] = []
         self.pulse: Pulse | None = None
@@ -199,16 +201,19 @@ class _Run:
             self.store.remove_folder(self.scratch)
 
     def _run(self) -> Outcome:
-        from grid.cluster.session import log_folder, quiet, session
+        from grid.cluster.session import log_folder, quiet, session, session_folder
 
         preparing = threading.Thread(target=self._prepare, name="prepare", daemon=True)
         try:
             with contextlib.ExitStack() as stack:
                 quiet(self.options.address)
+                self.folder = stack.enter_context(launch_folder(self.launch))
                 preparing.start()
                 with self.console.status("Starting Ray" if self.options.address is None else "Joining Ray"):
                     started = session(self.options.address, cpus=self.options.cpus, dashboard=self.options.dashboard)
                     stack.enter_context(started)
+                    if self.options.address is None:
+                        self.folder.owns_session(session_folder())
                     from grid.cluster.fleet import Fleet
                     from grid.cluster.preflight import check_own_worker
                     from grid.cluster.pulse import PATIENCE_SECONDS, Pulse, watched
@@ -230,6 +235,8 @@ class _Run:
                 self.prepared.wait()
                 if self.schedule.state(self.plan.data) in ("done", "reused"):
                     self._run_stages(fleet)
+                if self.outcome.failed:
+                    self.folder.keep_session()
         except BaseException as error:
             self.schedule.stop()
             if not isinstance(error, KeyboardInterrupt) and self.outcome.lost_ray is None:
@@ -257,6 +264,7 @@ class _Run:
         if not self.schedule.stopped:
             self.stopped, self.outcome.lost_ray = self.schedule.running(), reason
             self.schedule.stop()
+            self.folder.keep_session()
         log.error("%s", reason)
         self.reporter.__exit__(None, None, None)
         self.store.remove_folder(self.scratch)
@@ -303,7 +311,7 @@ class _Run:
 
         packing, capacity = Packing(self.plan, self.store, self.schedule, fleet.capacity), fleet.capacity()
         packing.measure()  # before teachers take the GPUs
-        location = self.store.location(self.scratch)
+        location = str(self.folder.ray)
         jobs = self.schedule.teacher_jobs()
         self.lanes = [
             threading.Thread(target=self._lane, args=(lane, capacity, location), name=f"teachers-{i}", daemon=True)

@@ -172,12 +172,18 @@ def _with_this_code() -> dict[str, Any]:
     return {"py_modules": [str(place) for place in parts().values()], "excludes": ["__pycache__/", "*.pyc"]}
 
 
+def session_folder() -> Path:
+    """Where the Ray that was started here keeps its session."""
+    import ray
+
+    return Path(ray._private.worker._global_node.get_session_dir_path())
+
+
 def log_folder() -> str:
     """Where this session's Ray writes its own logs (workers' output among them)."""
     import ray
 
-    node = ray._private.worker._global_node
-    return f"{node.get_session_dir_path()}/logs" if node is not None else "the cluster's head node"
+    return f"{session_folder()}/logs" if ray._private.worker._global_node is not None else "the cluster's head node"
 
 
 @contextlib.contextmanager
