@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow test-lowest package lint bench throughput chaos security clean
+.PHONY: demo test test-slow test-lowest package lint bench soak throughput chaos security clean
 
 demo: $(READY)
 	$(BIN)/python launch.py --grid digits
@@ -26,6 +26,10 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(ONLY) $(if $(JSON),--json $(JSON))
+
+# What a thousand cheap cells cost and leave: make soak CELLS=1000, or S3=1 for the requests to an object store
+soak: $(READY)
+	$(BIN)/python -m tests.benchmarks.soak $(if $(CELLS),--cells $(CELLS)) $(if $(S3),--s3)
 
 throughput: $(READY)
 	$(BIN)/python -m tests.benchmarks.throughput
