@@ -94,6 +94,12 @@ class Files:
     def is_local(self) -> bool:
         return self._local
 
+    @property
+    def slowness(self) -> float:
+        """How many times as long as on a disk to wait between two looks at what others write: a look at an object store
+        is a request, which costs time and money."""
+        return 1.0 if self._local or isinstance(self._connected, MemoryFileSystem) else 5.0
+
     def location(self, path: str) -> str:
         """Where a relative path lies, for people and for messages."""
         return f"{self.url.rstrip('/')}/{path}"

@@ -198,7 +198,7 @@ class Lease:
 
     def _keep(self) -> None:
         beats, renewed = 0, time.monotonic()
-        while not self._over.wait(LOOK_SECONDS) and not self.lost:
+        while not self._over.wait(LOOK_SECONDS * self.leases.store.slowness) and not self.lost:
             self.stopping = self.stopping or self.leases.stopping()
             if time.monotonic() - renewed < BEAT_SECONDS:
                 continue

@@ -216,7 +216,7 @@ class Reporter:
 
     def _watch(self) -> None:
         """Read how far the running stages are from the storage, where their workers publish it."""
-        while not self._over.wait(POLL_SECONDS):
+        while not self._over.wait(POLL_SECONDS * self.store.slowness):
             with self._lock:
                 stages = [stage for stage, _ in self.running.values()]
             for stage in stages:

@@ -366,7 +366,7 @@ class _Run:
                 while not self.store.is_done(data):
                     lease = self.leases.take(data.folder)
                     if lease is None:
-                        time.sleep(LOOK_SECONDS)
+                        time.sleep(LOOK_SECONDS * self.store.slowness)
                         tell_alive()
                         continue
                     with lease, contextlib.suppress(StoppedError):  # by another launch that has taken it over

@@ -167,7 +167,7 @@ def opened(stage: DatasetStage, store: Store, runtime: Runtime) -> Dataset:
     # A name of its own, for a launch's own leases are taken over.
     leases = Leases(store, f"{runtime.launch} {uuid.uuid4().hex[:8]}")
     while (lease := leases.take(stage.folder)) is None:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS * store.slowness)
     with lease:
         with contextlib.suppress(DatasetError):
             return open_prepared(stage, store)  # another has done it

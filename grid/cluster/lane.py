@@ -96,7 +96,7 @@ def _train_lane(config: dict[str, Any]) -> None:
             lease = leases.take(stage.folder) if shard.rank == 0 else None
             try:
                 if not first_decides(partial(bool, lease), shard, device):
-                    time.sleep(LOOK_SECONDS)
+                    time.sleep(LOOK_SECONDS * store.slowness)
                     continue
                 tries = 1 if lease is None else lease.holder.tries
                 if tries > MAX_WORKER_DEATHS + 1:

@@ -23,7 +23,7 @@ from grid.errors import one_line
 from grid.lease import Leases
 from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
 from grid.schedule import TeacherJob
-from grid.store import Store
+from grid.store import FAILURE, RECORD, Store
 
 log = logging.getLogger("kd_grid")
 
@@ -147,14 +147,15 @@ class _Group:
         """Until the stage is done (None) or failed (why)."""
         while True:
             ended = self.ended
-            if self.store.is_done(stage):
+            there = self.store.names(stage.folder)
+            if RECORD in there and self.store.is_done(stage):
                 return None
-            failure = self.store.failure(stage, launch=self.launch)
+            failure = self.store.failure(stage, launch=self.launch) if FAILURE in there else None
             if failure is not None:
                 return str(failure["error"])
             if ended:
                 return self.error or "its workers ended without a result"
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS * self.store.slowness)
 
 
 def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, Any]) -> list[Any]:
