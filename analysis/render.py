@@ -99,6 +99,9 @@ def display_width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in seen)
 
 
+FOLDED = 40  # rows of a table: more are shown when they are asked for
+
+
 def html_fragment(parts: Sequence[Part], *, anchors: bool = True) -> str:
     """The parts as HTML, without the page around them. A table without a title is called as the heading above it.
     anchors: with the tables' names as ids, of which a page may have one each."""
@@ -160,10 +163,14 @@ def _html_part(part: Part, heading: str, *, anchors: bool) -> str:
     caption = f"<caption>{escape_html(part.title)}</caption>" if part.title else ""
     called = "" if part.title else f' aria-label="{escape_html(heading or part.name)}"'
     anchor = f' id="{escape_html(part.name)}"' if anchors else ""
-    return (
+    table = (
         f'<div class="table"><table{anchor}{called}>{caption}\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
+    if len(part.lines) <= FOLDED:
+        return table
+    summary = f"{part.title or heading or part.name} ({len(part.lines)} rows)"
+    return f'<details class="long"><summary>{escape_html(summary)}</summary>\n{table}\n</details>'
 
 
 def latex(document: Document) -> str:

@@ -19,7 +19,7 @@ def has_validation(grid: Grid) -> bool:
 
 def select(frame: pl.DataFrame) -> pl.DataFrame:
     """Of each teacher and student, the row of `gains` with the highest val_mean_percent, the first of equals; with
-    `settings`, how many have one. Pairs of which none has are absent."""
+    `settings`, how many have one, and `equals`, how many have that one. Pairs of which none has are absent."""
     known = frame.filter(pl.col("val_mean_percent").is_not_null())
     return _highest(known, "val_mean_percent").join(
         known.group_by("teacher", "student").agg(settings=pl.len()), on=["teacher", "student"], maintain_order="left"
@@ -29,7 +29,9 @@ def select(frame: pl.DataFrame) -> pl.DataFrame:
 def _highest(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     # Rounded: equal means of other accuracies differ in their last bits.
     rounded = frame.filter(pl.col(column).is_not_null()).with_columns(key=pl.col(column).round(9))
-    highest = rounded.filter(pl.col("key") == pl.col("key").max().over("teacher", "student"))
+    highest = rounded.filter(pl.col("key") == pl.col("key").max().over("teacher", "student")).with_columns(
+        equals=pl.len().over("teacher", "student")
+    )
     return highest.unique(["teacher", "student"], keep="first", maintain_order=True).drop("key")
 
 
@@ -63,9 +65,12 @@ def selection_section(grid: Grid, frame: pl.DataFrame) -> list[Part]:
 
 
 def _selected(row: dict[str, Any], best: dict[str, Any], axes: list[str]) -> str:
+    equals, of = row["equals"], f"of {row['settings']} settings"
+    tie = f"the first of {equals} with the highest, {of}" if equals < row["settings"] else f"as all {of[3:]} have"
     chosen = (
-        f"Selected on validation: {pair(row)} with {setting(row, axes)} (val {row['val_mean_percent']:.2f}, the "
-        f"highest of {row['settings']} settings). On test: {shown_accuracy(row, 'distilled')}, gain {shown_gain(row)}. "
+        f"Selected on validation: {pair(row)} with {setting(row, axes)} (val {row['val_mean_percent']:.2f}, "
+        f"{tie if equals > 1 else f'the highest {of}'}). On test: {shown_accuracy(row, 'distilled')}, gain "
+        f"{shown_gain(row)}. "
     )
     if all(row[axis] == best[axis] for axis in axes):
         return f"{chosen}The best by test, an optimistic choice, would be the same."

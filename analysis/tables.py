@@ -27,6 +27,7 @@ from analysis.shown import (
 from analysis.standing import failures_section, running_section, unfinished
 
 LEAST_EXACT = 6  # seeds: fewer give no exact p below 0.05
+LISTED_FIRST = 12  # settings: of more, what was selected and the map of gains come before the list
 PROTOCOL = "last epoch, mean ± standard deviation over seeds."
 
 
@@ -39,9 +40,12 @@ def tables(grid: Grid) -> Document:
     if frame.is_empty():
         return Document(grid.title, [baselines_table(grid, baselines(grid)), Note(protocol), *rest])
     selects = bool(crossed(frame)) and has_validation(grid)
-    notes = [*gains_note(frame, protocol), *_over_all_pairs(grid, frame), *selection_section(grid, frame)]
+    listed = [gains_table(grid, frame, selects=selects), *gains_note(frame, protocol), *_over_all_pairs(grid, frame)]
     crossing = [*gain_grids(frame), *method_tables(frame)]
-    return Document(grid.title, [gains_table(grid, frame, selects=selects), *notes, *crossing, *_teachers(grid), *rest])
+    answer = [*selection_section(grid, frame), *crossing]
+    if crossing and frame.height > LISTED_FIRST:
+        return Document(grid.title, [*answer, *listed, *_teachers(grid), *rest])
+    return Document(grid.title, [*listed, *answer, *_teachers(grid), *rest])
 
 
 def gains_table(records: Records, frame: pl.DataFrame, *, selects: bool = False) -> Table:

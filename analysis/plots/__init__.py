@@ -28,9 +28,9 @@ FORMATS = ("png", "svg")
 log = logging.getLogger("kd_grid")
 
 _KINDS: dict[str, Callable[[Grid], Picture | list[Picture] | str]] = {
+    "temperature-alpha": settings_maps,  # of many settings they answer what the others only list
     "accuracy": accuracy,
     "gains": forest,
-    "temperature-alpha": settings_maps,
     "cost": cost,
     "curves": training,
     "calibration": calibration,

@@ -49,6 +49,22 @@ def test_validation_selects_the_first_of_the_highest_means(make_grid: Maker) -> 
     )
 
 
+def test_settings_that_are_all_equal_are_said_to_be(make_grid: Maker) -> None:
+    grid = swept(make_grid, dict.fromkeys(SETTINGS, ((51, 61), (70, 72))))
+    assert "with temperature 1, alpha 0.25 (val 71.00, as all 4 settings have). On test:" in section_of(grid)
+
+
+def test_of_many_settings_the_answer_comes_before_the_list(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[0], temperature=[1.0, 2.0, 4.0, 8.0], alpha=[0.1, 0.4, 0.7, 0.9], val_size=100)
+    for row in grid.rows:
+        grid.done(row, 50.0, val_top1_last=0.5)
+    text = markdown_table(load_grid(grid.storage))
+    places = [
+        text.index(part) for part in ("- Selected", "Gain of ViT-T", "| Experiment", "Gain: distilled", "#### Mod")
+    ]
+    assert places == sorted(places)
+
+
 def test_each_pair_has_a_selection_of_its_own(make_grid: Maker) -> None:
     grid = swept(make_grid, students=["A-S", "B-S"])
     for row in grid.find(student="B-S", temperature=4.0, alpha=1.0):
@@ -66,9 +82,9 @@ def test_what_is_selected_is_reported_on_test_beside_the_best_by_test(make_grid:
         "The accuracy and gain of what it selected are on test, which took no part; but they are of the very runs that "
         "were selected, lucky ones among them: new seeds of the selected setting give its gain without that. Choosing "
         "the best of many settings by test itself is more optimistic still.\n\n"
-        "- Selected on validation: ViT-T → ResNet-S with temperature 1, alpha 1 (val 73.00, the highest of 4 "
-        "settings). On test: 59.00 ± 5.66 (n=2), gain +4.00 [-8.71, +16.71]. The best by test, an optimistic choice, "
-        "would be temperature 4, alpha 1: 62.00 ± 5.66 (n=2), gain +7.00 [-5.71, +19.71]."
+        "- Selected on validation: ViT-T → ResNet-S with temperature 1, alpha 1 (val 73.00, the first of 2 with the "
+        "highest, of 4 settings). On test: 59.00 ± 5.66 (n=2), gain +4.00 [-8.71, +16.71]. The best by test, an "
+        "optimistic choice, would be temperature 4, alpha 1: 62.00 ± 5.66 (n=2), gain +7.00 [-5.71, +19.71]."
     )
 
 
