@@ -20,6 +20,7 @@ from grid.failures import record_failure
 from grid.interruption import STOP_SECONDS, on_first_signal
 from grid.launch_folder import LaunchFolder, launch_folder
 from grid.lease import LOOK_SECONDS, Leases
+from grid.machine_memory import check_address_space, short_of_memory
 from grid.plan import Plan, Stage
 from grid.planned import grid_folder, write_plan
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
@@ -92,6 +93,10 @@ def run_grid(
         write_plan(plan, store)
         return outcome
     # Models come with torch and timm: not before there is something to do.
+    check_address_space()
+    short = short_of_memory() if options.address is None else ""
+    if short:
+        console.print(f"warning: {short}", markup=False, highlight=False)
     from grid.disk import check_room
     from grid.models import provide_weights
     from grid.preview import inspect_models, stage_bytes, stage_costs
