@@ -55,6 +55,8 @@ def launch_folder(launch: str) -> Iterator[LaunchFolder]:
 def _clear(root: Path) -> None:
     """Remove what no living launch holds."""
     for path in root.iterdir():
+        if path.name.startswith(".") and _is_younger(path, MAKING_SECONDS):
+            continue  # it is being made
         try:
             with open(path / LOCK, "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,9 +64,8 @@ def _clear(root: Path) -> None:
                     _remove(path)
         except BlockingIOError:
             pass  # it lives
-        except FileNotFoundError:
-            if not _is_younger(path, MAKING_SECONDS):  # killed before it had its lock
-                _remove(path)
+        except FileNotFoundError:  # killed before it had its lock
+            _remove(path)
         except OSError as error:
             log.warning("%s: cannot be looked at: %s", path, error.strerror)
 

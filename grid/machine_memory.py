@@ -32,7 +32,7 @@ def short_of_memory() -> str:
     if free is None or free >= LAUNCH_BYTES:
         return ""
     return (
-        f"{sized(free)} of memory are free here, and a launch with two workers takes some {sized(LAUNCH_BYTES)}: "
+        f"only {sized(free)} of memory is free here, and a launch with two workers takes some {sized(LAUNCH_BYTES)}: "
         "processes may be ended for lack of it; --cpus 1 takes less"
     )
 

@@ -40,7 +40,7 @@ def test_of_machine_and_control_group_the_smaller_counts(machine: Path) -> None:
 @pytest.mark.parametrize(("free", "is_short"), [(LAUNCH_BYTES, False), (LAUNCH_BYTES - 2**20, True)])
 def test_a_launch_without_room_is_warned(machine: Path, free: int, is_short: bool) -> None:
     (machine / "meminfo").write_text(f"MemAvailable: {free // 1024} kB\n")
-    assert short_of_memory().startswith("3.0 GiB of memory are free here") == is_short
+    assert short_of_memory().startswith("only 3.0 GiB of memory is free here") == is_short
     assert bool(short_of_memory()) == is_short
 
 
