@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from grid.cluster.work import import_work
 from grid.errors import one_line
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def train_lane(config: dict[str, Any]) -> None:
     from grid.store import Store
 
     try:
-        import grid.training  # noqa: F401 (all that the work needs)
+        import_work()
     except ImportError as error:
         store, launch = Store(config["storage"]), config["run"]["launch"]
         for stage in map(stage_from_json, config["stages"]):

@@ -19,6 +19,7 @@ from grid.cluster.capacity import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.lane import train_lane
 from grid.cluster.lost_groups import free_what_lost_groups_held
 from grid.cluster.process_group import PrivateTorchConfig
+from grid.cluster.work import import_work
 from grid.errors import one_line
 from grid.lease import Leases
 from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
@@ -172,6 +173,7 @@ def _help(stage: LogitsStage, store: Store, capacity: Capacity, run: dict[str, A
 
 
 def _units(stage_json: str, storage: str, threads: int, run: dict[str, Any], *, part: int, parts: int) -> None:
+    import_work()
     from grid.stages import Runtime, run_logits
     from kd.train import StoppedError
     from kd.workers import Shard

@@ -15,6 +15,7 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from grid.cluster.departure import Departure, end_process, leave_on_sigterm
 from grid.cluster.lane import CANNOT_IMPORT
+from grid.cluster.work import import_work
 from grid.errors import one_line
 
 log = logging.getLogger("kd_grid")
@@ -28,7 +29,7 @@ class _CrowdedError(BaseException):
 def train_cell(config: dict[str, Any]) -> None:
     """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
     try:
-        import grid.training  # noqa: F401 (all that the work needs)
+        import_work()
     except ImportError as error:
         tune.report({"error": f"{CANNOT_IMPORT}: {one_line(error)}", "left": False, "crowded": False})
     else:
