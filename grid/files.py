@@ -128,9 +128,13 @@ class Files:
             raise StorageError(f"{place}: {reason}") from error
 
     def exists(self, path: str) -> bool:
-        # fsspec's own says False of whatever cannot be read at the moment.
+        # fsspec's own says False of whatever cannot be read at the moment, and of a file that is not there `info` asks an
+        # object store twice: it might be a folder.
         try:
-            self._try(path, self._fs.info)
+            if self._local:
+                self._try(path, self._fs.info)
+            else:
+                self.read_start(path, 1)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
