@@ -128,7 +128,7 @@ class Files:
             raise StorageError(f"{place}: {reason}") from error
 
     def exists(self, path: str) -> bool:
-        # fsspec's own says False of whatever cannot be read at the moment, and of a file that is not there `info` asks an
+        # fsspec's own says False of whatever cannot be read at the moment, and where there is none `info` asks an
         # object store twice: it might be a folder.
         try:
             if self._local:

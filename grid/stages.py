@@ -34,7 +34,7 @@ from grid.private import use_private_compiler_caches
 from grid.records import Record, Value, make_record, now
 from grid.results import provenance
 from grid.stall import watched
-from grid.store import FAILURE, PROGRESS, TRACEBACK, Store
+from grid.store import CHECKPOINT, FAILURE, PROGRESS, RECORD, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import MADE_AGAIN, Dataset, meta_to_json, prepare
 from kd.data.sources import DatasetError
@@ -224,7 +224,6 @@ def run_logits(
         **provenance(device, stage.teacher.recipe.precision),
     }
     publish(stage, store, values, left_over=left_over, holds=holds)
-    store.remove(f"{stage.folder}/{PROGRESS}")
 
 
 class Progress:
@@ -258,19 +257,23 @@ def publish(
     left_over: bytes | None = None,
     holds: Callable[[], bool] = always,
 ) -> None:
-    """Write the stage's files, and then the record that names them, which makes it done.
+    """Write the stage's files, and then the record that names them, which makes it done; what was only of the way there
+    is removed.
 
     outputs: weights and curve, published under names that hold their hash, which goes on the record. sizes: of files
     that lie there already, by name; left_over: of before they were written.
     holds: whether the stage is still this launch's. Where another launch has taken it over, nothing that it may have
     published is changed: this returns once the stage is done, and raises StoppedError where it is not yet.
     """
-    left_over = left_over if left_over is not None else store.left_over(stage)
+    there = store.names(stage.folder)
+    if left_over is None and RECORD in there:
+        left_over = store.left_over(stage)
     outputs = outputs or {}
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
     named = {hashed_name(name, sums[name]): data for name, data in outputs.items()}
-    for name, data in named.items():
+    if named:
         _check_held(stage, store, holds)
+    for name, data in named.items():
         store.write(f"{stage.folder}/{name}", data)
     files = {**(sizes or {}), **{name: len(data) for name, data in named.items()}}
     if files:
@@ -279,12 +282,12 @@ def publish(
     became = store.commit(stage, record, holds=holds, left_over=left_over)
     if became == "lost":
         _leave_to_another(stage, store)
-    if became == "done":
-        if not isinstance(stage, LogitsStage):  # whose files serve whoever made them
-            log.warning("%s: done by another launch meanwhile, whose result stands", store.location(stage.folder))
-        return
-    for failure in (FAILURE, TRACEBACK):
-        store.remove(f"{stage.folder}/{failure}")
+    if became == "done" and not isinstance(stage, LogitsStage):  # whose files serve whoever made them
+        log.warning("%s: done by another launch meanwhile, whose result stands", store.location(stage.folder))
+    passed = (CHECKPOINT, PROGRESS, *((FAILURE, TRACEBACK) if became == "published" else ()))
+    for name in passed:
+        if name in there:
+            store.remove(f"{stage.folder}/{name}")
 
 
 def _check_held(stage: Stage, store: Store, holds: Callable[[], bool]) -> None:

@@ -18,7 +18,7 @@ from grid.plan import CellStage, Trainable
 from grid.records import now
 from grid.results import curve_to_parquet, metrics_of, model_facts, provenance
 from grid.stages import Progress, Runtime, always, opened, publish
-from grid.store import CHECKPOINT, PROGRESS, Store
+from grid.store import CHECKPOINT, Store
 from grid.supervision import Supervision
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
 from kd.class_order import fit_of
@@ -141,8 +141,6 @@ def run_trainable(
     if is_given:
         values["warning"] = _doubt(stage, dataset, predicted)
     publish(stage, store, values, outputs=outputs, holds=holds)
-    for leftover in (CHECKPOINT, PROGRESS):
-        store.remove(f"{stage.folder}/{leftover}")
 
 
 def _doubt(stage: Trainable, dataset: Dataset, predicted: Mapping[str, torch.Tensor]) -> str | None:

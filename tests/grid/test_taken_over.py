@@ -25,7 +25,7 @@ from grid.lease import Lease, Leases
 from grid.plan import CellStage, LogitsStage, Plan, Stage, stage_from_json, stage_to_json
 from grid.records import make_record
 from grid.stages import Runtime, execute, publish
-from grid.store import CHECKPOINT, RECORD, UNREAD, Store
+from grid.store import CHECKPOINT, FAILURE, RECORD, TRACEBACK, UNREAD, Store
 from grid.training import run_trainable
 from kd.checkpoint import state_dict_to_bytes
 from kd.train import StoppedError
@@ -117,6 +117,8 @@ def test_a_worker_that_was_stopped_before_a_write_changes_nothing_of_another_lau
 ) -> None:
     cell = cell_of(plan, "baseline", student="vit_tiny_patch16_224")
     records: list[bytes] = []
+    for failure in (FAILURE, TRACEBACK):  # of an earlier launch
+        store.write(f"{cell.folder}/{failure}", b"")
 
     def meanwhile() -> None:
         with taken(store, "other", cell, monkeypatch) as lease:
