@@ -13,6 +13,8 @@ import psutil
 from grid.lease import numbered
 from tests.launching import signature
 
+CONTROLLER_TITLE = "ray::TrainController"  # what leads a group of teachers' workers
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -61,6 +63,14 @@ def workers(storage: Path, *kinds: str) -> list[Worker]:
     folders = {path.parent for kind in kinds for path in storage.glob(f"{kind}/*/lease-*.json")}
     held = [Worker(folder, pid) for folder in sorted(folders) if (pid := _holder(folder)) is not None]
     return [worker for worker in held if psutil.pid_exists(worker.pid) and worker.is_at_it()]
+
+
+def title(process: psutil.Process) -> str:
+    """What Ray calls a process by what it does; empty for one that is gone."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def _holder(folder: Path) -> int | None:

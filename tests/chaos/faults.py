@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import random
 import signal
 import time
@@ -15,7 +16,7 @@ import psutil
 
 from grid.cluster.capacity import MAX_WORKER_DEATHS
 from grid.private import machine_folder
-from tests.at_work import Ledger, Worker, workers
+from tests.at_work import CONTROLLER_TITLE, Ledger, Worker, title, workers
 from tests.chaos.balloon import squeeze
 from tests.chaos.damage import damage
 from tests.launching import Launch
@@ -82,14 +83,24 @@ class Faults:
     def is_possible(self, kind: str) -> bool:
         """Whether there is something left of what that kind of fault is for, and already."""
         teachers_left = len(list(self.storage.glob("logits/*/record.json"))) < self.teachers
-        # Ray's monitor may end what leads the teachers' workers.
-        return {TEACHER: teachers_left, MEMORY: not teachers_left and not self.others}.get(kind, True)
+        return {TEACHER: teachers_left, CONTROLLER: teachers_left, MEMORY: not self.others}.get(kind, True)
 
     def kill_cell(self) -> str:
         return self._kill(self._at_work("cells"))
 
     def kill_teacher(self) -> str:
         return self._kill(self._at_work("teachers", "logits"))
+
+    def kill_controller(self) -> str:
+        """What leads a group of teachers' workers, which end with it."""
+        stages = [worker.stage for worker in self._at_work("teachers", "logits")]
+        controllers = self._controllers()
+        if not stages or not controllers or any(self.deaths[stage] >= MAX_WORKER_DEATHS for stage in stages):
+            return ""
+        controller = self.chance.choice(controllers)
+        os.kill(controller, signal.SIGKILL)
+        self.deaths.update(stages)  # of several groups, any may be the one
+        return f"controller {controller} killed with -9 in the middle of {', '.join(stages)}"
 
     def lose_node(self) -> str:
         """A node that is at work is lost, at once or with workers that outlive it a little; another one comes."""
@@ -166,14 +177,15 @@ class Faults:
 
     def fill_memory(self) -> str:
         """The machine's memory is taken until Ray's monitor ends workers."""
-        at_work = self._at_work("cells")
-        if self.memory is None or not at_work:
+        at_work = self._at_work(*KINDS)
+        if self.memory is None or not at_work or any(self.deaths[w.stage] >= MAX_WORKER_DEATHS for w in at_work):
             return ""
+        what = {worker.pid: f"the worker of {worker.stage}" for worker in at_work}
+        what |= {controller: f"controller {controller}" for controller in self._controllers()}
         self.deaths.update(worker.stage for worker in at_work)
-        if not squeeze(self.memory, lambda: any(not _lives(worker.pid) for worker in at_work)):
+        if not squeeze(self.memory, lambda: not all(map(_lives, what))):
             return ""
-        gone = [worker.stage for worker in at_work if not _lives(worker.pid)]
-        return f"memory taken until Ray ended the worker of {', '.join(gone)}"
+        return f"memory taken until Ray ended {', '.join(name for pid, name in what.items() if not _lives(pid))}"
 
     def hang(self) -> str:
         """The locks of the prepared images are held, as on a file system that does not answer, until a stage that wants
@@ -198,6 +210,10 @@ class Faults:
     def _at_work(self, *kinds: str) -> list[Worker]:
         found = workers(self.storage, *kinds)
         return [worker for worker in found if self.cluster.node_of(worker.pid) is not None]
+
+    def _controllers(self) -> list[int]:
+        there = [process.pid for process in psutil.process_iter() if title(process).startswith(CONTROLLER_TITLE)]
+        return sorted(pid for pid in there if self.cluster.node_of(pid) is not None)
 
     def _busy_node(self) -> tuple[Node | None, list[str]]:
         """A node that is at work, and its stages; none where it would be one loss too many for one of them."""
@@ -244,12 +260,13 @@ def _lives(pid: int) -> bool:
 
 
 KINDS = ("teachers", "logits", "cells")
-TEACHER, MEMORY = "teacher's worker killed", "out of memory"
+TEACHER, CONTROLLER, MEMORY = "teacher's worker killed", "their controller killed", "out of memory"
 
 # With weights: a launch that starts again takes a quarter of a minute, in which nobody is at work.
 FAULTS: dict[str, tuple[float, Callable[[Faults], str]]] = {
     "cell's worker killed": (6, Faults.kill_cell),
     TEACHER: (6, Faults.kill_teacher),
+    CONTROLLER: (2, Faults.kill_controller),
     "node lost": (4, Faults.lose_node),
     "node taken away": (4, Faults.drain_node),
     "launch killed": (2, Faults.kill_driver),

@@ -5,13 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psutil
-
-from tests.at_work import workers
+from tests.at_work import CONTROLLER_TITLE, title, workers
 from tests.conftest import tiny_grid
 from tests.launching import Launch, records, weights_of, write_grid
-
-CONTROLLER = "ray::TrainController"
 
 
 def test_a_launch_goes_on_without_its_controller(tmp_path: Path) -> None:
@@ -24,15 +20,8 @@ def test_a_launch_goes_on_without_its_controller(tmp_path: Path) -> None:
 
     launch = Launch(*common, "--storage", str(tmp_path / "runs"), folder=tmp_path)
     launch.wait_until(lambda: bool(workers(tmp_path / "runs", "teachers")))
-    (controller,) = (process for process in launch.seen.values() if _title(process).startswith(CONTROLLER))
+    (controller,) = (process for process in launch.seen.values() if title(process).startswith(CONTROLLER_TITLE))
     controller.kill()
     assert launch.finish() == 0, launch.text()
     assert len(records(tmp_path / "runs")) == len(records(tmp_path / "undisturbed"))
     assert weights_of(tmp_path / "runs") == weights_of(tmp_path / "undisturbed")
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
