@@ -25,11 +25,12 @@ LOOKS, LOOK_SECONDS = 20, 0.25
 
 def free_what_lost_groups_held() -> None:
     """Remove the placement groups of this job that actors made which are dead by now. Nothing is raised: what cannot be
-    looked at is logged."""
-    job = ray.get_runtime_context().get_job_id()
+    looked at is logged, and a Ray that has been left is left alone."""
     for _ in range(LOOKS):
+        if not ray.is_initialized():  # the calls below would start another one
+            return
         try:
-            orphans = _orphans(job)
+            orphans = _orphans(ray.get_runtime_context().get_job_id())
             for orphan in orphans:
                 log.warning("placement group %s is removed: its controller is lost", orphan.hex())
                 remove_placement_group(PlacementGroup(orphan))
