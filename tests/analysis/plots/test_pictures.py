@@ -17,7 +17,7 @@ Maker = Callable[..., SyntheticGrid]
 
 
 def test_all_there_are_and_their_order(make_grid: Maker, swept: SyntheticGrid) -> None:
-    assert list(drawn(swept)) == ["accuracy", "gains", "temperature-alpha", "cost", "curves", "calibration"]
+    assert list(drawn(swept)) == ["temperature-alpha", "accuracy", "gains", "cost", "curves", "calibration"]
     assert list(drawn(filled(make_grid("plain")))) == ["accuracy", "gains", "cost", "curves", "calibration"]
     alone = filled(make_grid("alone", modes=["baseline"], students=["A", "B"]))
     assert list(drawn(alone)) == ["accuracy", "cost", "curves", "calibration"]
