@@ -87,14 +87,18 @@ class Ledger:
     def __init__(self, storage: Path) -> None:
         self.storage = storage
         self.seen: dict[str, tuple[int, int]] = {}
+        self.damaged: dict[str, tuple[int, int]] = {}
 
     def look(self) -> None:
         for path, facts in _signature(self.storage).items():
-            self.seen.setdefault(path, facts)
+            if self.damaged.get(path) != facts:
+                self.seen.setdefault(path, facts)
 
     def forget(self, folder: Path) -> None:
-        """A stage that was damaged may be done again."""
-        self.seen.pop(str(folder / "record.json"), None)
+        """A stage that was damaged may be done again; its record stays until that is noticed."""
+        path = str(folder / "record.json")
+        self.seen.pop(path, None)
+        self.damaged |= {known: facts for known, facts in _signature(self.storage).items() if known == path}
 
     def lost(self) -> list[str]:
         return sorted(self.seen.keys() - _signature(self.storage).keys())
