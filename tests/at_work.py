@@ -91,8 +91,8 @@ class Ledger:
 
     def look(self) -> None:
         for path, facts in _signature(self.storage).items():
-            if self.damaged.get(path) != facts:
-                self.seen.setdefault(path, facts)
+            if path not in self.seen and self.damaged.get(path) != facts and _is_done(Path(path)):
+                self.seen[path] = facts
 
     def forget(self, folder: Path) -> None:
         """A stage that was damaged may be done again; its record stays until that is noticed."""
@@ -106,6 +106,14 @@ class Ledger:
     def recomputed(self) -> list[str]:
         now = _signature(self.storage)
         return sorted(path for path, facts in self.seen.items() if now.get(path, facts) != facts)
+
+
+def _is_done(record: Path) -> bool:
+    """Or a record that says what of the stage was found damaged."""
+    try:
+        return bool(json.loads(record.read_bytes())["status"] == "done")
+    except (OSError, ValueError):
+        return False
 
 
 def _signature(storage: Path) -> dict[str, tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,7 @@ from grid.store import Store
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 ELSEWHERE_SECONDS = 2.0
+REST_SECONDS = 10.0  # of a cell whose worker was ended for lack of memory, once more after each time
 
 
 def run_cells(
@@ -118,6 +120,8 @@ class _Cells(Searcher):  # type: ignore[misc]
         self.common = {"storage": store.url, "run": run}
         self.given: dict[str, tuple[CellStage, Share]] = {}
         self.looked = -ELSEWHERE_SECONDS
+        self.alone: Counter[str] = Counter()
+        self.rests_until: dict[str, float] = {}
         self.elsewhere: set[str] = set()
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
@@ -130,7 +134,8 @@ class _Cells(Searcher):  # type: ignore[misc]
             self.make_room()
         self._look_elsewhere()
         measured: set[str] = set()
-        while (cell := self.schedule.next_cell(but=self.elsewhere | measured)) is not None:
+        resting = {cell for cell, until in self.rests_until.items() if time.monotonic() < until}
+        while (cell := self.schedule.next_cell(but=self.elsewhere | measured | resting)) is not None:
             share = self.packing.share_of(cell)
             if share is None:
                 measured.add(cell.id)
@@ -177,14 +182,19 @@ class _Cells(Searcher):  # type: ignore[misc]
 
     def _hand_out_with_more_memory(self, cell: CellStage, share: Share, said: str) -> None:
         more = self.packing.out_of_host_memory(cell, share)
-        if more is None:
-            self.finish(cell, f"its worker was ended for lack of memory, with a node for itself: {said}")
-            return
-        self.say(
-            cell,
-            "its worker was ended, for its node ran out of memory; it goes on from its checkpoint with fewer beside "
-            f"it, in the place of {more.cpus} CPUs",
-        )
+        ended = "its worker was ended, for its node ran out of memory"
+        if more is not None:
+            how = f"with fewer beside it, in the place of {more.cpus} CPUs"
+            self.say(cell, f"{ended}; it goes on from its checkpoint {how}")
+        else:  # what took the memory may be none of ours, and may be gone in a while
+            self.alone[cell.id] += 1
+            tries = self.alone[cell.id]
+            if tries > MAX_WORKER_DEATHS:
+                self.finish(cell, f"{ended}, {tries} times, with no other cell beside it: {said}")
+                return
+            self.rests_until[cell.id] = time.monotonic() + REST_SECONDS * tries
+            how = f"after a rest (try {tries + 1} of {MAX_WORKER_DEATHS + 1})"
+            self.say(cell, f"{ended}, with no other cell beside it; it goes on from its checkpoint {how}")
         self.schedule.give_back(cell)
 
     def on_trial_recover(self, trial_id: str, failures: int) -> None:

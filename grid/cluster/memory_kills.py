@@ -8,6 +8,11 @@ from typing import Any
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 
+def in_short(error: OutOfMemoryError) -> str:
+    """What Ray says of such an end, without its accounts of all that was in the memory."""
+    return str(error).partition("\n")[0]
+
+
 class KilledForMemoryError(RayActorError):  # type: ignore[misc]
     """What Tune is told in place of Ray's OutOfMemoryError."""
 
@@ -36,7 +41,7 @@ class MemoryKills:
 
         def on_task_failed(tracked_actor_task: Any, exception: Exception) -> None:
             if isinstance(exception, OutOfMemoryError):
-                exception = KilledForMemoryError(str(exception))
+                exception = KilledForMemoryError(in_short(exception))
                 trial = controller._actor_to_trial.get(tracked_actor_task._tracked_actor)
                 if trial is not None:
                     self._said[trial.trial_id] = str(exception)

@@ -18,8 +18,10 @@ from ray.train.torch import TorchTrainer
 from grid.cluster.capacity import MAX_WORKER_DEATHS, Capacity
 from grid.cluster.lane import train_lane
 from grid.cluster.lost_groups import free_what_lost_groups_held
+from grid.cluster.memory_kills import in_short
 from grid.cluster.process_group import PrivateTorchConfig
 from grid.cluster.work import import_work
+from grid.contract.text import on_one_line
 from grid.errors import one_line
 from grid.lease import Leases
 from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
@@ -129,13 +131,19 @@ class _Group:
     def _fit(self) -> None:
         try:
             self.trainer.fit()
-        except ray.exceptions.RayActorError as error:  # its controller, which Ray Train does not replace
-            log.warning("worker group %s has lost its controller: %s", self.thread.name, one_line(error))
-            free_what_lost_groups_held()
-            self.error, self.is_lost = one_line(error), True
+        # Its controller, which Ray Train does not replace, is lost, or was ended for lack of memory.
+        except ray.exceptions.RayActorError as error:
+            self._lost(one_line(error))
+        except ray.exceptions.OutOfMemoryError as error:
+            self._lost(on_one_line(in_short(error)))
         except Exception as error:  # Ray's own failures, after its retries
             self.error = one_line(error)
             log.warning("worker group %s ended: %s", self.thread.name, self.error)
+
+    def _lost(self, why: str) -> None:
+        log.warning("worker group %s has lost its controller: %s", self.thread.name, why)
+        free_what_lost_groups_held()
+        self.error, self.is_lost = why, True
 
     @property
     def ended(self) -> bool:

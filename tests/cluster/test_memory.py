@@ -40,7 +40,12 @@ def hungry(num_classes):
 
 
 @pytest.mark.slow
-def test_the_memory_monitor_ends_one_cell_and_not_the_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cpus", "how"), [("2", "; it goes on"), ("1", ", with no other cell beside it; it goes on")], ids=["two", "alone"]
+)
+def test_the_memory_monitor_ends_one_cell_and_not_the_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: str, how: str
+) -> None:
     memory = psutil.virtual_memory()
     if memory.available < NEEDED:
         pytest.skip(f"needs {NEEDED / GIB:.0f} GiB of free memory, {memory.available / GIB:.0f} are")
@@ -59,13 +64,13 @@ def test_the_memory_monitor_ends_one_cell_and_not_the_launch(tmp_path: Path, mon
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
     storage = tmp_path / "runs"
     launch = Launch(
-        *("--grid", write_grid(tmp_path, grid), "--cpus", "2", "--wandb", "disabled", "--storage", str(storage)),
+        *("--grid", write_grid(tmp_path, grid), "--cpus", cpus, "--wandb", "disabled", "--storage", str(storage)),
         folder=tmp_path,
     )
     status = launch.finish()
     assert marker.exists()
     assert status == 0, launch.text()
-    assert "hungry alone, seed 0: its worker was ended, for its node ran out of memory" in launch.out.read_text()
+    assert f"hungry alone, seed 0: its worker was ended, for its node ran out of memory{how}" in launch.out.read_text()
     assert "Traceback" not in launch.text()
     tries = {record["student"]: record["tries"] for record in map(read, records(storage, "cells"))}
     assert tries == {"mlp": 1, "hungry": 2}

@@ -245,7 +245,7 @@ class Group:
 
     made: list[list[str]]
     deadly: set[str]
-    losing: dict[str, bool]
+    losing: dict[str, BaseException]
     starts_after: float
     dies_after: float
     ended: threading.Event
@@ -262,8 +262,8 @@ class Group:
             if stage.id in Group.deadly:
                 time.sleep(Group.dies_after)
                 raise RuntimeError("worker died")
-            if stage.id in Group.losing and Group.losing.pop(stage.id):
-                raise ray.exceptions.ActorDiedError
+            if stage.id in Group.losing:
+                raise Group.losing.pop(stage.id)
             if store.is_done(stage):
                 continue
             if isinstance(stage, TeacherStage):
@@ -329,9 +329,12 @@ def test_workers_that_die_for_good_fail_their_stage_and_others_do_the_rest(
     assert schedule.state(other) == schedule.state(plan.logits[1]) == "done"
 
 
-def test_the_loss_of_a_groups_controller_fails_nothing(tmp_path: Path, two_teachers: Plan, group: type[Group]) -> None:
+@pytest.mark.parametrize("end", [ray.exceptions.ActorDiedError(), ray.exceptions.OutOfMemoryError("5 killed\n[...]")])
+def test_the_loss_of_a_groups_controller_fails_nothing(
+    tmp_path: Path, two_teachers: Plan, group: type[Group], end: Exception
+) -> None:
     store, plan = prepared(two_teachers, tmp_path), two_teachers
-    group.losing = {plan.teachers[0].id: True}
+    group.losing = {plan.teachers[0].id: end}
     schedule = drive(plan, store, told=lambda stage: None)
     assert {schedule.state(stage) for stage in lane_of(plan)} == {"done"}
     assert group.made == [[stage.id for stage in lane_of(plan)]] * 2
