@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import tempfile
@@ -158,6 +159,7 @@ def _below(folder: Path) -> list[Path]:
 
 def requests(say: Callable[[str], None]) -> None:
     """Requests of whole launches, by method and by what they are for."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the server's line a request
     server = ObjectStore()
     try:
         with as_environment(server):
