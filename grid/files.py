@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -273,7 +274,11 @@ class Files:
 
     def _list(self, folder: str) -> list[dict[str, Any]]:
         def entries(full: str) -> list[dict[str, Any]]:
-            found = self._fs.ls(full, detail=True, refresh=True)
+            if "s3" in self._fs.protocol:
+                # Its `ls` goes on to list the folder above, with all that is in it, where there is nothing.
+                found = sync(self._fs.loop, self._fs._lsdir, full, refresh=True)
+            else:
+                found = self._fs.ls(full, detail=True, refresh=True)
             # Object stores have empty objects in place of folders, the folder itself among them.
             return [entry for entry in found if entry["name"].rstrip("/") != full.rstrip("/")]
 

@@ -89,6 +89,7 @@ class Leases:
     def __init__(self, store: Store, launch: str, *, stop: str = "", passed_over: str | None = None) -> None:
         self.store, self.launch, self._stop, self._passed_over = store, launch, stop, passed_over
         self._seen: dict[str, tuple[bytes, float]] = {}
+        self._last: dict[str, str] = {}  # by folder: the lease that counted when it was last looked at
 
     def stop(self) -> None:
         self.store.write(self._stop, b"")
@@ -104,10 +105,9 @@ class Leases:
         return None if is_free else holder
 
     def silent(self, folder: str) -> str | None:
-        """The lease of the stage in a folder, where this process has found its holder silent: for one that begins only
-        now and would have to listen as long."""
-        numbers = _numbers(self.store, folder)
-        data, since = self._seen.get(_path(folder, numbers[-1]), (b"", math.inf)) if numbers else (b"", math.inf)
+        """The lease of the stage in a folder, where this process has found its holder silent when it last asked for
+        `other`: for one that begins only now and would have to listen as long."""
+        data, since = self._seen.get(self._last.get(folder, ""), (b"", math.inf))
         return data.decode(errors="replace") if time.monotonic() - since > SILENT_SECONDS else None
 
     def take(self, folder: str) -> Lease | None:
@@ -122,21 +122,24 @@ class Leases:
             number += 1
             if not self.store.create(_path(folder, number), _bytes(mine)):
                 continue
-            numbers = _numbers(self.store, folder)
+            names = self.store.names(folder)
+            numbers = [*numbered(names)]
             if numbers[-1:] != [number]:  # what was looked at is long past
                 self.store.remove(_path(folder, number))
                 continue
             for old in numbers[:-1]:
                 self.store.remove(_path(folder, old))
-            return Lease(self, folder, number, mine)
+            return Lease(self, folder, number, mine, names)
 
     def _current(self, folder: str) -> tuple[int, Holder | None, bool]:
         """The highest number, whose it is, and whether the stage is free for this launch: it is its own, or the holder
         has gone."""
         numbers = _numbers(self.store, folder)
         if not numbers:
+            self._last.pop(folder, None)
             return 0, None, True
         number, path = numbers[-1], _path(folder, numbers[-1])
+        self._last[folder] = path
         try:
             data = self.store.read(path)
         except FileNotFoundError:
@@ -160,10 +163,10 @@ class Leases:
 
 class Lease:
     """A stage is held until `release`. A thread renews the lease, and looks whether it was taken over and whether the
-    launch is to stop."""
+    launch is to stop. found: the names in the stage's folder when it was taken."""
 
-    def __init__(self, leases: Leases, folder: str, number: int, holder: Holder) -> None:
-        self.leases, self.folder, self.number, self.holder = leases, folder, number, holder
+    def __init__(self, leases: Leases, folder: str, number: int, holder: Holder, found: list[str]) -> None:
+        self.leases, self.folder, self.number, self.holder, self.found = leases, folder, number, holder, found
         self.lost = self.stopping = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{folder}", daemon=True)

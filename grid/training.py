@@ -177,7 +177,8 @@ def _load_checkpoint(
 
     def read() -> bytes | None:
         try:
-            return store.read(path)
+            # Most have none, and that takes an object store one request.
+            return store.read(path) if store.exists(path) else None
         except FileNotFoundError:
             return None
         except OddFileError as error:

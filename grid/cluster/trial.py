@@ -41,7 +41,7 @@ def _train_cell(config: dict[str, Any]) -> None:
     from grid.lease import Leases
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, free_gpu
-    from grid.store import Store
+    from grid.store import RECORD, Store
     from grid.training import run_trainable
     from kd.out_of_memory import is_out_of_gpu_memory
     from kd.train import StoppedError
@@ -60,7 +60,7 @@ def _train_cell(config: dict[str, Any]) -> None:
 
             def work() -> None:
                 # Another launch over the same storage may have been faster.
-                if store.is_done(stage):
+                if RECORD in lease.found and store.is_done(stage):
                     return
                 here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
                 try:

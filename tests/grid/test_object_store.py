@@ -108,6 +108,16 @@ def test_a_client_does_not_multiply_the_waits(store: Store, s3: ObjectStore, mon
     assert len(s3.seen) - before == len(tries) == 1
 
 
+def test_what_lies_in_a_folder_is_one_request(s3: ObjectStore) -> None:
+    """Of an empty one too: what lies beside it may be thousands of stages."""
+    store = Store(f"s3://{BUCKET}/runs")
+    store.write("cells/a/record.json", b"{}")
+    before = len(s3.seen)
+    assert store.names("cells/a") == ["record.json"]
+    assert store.sizes("cells/b") == {}
+    assert len(s3.seen) - before == 2
+
+
 def test_what_is_refused_is_not_tried_again(store: Store, s3: ObjectStore) -> None:
     before = len(s3.seen)
     with (
