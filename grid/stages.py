@@ -112,7 +112,7 @@ def execute(
 
     try:
         with watched(runtime.stall_minutes, stalled):
-            store.claim(stage)
+            store.claim(stage, is_new=True)
             run()
     except Exception as error:  # the one place that catches: whatever went wrong belongs on the stage's record
         line = one_line(error)
@@ -227,17 +227,18 @@ def run_logits(
 
 
 class Progress:
-    """How far a running stage is, published at most once a second for whoever watches."""
+    """How far a running stage is, published at most once a second for whoever watches; less often on an object store,
+    and there of no stage that has ended before the first time."""
 
     def __init__(self, stage: Stage, store: Store, *, total: int) -> None:
         self.path, self.store, self.total = f"{stage.folder}/{PROGRESS}", store, total
         self.stage_id = stage.id
         self.started_at, self.host = now(), platform.node()
-        self.written = -PROGRESS_SECONDS
+        self.written = time.monotonic() if store.slowness > 1 else -PROGRESS_SECONDS
 
     def report(self, done: float) -> None:
         """done: of `total` epochs or views."""
-        if time.monotonic() - self.written < PROGRESS_SECONDS:
+        if time.monotonic() - self.written < PROGRESS_SECONDS * self.store.slowness:
             return
         self.written = time.monotonic()
         facts = {"done": done, "total": self.total, "started_at": self.started_at, "host": self.host, "at": now()}

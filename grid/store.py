@@ -138,13 +138,16 @@ class Store(Files):
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
         return (Store, (self.url,))
 
-    def claim(self, stage: Stage) -> None:
-        """Put the stage's canonical payload beside its outputs, or compare it with the one that is there.
+    def claim(self, stage: Stage, *, is_new: bool = False) -> None:
+        """Put the stage's canonical payload beside its outputs, or compare it with the one that is there. is_new: where
+        there is probably none, which saves an object store the question.
 
         Raises IdentityMismatchError where another payload lies under the same id.
         """
         path = f"{stage.folder}/{IDENTITY}"
         payload = canonical_json(stage.payload).encode()
+        if is_new and self.create(path, payload):
+            return
         try:
             found = self.read(path)
         except FileNotFoundError:
