@@ -177,7 +177,7 @@ def test_a_failure_that_cannot_be_recorded_is_logged_without_it(
 ) -> None:
     store = Store(str(tmp_path))
     monkeypatch.setattr(store, "write", fails)
-    execute(tiny_plan().cells[0], store, runtime, lambda: None)
+    execute(tiny_plan().cells[0], store, runtime, fails)
     assert "its failure could not be recorded: ValueError: https://***@host/x?*** refused it" in caplog.text
     assert "CANARY" not in caplog.text
 
