@@ -269,7 +269,7 @@ class Files:
             return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in self._list(folder))
         try:
             return sorted(self._try(folder, os.listdir))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def _list(self, folder: str) -> list[dict[str, Any]]:
@@ -307,12 +307,19 @@ class Files:
             return self._try(path, lambda full: read_local_start(full, count))
         return self._try(path, lambda full: read_start(self._fs.cat_file, full, count))
 
-    def local_file(self, path: str) -> Path:
-        """A file on this machine's disk: itself, or a copy made once per machine. Raises FileNotFoundError."""
+    def states(self, folder: str) -> dict[str, dict[str, Any]]:
+        """Of a storage by URL: what tells the files in a folder, as they are now, from other contents, by name."""
+        if self._local:
+            return {}
+        return {info["name"].rsplit("/", 1)[-1]: info for info in self._list(folder) if info["type"] == "file"}
+
+    def local_file(self, path: str, state: dict[str, Any] | None = None) -> Path:
+        """A file on this machine's disk: itself, or a copy made once per machine. state: as `states` gave it, which
+        saves a request. Raises FileNotFoundError."""
         if self._local:
             self._try(path, check_regular)
             return Path(self._full(path))
-        info = self._try(path, self._fs.info)
+        info = self._try(path, self._fs.info) if state is None else state
         return self._copies.provide(path, [info], self._fetch)[0]
 
     def local_folder(self, folder: str) -> Path:

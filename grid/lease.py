@@ -16,7 +16,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,8 +113,12 @@ class Leases:
     def take(self, folder: str) -> Lease | None:
         """The lease of the stage in a folder, unless another launch holds it. One of this launch itself is taken over:
         Ray has said that its worker is lost."""
+        # Most stages are nobody's, so the first number is created without a look: should there be a higher one, that
+        # counts.
+        is_new = folder not in self._last
         while True:
-            number, last, is_free = self._current(folder)
+            number, last, is_free = (0, None, True) if is_new else self._current(folder)
+            is_new = False
             if not is_free:
                 return None
             tries = last.tries if last is not None and last.launch == self.launch else 0
@@ -134,7 +138,7 @@ class Leases:
     def _current(self, folder: str) -> tuple[int, Holder | None, bool]:
         """The highest number, whose it is, and whether the stage is free for this launch: it is its own, or the holder
         has gone."""
-        numbers = _numbers(self.store, folder)
+        numbers = [*numbered(self.store.names(folder))]
         if not numbers:
             self._last.pop(folder, None)
             return 0, None, True
@@ -176,11 +180,13 @@ class Lease:
         """Whether the work is to be left, with what is done of it saved."""
         return self.lost or self.stopping
 
-    def holds(self) -> bool:
-        """Whether the stage is still this one's, looked up now: a process that was stopped finds out only here."""
+    def holds(self, names: Sequence[str] | None = None) -> bool:
+        """Whether the stage is still this one's, looked up now: a process that was stopped finds out only here. names:
+        those in its folder, where they have just been looked up."""
         if not self.lost:
             store = self.leases.store
-            self.lost = _numbers(store, self.folder)[-1:] != [self.number]
+            names = store.names(self.folder) if names is None else names
+            self.lost = [*numbered(names)][-1:] != [self.number]
             if self.lost:
                 log.warning("%s: another launch has taken the stage over", store.location(self.folder))
         return not self.lost
@@ -223,10 +229,6 @@ def _path(folder: str, number: int) -> str:
 def numbered(names: Iterable[str]) -> dict[int, str]:
     """The leases among the names in a stage's folder, by number, ascending: the last one counts."""
     return dict(sorted((int(found[1]), name) for name in names if (found := _FILE.fullmatch(name))))
-
-
-def _numbers(store: Store, folder: str) -> list[int]:
-    return [*numbered(store.names(folder))]
 
 
 def _bytes(holder: Holder) -> bytes:

@@ -7,10 +7,13 @@ import fcntl
 import hashlib
 from pathlib import Path
 
+from grid.contract.limits import size_limit
+from grid.contract.local_files import read_local
 from grid.errors import UserError
 from grid.plan import DatasetStage
 from grid.private import machine_folder
-from grid.store import Store
+from grid.records import RecordError, record_from_json
+from grid.store import RECORD, Store
 from kd.data.dataset import MADE_AGAIN, Dataset, check_fingerprint, open_dataset
 from kd.data.sources import DatasetError
 
@@ -20,7 +23,7 @@ def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
     opening them. Raises DatasetError where they are not what was prepared."""
     folder = store.local_folder(stage.folder)
     dataset = open_dataset(folder)
-    _check_planned(dataset, stage, store, folder)
+    _check_planned(dataset, stage, folder)
     try:
         mark = machine_folder() / "prepared" / _state(folder, dataset)
         mark.parent.mkdir(exist_ok=True)
@@ -36,11 +39,11 @@ def open_prepared(stage: DatasetStage, store: Store) -> Dataset:
     return dataset
 
 
-def _check_planned(dataset: Dataset, stage: DatasetStage, store: Store, folder: Path) -> None:
+def _check_planned(dataset: Dataset, stage: DatasetStage, folder: Path) -> None:
     """Whole files may be those of other images, or of another preparation than the record's."""
     info, fingerprint = stage.dataset.info, None
-    with contextlib.suppress(OSError, UserError):  # a record that is none is no matter of the images
-        fingerprint = store.record(stage)["dataset_fingerprint"]
+    with contextlib.suppress(OSError, RecordError):  # a record that is none is no matter of the images
+        fingerprint = record_from_json(read_local(str(folder / RECORD), size_limit(RECORD)))["dataset_fingerprint"]
     for name, count in stage.dataset.splits.items():
         expected = (count, info.height, info.width, info.channels)
         if tuple(dataset.split(name).images_NHWC.shape) != expected:

@@ -150,7 +150,8 @@ class Reporter:
         if self._bars is not None:
             self._bars.stop()
 
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+    def on_change(self, stage: Stage, state: State, error: str | None, record: Record | None = None) -> None:
+        """record: of a stage that is done, where it has been read."""
         with self._lock:
             self.waiting.pop(stage.id, None)
             if state == "running":
@@ -160,7 +161,7 @@ class Reporter:
             elif state == "reused":
                 self.total -= 1
             elif state == "done":
-                record = self.store.record(stage)
+                record = self.store.record(stage) if record is None else record
                 self._ended(stage, self._result(stage, record), style="green")
                 self.warn(stage, record)
             elif state == "failed":

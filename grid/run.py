@@ -172,6 +172,7 @@ class _Run:
         self.pulse: Pulse | None = None
 
     def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+        record = None
         if state == "done":
             record = self.store.record(stage)
             if record["launch"] == self.launch:
@@ -187,7 +188,7 @@ class _Run:
         elif state == "blocked":
             self.outcome.blocked.append(stage)
         try:
-            self.reporter.on_change(stage, state, error)
+            self.reporter.on_change(stage, state, error, record)
         except Exception:  # what cannot be shown must not end the thread that does the work
             log.exception("stage %s could not be reported as %s", stage.id, state)
 

@@ -14,10 +14,10 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -77,7 +77,13 @@ class Runtime:
         return {"launch": self.launch, "code_version": self.code_version, "tries": self.tries}
 
 
-def always() -> bool:
+class Holds(Protocol):
+    """Whether a stage is still this launch's, as `Lease.holds`."""
+
+    def __call__(self, names: Sequence[str] | None = None) -> bool: ...
+
+
+def always(names: Sequence[str] | None = None) -> bool:
     """What is asked of the lease of a stage that nobody else can be at."""
     return True
 
@@ -93,7 +99,7 @@ def execute(
     runtime: Runtime,
     run: Callable[[], None],
     *,
-    holds: Callable[[], bool] = always,
+    holds: Holds = always,
     on_stall: Callable[[str], None] = leave_process,
 ) -> str | None:
     """Run a stage's work; an error is logged, recorded as the stage's failure and returned as one line. Where it hangs
@@ -131,7 +137,7 @@ def free_gpu() -> None:
         torch.cuda.empty_cache()
 
 
-def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, holds: Callable[[], bool] = always) -> None:
+def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, holds: Holds = always) -> None:
     """Read and split the images and publish them as arrays. holds: as `publish`."""
     started = time.perf_counter()
     spec = stage.dataset
@@ -189,7 +195,7 @@ def run_logits(
     runtime: Runtime,
     *,
     leave: Callable[[], bool] = lambda: False,
-    holds: Callable[[], bool] = always,
+    holds: Holds = always,
     shard: Shard = WHOLE,
 ) -> None:
     """Compute what is missing of a teacher's logits; the first worker then publishes the record, as `publish`. Raises
@@ -256,7 +262,7 @@ def publish(
     outputs: Mapping[str, bytes] | None = None,
     sizes: Mapping[str, int] | None = None,
     left_over: bytes | None = None,
-    holds: Callable[[], bool] = always,
+    holds: Holds = always,
 ) -> None:
     """Write the stage's files, and then the record that names them, which makes it done; what was only of the way there
     is removed.
@@ -273,7 +279,7 @@ def publish(
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
     named = {hashed_name(name, sums[name]): data for name, data in outputs.items()}
     if named:
-        _check_held(stage, store, holds)
+        _check_held(stage, store, holds, there)
     for name, data in named.items():
         store.write(f"{stage.folder}/{name}", data)
     files = {**(sizes or {}), **{name: len(data) for name, data in named.items()}}
@@ -291,8 +297,8 @@ def publish(
             store.remove(f"{stage.folder}/{name}")
 
 
-def _check_held(stage: Stage, store: Store, holds: Callable[[], bool]) -> None:
-    if not holds():
+def _check_held(stage: Stage, store: Store, holds: Holds, names: Sequence[str] | None = None) -> None:
+    if not holds(names):
         _leave_to_another(stage, store)
 
 

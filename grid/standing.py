@@ -50,12 +50,16 @@ def look(plan: Plan, store: Store) -> Stands:
 
 
 def _read(plan: Plan, store: Store) -> Mapping[str, Standing]:
-    inputs = Inputs(store)
+    inputs, folders = Inputs(store), {stage.folder.rpartition("/")[0] for stage in plan.stages}
+    there = {f"{folder}/{name}" for folder in folders for name in store.names(folder)}
+
+    def standing(stage: Stage) -> Standing:
+        return store.standing(stage, inputs) if stage.folder in there else Standing()
+
     if store.is_local:
-        return {stage.id: store.standing(stage, inputs) for stage in plan.stages}
+        return {stage.id: standing(stage) for stage in plan.stages}
     with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
-        found = pool.map(lambda stage: store.standing(stage, inputs), plan.stages)
-        return {stage.id: standing for stage, standing in zip(plan.stages, found, strict=True)}
+        return dict(zip([stage.id for stage in plan.stages], pool.map(standing, plan.stages), strict=True))
 
 
 def _damaged(damage: str) -> str:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,6 +92,10 @@ class LogitsCache:
         self._every_view: list[StoredLogits] = []
 
     @cached_property
+    def _states(self) -> dict[str, dict[str, Any]]:
+        return self.store.states(self.stage.folder)
+
+    @cached_property
     def teacher(self) -> nn.Module:
         return load_teacher(self.stage.teacher, self.store, self.dataset, self.device)
 
@@ -166,9 +171,9 @@ class LogitsCache:
         """A file's logits; one that is gone or damaged is made again."""
         path = f"{self.stage.folder}/{name}"
 
-        def read() -> StoredLogits:
+        def read(state: dict[str, Any] | None = None) -> StoredLogits:
             return open_logits(
-                self.store.local_file(path),
+                self.store.local_file(path, state),
                 fingerprint=self.fingerprint,
                 samples=samples,
                 classes=self.dataset.meta.classes,
@@ -176,8 +181,8 @@ class LogitsCache:
 
         try:
             try:
-                return read()
-            except LogitsError:
+                return read(self._states.pop(name, None))
+            except (LogitsError, FileNotFoundError):  # another may have been put in its place since the look
                 if not self.store.drop_copy(path):
                     raise
                 return read()

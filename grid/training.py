@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 
 import torch
@@ -17,7 +17,7 @@ from grid.models import at_start, pixels_of
 from grid.plan import CellStage, Trainable
 from grid.records import now
 from grid.results import curve_to_parquet, metrics_of, model_facts, provenance
-from grid.stages import Progress, Runtime, always, opened, publish
+from grid.stages import Holds, Progress, Runtime, always, opened, publish
 from grid.store import CHECKPOINT, Store
 from grid.supervision import Supervision
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
@@ -34,6 +34,9 @@ from kd.workers import WHOLE, Shard, first_reads
 
 log = logging.getLogger("kd_grid")
 
+# Seconds between the checkpoints that epochs end with, a step of a storage's slowness: none on a disk.
+BETWEEN_EPOCHS = 2.0
+
 
 def run_trainable(
     stage: Trainable,
@@ -41,13 +44,15 @@ def run_trainable(
     runtime: Runtime,
     *,
     leave: Callable[[], bool] = lambda: False,
-    holds: Callable[[], bool] = always,
+    holds: Holds = always,
+    found: Collection[str] | None = None,
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> None:
     """Train a teacher or a student from wherever its checkpoint stands, and publish weights, curve and record. A given
-    teacher is only evaluated. holds: whether the stage is still this launch's. Raises StoppedError once leave() says so
-    and a checkpoint is stored, and where the stage is another launch's, whose files stay as they are."""
+    teacher is only evaluated. holds: whether the stage is still this launch's. found: the names in its folder when it
+    was taken, where they are known. Raises StoppedError once leave() says so and a checkpoint is stored, and where the
+    stage is another launch's, whose files stay as they are."""
     started_at, started = now(), time.perf_counter()
     device, recipe = torch.device(runtime.device), stage.recipe
     dataset = opened(stage.data, store, runtime)
@@ -60,7 +65,7 @@ def run_trainable(
     how = {"teacher_sha256": supervision.teacher_sha256, "precision": resolve(recipe.precision, device)}
     how["dataset_fingerprint"] = dataset.meta.fingerprint
     resume = None
-    if not is_given:
+    if not is_given and (shard.world > 1 or found is None or CHECKPOINT in found):
         resume = _load_checkpoint(stage, store, how, shard, device, model, dataset)
     setup = time.perf_counter() - started
     progress = Progress(stage, store, total=recipe.epochs)
@@ -86,9 +91,12 @@ def run_trainable(
 
     def on_state(state: TrainState) -> None:
         nonlocal saved_at
-        if len(state.curve) < recipe.epochs and holds():
-            store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict() | how))
-        saved_at = time.monotonic()
+        is_asked_for = state.loss_S is not None  # in the middle of an epoch
+        is_due = is_asked_for or time.monotonic() - saved_at >= BETWEEN_EPOCHS * (store.slowness - 1)
+        if is_due:
+            if len(state.curve) < recipe.epochs and holds():
+                store.write(f"{stage.folder}/{CHECKPOINT}", state_to_bytes(state.to_dict() | how))
+            saved_at = time.monotonic()
         progress.report(len(state.curve) + (0 if state.loss_S is None else state.step / len(state.loss_S)))
 
     if is_given:

@@ -123,6 +123,7 @@ class _Cells(Searcher):  # type: ignore[misc]
         self.alone: Counter[str] = Counter()
         self.rests_until: dict[str, float] = {}
         self.elsewhere: set[str] = set()
+        self.has_company = False  # of other launches
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
         return True
@@ -141,7 +142,8 @@ class _Cells(Searcher):  # type: ignore[misc]
                 measured.add(cell.id)
             elif not self._has_room(share):
                 return None
-            elif self.leases.other(cell.folder) is None:
+            # A worker finds out as well: only where other launches are about is the look worth its while.
+            elif not self.has_company or self.leases.other(cell.folder) is None:
                 self.schedule.start(cell)
                 self.given[trial_id] = (cell, share)
                 how = {
@@ -176,6 +178,7 @@ class _Cells(Searcher):  # type: ignore[misc]
             self.schedule.give_back(cell)
         elif what.get("left"):
             self.elsewhere.add(cell.id)
+            self.has_company = True
             self.schedule.give_back(cell)
         else:
             self.finish(cell, what.get("error") or None)

@@ -17,7 +17,7 @@ from grid.errors import one_line
 
 if TYPE_CHECKING:
     from grid.plan import Stage
-    from grid.stages import Runtime
+    from grid.stages import Holds, Runtime
     from grid.store import Store
     from kd.workers import Shard
 
@@ -125,7 +125,7 @@ def _run(
     shard: Shard,
     *,
     leave: Callable[[], bool],
-    holds: Callable[[], bool],
+    holds: Holds,
 ) -> None:
     import torch
     from ray.train.torch import prepare_model

@@ -70,6 +70,7 @@ def _train_cell(config: dict[str, Any]) -> None:
                         here,
                         leave=lambda: lease.leave() or departure.is_near(),
                         holds=lease.holds,
+                        found=lease.found,
                     )
                 except RuntimeError as error:
                     if config["shares_gpu"] and is_out_of_gpu_memory(error):
