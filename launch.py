@@ -266,12 +266,14 @@ def run(args: argparse.Namespace) -> int:
     from grid.load import load_grid
     from grid.plan import make_plan
     from grid.planned import grid_folder
+    from grid.private import use_private_compiler_caches
     from grid.run import Options, run_grid
     from grid.store import Store
 
     plan = make_plan(load_grid(args.grid, overrides_of(args), data=args.data))
     store = Store(args.storage)
     store.check_fit()
+    use_private_compiler_caches()  # before timm, with which torch makes folders for them
     if args.dry_run:
         return dry_run(plan, store)
 

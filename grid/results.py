@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import platform
 from dataclasses import asdict
 from functools import lru_cache
@@ -26,6 +27,7 @@ from kd.train import Row
 LATENCY_BATCH = 32
 LATENCY_RUNS = 100
 LATENCY_SECONDS = 10.0  # a large model on one CPU core needs as much for a single batch
+LATENCY_SHARE = 0.1  # of the seconds of a training: of short ones there are hundreds, and analyses take the median
 
 
 def metrics_of(curve: list[Row]) -> dict[str, Value]:
@@ -49,8 +51,11 @@ def metrics_of(curve: list[Row]) -> dict[str, Value]:
     return values
 
 
-def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: torch.device) -> dict[str, Value]:
-    """Size and cost of the trained model, with its latency on this device."""
+def model_facts(
+    stage: Trainable, model: nn.Module, meta: DatasetMeta, device: torch.device, *, seconds_train: float
+) -> dict[str, Value]:
+    """Size and cost of the trained model, with its latency on this device. seconds_train: what its training took; 0 of
+    a given model."""
     size = image_size(stage.model, stage.data.dataset)
     counted = facts_of(stage.model, stage.data.dataset)
     timed = measure.latency(
@@ -59,7 +64,7 @@ def model_facts(stage: Trainable, model: nn.Module, meta: DatasetMeta, device: t
         size=size,
         batch=LATENCY_BATCH,
         runs=LATENCY_RUNS,
-        seconds=LATENCY_SECONDS,
+        seconds=min(LATENCY_SECONDS, LATENCY_SHARE * (seconds_train or math.inf)),
         device=device,
     )
     return {

@@ -132,7 +132,8 @@ def run_trainable(
     trained_at = time.perf_counter()
     outputs = {WEIGHTS: weights_to_bytes(model), CURVE: curve_to_parquet(curve)}
     seconds = {name: sum(float(row[name] or 0) for row in curve) for name in ("seconds_train", "seconds_evaluate")}
-    values = axes_of(stage) | model_facts(stage, model, dataset.meta, device) | metrics_of(curve) | seconds
+    facts = model_facts(stage, model, dataset.meta, device, seconds_train=seconds["seconds_train"])
+    values = axes_of(stage) | facts | metrics_of(curve) | seconds
     values |= {
         "epochs": 0 if is_given else recipe.epochs,
         "started_at": started_at,

@@ -24,7 +24,8 @@ from tests.object_store import BUCKET, ObjectStore, as_environment
 
 LOOK_SECONDS = 0.25
 TEMPERATURES, SEEDS = (1, 2, 4, 8), 5
-WORKERS = ("ray::Cell", "ray::ResourceTrainable", "ray::IDLE")
+OF_CELLS = ("ray::Cell", "ray::ResourceTrainable")
+RAYS = "ray::"
 PARTS = ("start", "middle", "end")
 SHARES = (0.1, 0.5, 1.0)  # of the cells, at which each part ends
 DONE = re.compile(r"^\[ *(\d+)/(\d+) ", re.M)
@@ -54,6 +55,7 @@ class Family:
     launch: psutil.Process
     cpu: dict[tuple[int, float], float] = field(default_factory=dict)
     workers: set[tuple[int, float]] = field(default_factory=set)
+    of_cells: set[tuple[int, float]] = field(default_factory=set)
     own: float = 0.0
 
     def look(self) -> None:
@@ -61,8 +63,11 @@ class Family:
             try:
                 key, times = (process.pid, process.create_time()), process.cpu_times()
                 self.cpu[key] = times.user + times.system
-                if " ".join(process.cmdline()).startswith(WORKERS):
+                title = " ".join(process.cmdline())
+                if title.startswith(RAYS):
                     self.workers.add(key)
+                if title.startswith(OF_CELLS):
+                    self.of_cells.add(key)
             except psutil.Error:
                 continue
 
@@ -81,6 +86,7 @@ class Moment:
     cpu: float
     driver_mb: float
     workers: int
+    of_cells: int
     files: int
 
 
@@ -100,7 +106,7 @@ def soak(cells: int, say: Callable[[str], None]) -> None:
         f"{len(own)} cells, {len(os.sched_getaffinity(0))} slots; a cell's own work: {sum(own) / len(own):.3f} core-s\n"
     )
     say(f"{'':<34}" + "".join(f"{part:>10}" for part in PARTS))
-    starts = [Moment(0, moments[0].wall, 0.0, moments[0].driver_mb, 0, 0), *moments[1:]]
+    starts = [Moment(0, moments[0].wall, 0.0, moments[0].driver_mb, 0, 0, 0), *moments[1:]]
     pairs = list(zip(starts, moments[1:], strict=False))
     rows = {
         "cells a minute": [60 * (b.cells - a.cells) / (b.wall - a.wall) for a, b in pairs],
@@ -109,7 +115,8 @@ def soak(cells: int, say: Callable[[str], None]) -> None:
         ],
         "launching process, MB of its own": [b.driver_mb for _, b in pairs],
         "files on the storage a cell": [(b.files - a.files) / (b.cells - a.cells) for a, b in pairs],
-        "worker processes started, so far": [b.workers for _, b in pairs],
+        "processes that did cells, so far": [b.of_cells for _, b in pairs],
+        "processes of Ray's workers, so far": [b.workers for _, b in pairs],
     }
     for title, values in rows.items():
         say(f"{title:<34}" + "".join(f"{value:>10.2f}" for value in values))
@@ -125,7 +132,8 @@ def _watch(launch: Launch, storage: Path, cells: int) -> list[Moment]:
 
     def moment(done: int) -> Moment:
         files = len(_below(storage))
-        return Moment(done, time.monotonic() - began, family.seconds, family.driver_mb(), len(family.workers), files)
+        counts = (len(family.workers), len(family.of_cells), files)
+        return Moment(done, time.monotonic() - began, family.seconds, family.driver_mb(), *counts)
 
     while launch.process.poll() is None:
         launch.look()

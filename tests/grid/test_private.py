@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,8 @@ from grid.private import (
     ray_folder,
     use_private_compiler_caches,
 )
+from tests.conftest import tiny_grid
+from tests.launching import ROOT, write_grid
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder to somebody else")
@@ -119,3 +123,12 @@ def test_a_compiler_cache_of_the_users_is_kept_and_checked(tmp_path: Path, monke
     mine.chmod(0o777)
     with pytest.raises(UserError, match="others may write to it"):
         use_private_compiler_caches()
+
+
+def test_a_dry_run_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    """Where torch would make a folder for what it compiles, under a name that anybody can guess."""
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp"), "KD_GRID_CACHE": str(tmp_path / "own")}
+    argv = ["launch.py", "--grid", write_grid(tmp_path, tiny_grid()), "--storage", str(tmp_path / "runs"), "--dry-run"]
+    subprocess.run([sys.executable, *argv], cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert not [*(tmp_path / "tmp").iterdir()]

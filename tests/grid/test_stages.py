@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,8 +19,11 @@ import grid.training
 from grid.contract.record import FIELDS, curve_file, weights_file
 from grid.failures import record_failure
 from grid.plan import CellStage, Plan, TeacherStage
-from grid.stages import Runtime
+from grid.results import model_facts
+from grid.stages import Runtime, opened, prepare_dataset
 from grid.store import CHECKPOINT, FAILURE, PROGRESS, TRACEBACK, Store
+from kd import measure
+from kd.measure import Latency
 from tests.conftest import tiny_grid
 from tests.grid.running import (
     Killed,
@@ -137,6 +141,32 @@ def test_record_metrics_are_those_of_the_saved_weights(tmp_path: Path, tiny_plan
     best = rows.row(by_predicate=pl.col("epoch") == record["best_epoch"], named=True)
     assert best["val_top1"] == rows["val_top1"].max()
     assert record["test_top1_best"] == best["test_top1"]
+
+
+@pytest.mark.parametrize(("seconds_train", "limit"), [(0.0, 10.0), (0.02, 0.002), (3.0, 0.3), (3600.0, 10.0)])
+def test_a_latency_takes_a_tenth_of_the_training_at_most(
+    tmp_path: Path,
+    tiny_plan: Planner,
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_train: float,
+    limit: float,
+) -> None:
+    """Of a model that was not trained here, ten seconds."""
+    limits: list[float] = []
+
+    def latency(model: torch.nn.Module, *, seconds: float, **options: Any) -> Latency:
+        limits.append(seconds)
+        return Latency(2.0, 1.5, 3.0, batch=4, runs=3, device="CPU")
+
+    monkeypatch.setattr(measure, "latency", latency)
+    plan, store = tiny_plan(), Store(str(tmp_path))
+    cell, device = plan.cells[0], torch.device("cpu")
+    prepare_dataset(plan.data, store, runtime)
+    meta = opened(plan.data, store, runtime).meta
+    facts = model_facts(cell, torch.nn.Identity(), meta, device, seconds_train=seconds_train)
+    assert limits == [pytest.approx(limit)]
+    assert (facts["latency_ms"], facts["throughput"]) == (2.0, 2000.0)
 
 
 @pytest.mark.parametrize("student", ["resnet18", "vit_tiny_patch16_224"])
