@@ -53,7 +53,9 @@ def _train_cell(config: dict[str, Any]) -> None:
     error, left, crowded = None, True, False
     forget_peak()
     with Departure() as departure:
-        lease = None if departure.is_near() or leases.stopping() else leases.take(stage.folder)
+        # On an object store the lease's thread finds out within seconds: a look is a request.
+        is_to_leave = departure.is_near() or (store.is_local and leases.stopping())
+        lease = None if is_to_leave else leases.take(stage.folder)
         if lease is not None:
             # A worker that hung has said so, and ended.
             hung = store.failure(stage, launch=runtime.launch) if lease.holder.tries > 1 else None

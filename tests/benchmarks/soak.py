@@ -27,7 +27,7 @@ TEMPERATURES, SEEDS = (1, 2, 4, 8), 5
 OF_CELLS = ("ray::Cell", "ray::ResourceTrainable")
 RAYS = "ray::"
 PARTS = ("start", "middle", "end")
-SHARES = (0.1, 0.5, 1.0)  # of the cells, at which each part ends
+SHARES = (0.1, 0.5, 0.98)  # of the cells, at which each part ends: after the last ones comes the table
 DONE = re.compile(r"^\[ *(\d+)/(\d+) ", re.M)
 S3_CELLS = (20, 60)
 MB = 1e6
@@ -105,7 +105,7 @@ def soak(cells: int, say: Callable[[str], None]) -> None:
     say(
         f"{len(own)} cells, {len(os.sched_getaffinity(0))} slots; a cell's own work: {sum(own) / len(own):.3f} core-s\n"
     )
-    say(f"{'':<34}" + "".join(f"{part:>10}" for part in PARTS))
+    say(f"{'':<34}" + "".join(f"{part:>10}" for part in (*PARTS, "end/middle")))
     starts = [Moment(0, moments[0].wall, 0.0, moments[0].driver_mb, 0, 0, 0), *moments[1:]]
     pairs = list(zip(starts, moments[1:], strict=False))
     rows = {
@@ -119,7 +119,8 @@ def soak(cells: int, say: Callable[[str], None]) -> None:
         "processes of Ray's workers, so far": [b.workers for _, b in pairs],
     }
     for title, values in rows.items():
-        say(f"{title:<34}" + "".join(f"{value:>10.2f}" for value in values))
+        shown = (*values, values[-1] / values[-2])
+        say(f"{title:<34}" + "".join(f"{value:>10.2f}" for value in shown))
     say(f"left behind in temporary folders: {len(left)} files and folders")
     for path in left[:10]:
         say(f"  {path}")
