@@ -1,5 +1,5 @@
-"""`make soak CELLS=1000`: what cells of half a second cost beyond themselves on one machine, whether that grows, and
-what they leave behind. `make soak S3=1` counts requests to an S3 on this machine, for two sizes of a grid."""
+"""`make soak CELLS=1000`: what short cells cost beyond themselves on one machine, whether that grows, and what they
+leave behind. `make soak S3=1` counts requests to an S3 on this machine, for two sizes of a grid."""
 
 from __future__ import annotations
 
