@@ -62,6 +62,10 @@ class Sums:
         return Sums(loss_S, hits, self.seconds)
 
 
+# Of a TrainState, from the beginning: what lacks one of these is none.
+FIRST_PARTS = {"step", "model", "optimizer", "averaged", "loss_S", "hits", "seconds", "curve"}
+
+
 @dataclass
 class TrainState:
     """All that is needed to go on. step: optimizer steps done in the epoch after the curve's last; loss_S, hits,
@@ -81,8 +85,8 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> TrainState:
-        """Raises KeyError for a state that lacks a part."""
-        return cls(**{f.name: state[f.name] for f in fields(cls)})
+        """Parts that came later have defaults, for a state of before. Raises KeyError for one that lacks another."""
+        return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in FIRST_PARTS or f.name in state})
 
 
 def train(

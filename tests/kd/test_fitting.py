@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from kd.checkpoint import CheckpointError, state_from_bytes
 from kd.resume import fitting_state
+from kd.train import TrainState
 from tests.kd.helpers import noisy_model
 from tests.kd.test_resume import RECIPES, Evaluate, Run, kept_states
 
@@ -37,6 +39,20 @@ def test_what_a_run_hands_out_fits(name: str, run: Run, evaluate: Evaluate) -> N
         check(state_from_bytes(data), name)
     with pytest.raises(CheckpointError, match="its curve is not that of less than 3 epochs"):
         check(state_from_bytes(written[-1]), name)
+
+
+@dataclass
+class Newer(TrainState):
+    """Of a later version."""
+
+    since: int = 7
+
+
+def test_a_state_of_before_a_part_came_has_its_default(saved: State) -> None:
+    assert Newer.from_dict(saved).since == 7
+    assert Newer.from_dict({**saved, "since": 8}).since == 8
+    with pytest.raises(KeyError, match="curve"):
+        Newer.from_dict({name: value for name, value in saved.items() if name != "curve"})
 
 
 def weights(change: Callable[[State], State], of: str = "model") -> Callable[[State], State]:
