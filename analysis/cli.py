@@ -126,13 +126,14 @@ def run_wandb(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     """Publish one trained student as a folder; what had to be left out is told on stderr."""
+    from analysis.gains import AXES
     from analysis.load import load_grid
     from analysis.publish import choose
 
     storage, *more = storages(args)
     if more:
         raise AnalysisError("--storage is given several times: export takes the one that has the student's weights")
-    asked = {name: getattr(args, name) for name in ("student", "teacher", "mode", "seed", "temperature", "alpha")}
+    asked = {name: getattr(args, name) for name in ("student", "teacher", "mode", "seed", *AXES)}
     grid = load_grid(storage, args.grid)
     chosen = choose(grid, **asked)
     # The one thing here that builds models, and so the one that needs the code which trained them, and may run it.

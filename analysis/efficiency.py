@@ -25,6 +25,7 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
     "method": pl.String,
     "temperature": pl.Float64,
     "alpha": pl.Float64,
+    "setting": pl.String,
     "accuracy_percent": pl.Float64,
     "accuracy_n": pl.Int64,
     "val_percent": pl.Float64,

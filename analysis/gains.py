@@ -23,7 +23,8 @@ from analysis.stats import (
     summarize,
 )
 
-AXES = ("method", "temperature", "alpha")
+# What tells the ways of distilling a pair apart. setting: of a method's other parameters those that the grid crosses.
+AXES = ("method", "temperature", "alpha", "setting")
 KEYS = ("grid", "teacher", "student", *AXES)
 POINT = "test_top1_last"
 BEST_TEST = "best_test_top1"
@@ -40,6 +41,7 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "method": pl.String,
     "temperature": pl.Float64,
     "alpha": pl.Float64,
+    "setting": pl.String,
     "baseline_mean_percent": pl.Float64,
     "baseline_std_points": pl.Float64,
     "baseline_n": pl.Int64,
@@ -122,7 +124,7 @@ def _corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[
 
 
 def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
-    """One row a grid, teacher, student, method, temperature and alpha, in the grids' order. The records'
+    """One row a grid, teacher, student, method, temperature, alpha and setting, in the grids' order. The records'
     accuracies are fractions; here they are in percent, and what differs or spreads in points, as the columns say.
 
     gain_low_points and gain_high_points: Student's t interval of 95 %, on which `effect` stands; gain_boot_low_points

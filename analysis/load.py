@@ -101,7 +101,7 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
     labels = rows.drop("kind").unique(on, keep="first")
     stages = planned.join(labels, on=on, how="left", maintain_order="left").select(*LABELS)
     with_progress, unread = _with_progress(reader, records, kinds)
-    facts = with_progress.drop([name for name in ROW if name != "stage_id"])
+    facts = with_progress.drop([name for name in ROW if name != "stage_id"], strict=False)
     return _joined(rows, facts), _joined(stages, facts), problems + unread
 
 

@@ -14,6 +14,7 @@ OVERALL_SCHEMA: dict[str, type[pl.DataType]] = {
     "method": pl.String,
     "temperature": pl.Float64,
     "alpha": pl.Float64,
+    "setting": pl.String,
     "pairs": pl.Int64,
     "baseline_runs": pl.Int64,
     "distilled_runs": pl.Int64,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.gains import AXES, POINT, gains
+from analysis.gains import AXES, POINT, crossed, gains
 from analysis.grids import Grid
 from analysis.selection import select
-from analysis.shown import value
+from analysis.shown import setting, value
 from analysis.stats import Summary, summarize
 
 
@@ -46,6 +47,8 @@ def choose(
     seed: int | None = None,
     temperature: float | None = None,
     alpha: float | None = None,
+    method: str | None = None,
+    setting: str | None = None,
 ) -> Chosen:
     """The student (default: the only one), the setting (default: the one that validation selects, or else the only one)
     and the seed (default: the grid's first, never the best). Raises AnalysisError where that is none, several or not
@@ -57,16 +60,16 @@ def choose(
     mode = mode or ("distilled" if "distilled" in modes else "baseline")
     if mode not in modes:
         raise AnalysisError(f"grid {grid.name} has no {mode} cells: leave --mode out")
-    given = {"teacher": teacher, "temperature": temperature, "alpha": alpha}
+    given = {"teacher": teacher, "method": method, "temperature": temperature, "alpha": alpha, "setting": setting}
     given = {name: asked for name, asked in given.items() if asked is not None}
     gain: Summary | None = None
     if mode == "baseline":
         if given:
             raise AnalysisError(f"a student trained alone has no {next(iter(given))}: leave --{next(iter(given))} out")
         row: dict[str, Any] = dict.fromkeys(["teacher", *AXES])
-        setting = "the student trained alone"
+        chosen = "the student trained alone"
     else:
-        row, setting = _setting(gains(grid).filter(pl.col("student") == student), given, grid)
+        row, chosen = _setting(gains(grid).filter(pl.col("student") == student), given, grid)
         if row["gain_mean_points"] is not None:
             gain = Summary(
                 row["gain_n"], row["gain_mean_points"], None, row["gain_low_points"], row["gain_high_points"]
@@ -96,7 +99,7 @@ def choose(
         teacher_top1=teachers[0][POINT] if teachers else None,
         teacher_parameters=teachers[0]["parameters"] if teachers else None,
         seed=seed,
-        setting=setting,
+        setting=chosen,
         seed_why=why,
         accuracy=accuracy,
         alone=_summary(_of(cells, "baseline", dict.fromkeys(row))) if mode == "distilled" else None,
@@ -128,7 +131,7 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
     # Of each teacher the selected one, and of those the best by validation again: rounded, and the first of equals.
     selected = select(wanted).sort(pl.col("val_mean_percent").round(9), descending=True, maintain_order=True)
     if selected.is_empty():
-        flags = "; ".join(_flags(row) for row in wanted.iter_rows(named=True))
+        flags = "; ".join(_flags(row, crossed(frame)) for row in wanted.iter_rows(named=True))
         raise AnalysisError(
             f"grid {grid.name} has several settings of this student and no validation results to choose one by: name "
             f"one: {flags}"
@@ -143,12 +146,12 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
 
 
 def _named(row: dict[str, Any]) -> str:
-    return f"teacher {value(row['teacher'])}, temperature {value(row['temperature'])}, alpha {value(row['alpha'])}"
+    return f"teacher {value(row['teacher'])}, {setting(row, [axis for axis in AXES if axis != 'method'])}"
 
 
-def _flags(row: dict[str, Any]) -> str:
-    teacher = shlex.quote(row["teacher"])
-    return f"--teacher {teacher} --temperature {value(row['temperature'])} --alpha {value(row['alpha'])}"
+def _flags(row: dict[str, Any], axes: Sequence[str]) -> str:
+    named = ("teacher", *(axis for axis in AXES if axis in ("temperature", "alpha") or axis in axes))
+    return " ".join(f"--{name} {shlex.quote(value(row[name]))}" for name in named if row[name] is not None)
 
 
 def _of(cells: pl.DataFrame, mode: str, row: dict[str, Any]) -> pl.DataFrame:

@@ -21,5 +21,7 @@ ROW: dict[str, type[pl.DataType]] = {
     "method": pl.String,
     "temperature": pl.Float64,
     "alpha": pl.Float64,
+    "params": pl.String,
+    "setting": pl.String,
     "teacher_id": pl.String,
 }

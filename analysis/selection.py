@@ -87,11 +87,16 @@ def gain_grids(frame: pl.DataFrame) -> list[Table]:
     if not {"temperature", "alpha"} <= set(axes):
         return []
     parts: list[Table] = []
-    for number, (_, rows) in enumerate(frame.group_by("teacher", "student", "method", maintain_order=True), start=1):
+    frame, ways = (
+        frame.filter(pl.col("temperature").is_not_null(), pl.col("alpha").is_not_null()),
+        ["method", "setting"],
+    )
+    for number, (_, rows) in enumerate(frame.group_by("teacher", "student", *ways, maintain_order=True), start=1):
         cells = {(row["temperature"], row["alpha"]): shown_gain(row, interval=False) for row in rows.to_dicts()}
         temperatures, alphas = (rows[axis].unique(maintain_order=True).to_list() for axis in ("temperature", "alpha"))
         first = rows.row(0, named=True)
-        method = f", method {value(first['method'])}" if "method" in axes else ""
+        told = setting(first, [way for way in ways if way in axes])
+        method = f", {told}" if told else ""
         lines = [[value(t), *(cells.get((t, alpha), "") for alpha in alphas)] for t in temperatures]
         header = ["Temperature", *(f"alpha {value(alpha)}" for alpha in alphas)]
         title = f"Gain of {pair(first)}{method} by temperature and alpha, in points ({shown_n(rows)}):"

@@ -41,8 +41,9 @@ def times(figure: float | None) -> str:
 
 
 def setting(row: Row, axes: Sequence[str]) -> str:
-    """'temperature 4, alpha 0.5', of these axes."""
-    return ", ".join(f"{axis} {value(row[axis])}" for axis in axes)
+    """'temperature 4, alpha 0.5', of these axes; without those that its method has not."""
+    known = [axis for axis in axes if row[axis] is not None]
+    return ", ".join(row[axis] if axis == "setting" else f"{axis} {value(row[axis])}" for axis in known)
 
 
 def pair(row: Row) -> str:
@@ -86,5 +87,6 @@ def title(row: Row) -> str:
     if row["kind"] != "cell":
         return {"dataset": "data set", "logits": "teacher logits"}[row["kind"]]
     how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
-    varying = "" if row["mode"] == "baseline" else f", T {row['temperature']:g}, alpha {row['alpha']:g}"
-    return f"{row['student']} {how}, seed {row['seed']}{varying}"
+    short = {"temperature": "T", "alpha": "alpha"}
+    values = [f"{called} {row[axis]:g}" for axis, called in short.items() if row.get(axis) is not None]
+    return ", ".join([f"{row['student']} {how}, seed {row['seed']}", *values, *filter(None, [row.get("setting")])])

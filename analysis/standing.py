@@ -54,7 +54,19 @@ def _section(
     records: Records, status: str, heading: str, header: str, column: str, show: Callable[[Row], str]
 ) -> list[Part]:
     """The stages of a status, with one of their facts."""
-    columns = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", "temperature", "alpha", column)
+    columns = (
+        "grid",
+        "stage_id",
+        "kind",
+        "teacher",
+        "student",
+        "mode",
+        "seed",
+        "temperature",
+        "alpha",
+        "setting",
+        column,
+    )
     frame = records.stages.filter(pl.col("status") == status).select(columns)
     if frame.is_empty():
         return []

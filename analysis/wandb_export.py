@@ -48,6 +48,7 @@ _CONFIG_FIELDS = (
         "method",
         "temperature",
         "alpha",
+        "params",
         "seed",
         "targets",
         "view_stream",
@@ -56,7 +57,7 @@ _CONFIG_FIELDS = (
     *("teacher_id", "logits_id", "parameters", "size_bytes", "macs", "precision", "device", "threads", "workers"),
     *("code_version", "dataset_fingerprint"),
 )
-_JSON_FIELDS = ("recipe", "versions", "teacher_args", "student_args")
+_JSON_FIELDS = ("recipe", "versions", "teacher_args", "student_args", "params")
 
 
 class Exporter:

@@ -28,9 +28,7 @@ def axes_of(stage: Stage) -> dict[str, Value]:
             "student": stage.model.name,
             "student_args": json.dumps(stage.model.args, sort_keys=True),
             "mode": stage.mode,
-            "method": stage.method,
-            "temperature": stage.temperature,
-            "alpha": stage.alpha,
+            **stage.how,
             "seed": stage.seed,
             "targets": stage.targets,
         }

@@ -269,7 +269,7 @@ class Files:
             return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in self._list(folder))
         try:
             return sorted(self._try(folder, os.listdir))
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return []
 
     def _list(self, folder: str) -> list[dict[str, Any]]:

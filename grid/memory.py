@@ -102,11 +102,8 @@ def _objective(stage: CellStage, dataset: Dataset, device: torch.device) -> Obje
     """A teacher that runs beside the student takes memory whatever its weights; cached logits are on the CPU."""
     if stage.teacher is None or stage.targets != "online":
         return HardLabels(label_smoothing=stage.recipe.label_smoothing)
-    assert stage.temperature is not None
-    assert stage.alpha is not None
+    assert stage.setting is not None
     model = on_device(untrained(stage.teacher.model, dataset.meta, seed=stage.teacher.model.seed), device).eval()
     pixels = pixels_of(stage.teacher.model, dataset.meta, device)
     teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
-    return Distillation(
-        teacher, temperature=stage.temperature, alpha=stage.alpha, label_smoothing=stage.recipe.label_smoothing
-    )
+    return Distillation(stage.setting.built, teacher, label_smoothing=stage.recipe.label_smoothing)

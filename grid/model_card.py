@@ -12,6 +12,8 @@ from grid.contract.markdown import code_block, code_span, escape_markdown
 from grid.model_usage import usage
 from grid.publication import Estimate, Facts
 from grid.records import Record
+from kd.methods import method_of
+from kd.methods.method import Method
 
 # Where the hub has what the catalog knows.
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -129,11 +131,10 @@ def _training(facts: Facts) -> list[str]:
     lines = [f"**Data:** {IMAGES.get(dataset.name, escape_markdown(dataset.name))}; {counts} images{drawn}."]
     if choice.teacher is not None:
         lines.append(f"**Teacher:** {_teacher(facts)}")
-        alpha, temperature = float(record["alpha"] or 0), float(record["temperature"] or 0)
-        online = record["targets"] == "online"
+        method, online = _method(record), record["targets"] == "online"
+        params = ", ".join(f"{name} = {value:g}" for name, value in method.params.items())
         lines.append(
-            f"**Loss:** `alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE` with temperature T = {temperature:g} "
-            f"and alpha = {alpha:g} (Hinton et al., 2015); "
+            f"**Loss:** `{method.formula}` with {params} ({method.source}); "
             + ("the teacher ran beside the student." if online else "the teacher saw the very same views.")
         )
     else:
@@ -144,6 +145,13 @@ def _training(facts: Facts) -> list[str]:
     seeds = ", ".join(map(str, spec.seeds))
     lines.append(f"Seeds of the experiment: {seeds}.")
     return lines
+
+
+def _method(record: Record) -> Method:
+    """Records of before there were several have no parameters but these."""
+    of_kd = {"temperature": record["temperature"], "alpha": record["alpha"]}
+    params = json.loads(str(record["params"])) if record["params"] is not None else of_kd
+    return method_of(str(record["method"]), params)
 
 
 def _teacher(facts: Facts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ from pydantic import TypeAdapter
 from grid.contract.plan import FOLDERS
 from grid.identity import stage_id, without_defaults
 from grid.spec.dataset import DatasetSpec
-from grid.spec.grid import GridSpec, Method, Mode, Targets
+from grid.spec.grid import GridSpec, Mode, Targets
+from grid.spec.method import SHORTHAND, Setting
 from grid.spec.model import ModelSpec, TeacherSpec
 from grid.spec.strict import Strict
 from kd.policy import Views
@@ -133,7 +135,7 @@ class LogitsUnit:
 
 
 class CellStage(_Stage):
-    """Train a student, alone (baseline: teacher, method, temperature and alpha are None) or with a teacher, whose
+    """Train a student, alone (baseline: teacher and setting are None) or with a teacher, whose
     logits are cached or, where `logits` is None, computed by the cell itself."""
 
     kind: Literal["cell"] = "cell"
@@ -142,9 +144,7 @@ class CellStage(_Stage):
     recipe: Recipe
     seed: int
     mode: Mode
-    method: Method | None = None
-    temperature: float | None = None
-    alpha: float | None = None
+    setting: Setting | None = None
     teacher: TeacherStage | None = None
     logits: LogitsStage | None = None
 
@@ -154,6 +154,16 @@ class CellStage(_Stage):
             return None
         return "online" if self.logits is None else "cached"
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """Its setting, as rows and records have it; all None of a baseline. params: JSON, of all; temperature and alpha
+        stand beside it where the method has them."""
+        if self.setting is None:
+            return dict.fromkeys(("method", "temperature", "alpha", "params"))
+        params = self.setting.params
+        two = {name: params.get(name) for name in SHORTHAND}
+        return {"method": self.setting.method, **two, "params": json.dumps(params, sort_keys=True)}
+
     def spec_payload(self) -> dict[str, Any]:
         payload: dict[str, Any] = {
             "model": model_payload(self.model, self.data.dataset),
@@ -161,9 +171,7 @@ class CellStage(_Stage):
             "seed": self.seed,
             "mode": self.mode,
         }
-        if self.mode == "distilled":
-            payload |= {"method": self.method, "temperature": self.temperature, "alpha": self.alpha}
-        return payload
+        return payload if self.setting is None else payload | self.setting.payload()
 
     def inputs(self) -> dict[str, str]:
         inputs = {"dataset": self.data.id}
@@ -246,15 +254,35 @@ class Plan:
     def stages(self) -> tuple[Stage, ...]:
         return (self.data, *self.teachers, *self.logits, *self.cells)
 
+    @cached_property
+    def varying(self) -> list[str]:
+        """ "method" and the parameters that have several values in the grid, which tell its settings apart."""
+        settings = self.spec.settings if "distilled" in self.spec.modes else ()
+        values: dict[str, set[Any]] = {"method": {setting.method for setting in settings}}
+        for setting in settings:
+            for name, value in setting.params.items():
+                values.setdefault(name, set()).add(value)
+        return [name for name, found in values.items() if len(found) > 1]
+
+    def setting_of(self, cell: CellStage) -> str | None:
+        """What tells its setting from others of the grid, besides method, temperature and alpha: 'beta 2'; None where
+        nothing else does."""
+        params = {} if cell.setting is None else cell.setting.params
+        own = [name for name in self.varying if name not in SHORTHAND and name in params]
+        shown = [
+            f"{name} {params[name]:g}" if type(params[name]) is float else f"{name} {params[name]}" for name in own
+        ]
+        return ", ".join(shown) or None
+
     def titles(self) -> dict[str, str]:
         """A person's words for each stage id."""
         titles = {self.data.id: f"data set {self.spec.dataset.name}"}
         for row in self.rows:
             titles.setdefault(row.stage.id, row.title)
-        varying = [axis for axis in ("method", "temperature", "alpha") if len(getattr(self.spec, axis)) > 1]
         for cell in self.cells:
-            if cell.mode == "distilled":
-                titles[cell.id] += "".join(f", {axis} {getattr(cell, axis)}" for axis in varying)
+            if cell.setting is not None:
+                facts = {"method": cell.setting.method, **cell.setting.params}
+                titles[cell.id] += "".join(f", {name} {facts[name]}" for name in self.varying if name in facts)
         for stage in self.logits:
             titles[stage.id] = f"logits of {titles[stage.teacher.id]}"
         return titles
@@ -270,6 +298,7 @@ def make_plan(spec: GridSpec) -> Plan:
             teacher = TeacherStage(data=data, model=model, recipe=spec.recipe_of(model))
             teachers.append((model.shown, teacher))
             rows.append(Row(teacher, teacher=model.shown, student=None))
+    settings = spec.settings
     logits = _plan_logits(spec, [teacher for _, teacher in teachers]) if spec.targets == "cached" else {}
     # Seeds outermost: an unfinished grid then has whole replicates rather than whole students.
     for place, seed in enumerate(spec.seeds):
@@ -281,11 +310,9 @@ def make_plan(spec: GridSpec) -> Plan:
             for label, teacher in teachers:
                 stream = logits.get((teacher.id, replace(recipe.views, stream=0)))
                 common |= {"teacher": teacher, "logits": stream}
-                for method in spec.method:
-                    for temperature in spec.temperature:
-                        for alpha in spec.alpha:
-                            how = {"mode": "distilled", "method": method, "temperature": temperature, "alpha": alpha}
-                            rows.append(Row(CellStage(**common, **how), teacher=label, student=student.shown))
+                for setting in settings:
+                    cell = CellStage(**common, mode="distilled", setting=setting)
+                    rows.append(Row(cell, teacher=label, student=student.shown))
     unique = {row.stage.id: row.stage for row in rows}
     return Plan(
         spec=spec,

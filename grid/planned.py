@@ -29,8 +29,7 @@ def write_plan(plan: Plan, store: Store) -> None:
             "student": row.student,
         }
         if isinstance(stage, CellStage):
-            axes |= {"mode": stage.mode, "seed": stage.seed, "method": stage.method}
-            axes |= {"temperature": stage.temperature, "alpha": stage.alpha}
+            axes |= {"mode": stage.mode, "seed": stage.seed, **stage.how, "setting": plan.setting_of(stage)}
             axes |= {"teacher_id": stage.teacher.id if stage.teacher is not None else None}
         rows.append(axes)
     document = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -50,8 +51,10 @@ def look(plan: Plan, store: Store) -> Stands:
 
 
 def _read(plan: Plan, store: Store) -> Mapping[str, Standing]:
-    inputs, folders = Inputs(store), {stage.folder.rpartition("/")[0] for stage in plan.stages}
-    there = {f"{folder}/{name}" for folder in folders for name in store.names(folder)}
+    inputs, there = Inputs(store), set[str]()
+    for folder in {stage.folder.rpartition("/")[0] for stage in plan.stages}:
+        with contextlib.suppress(NotADirectoryError):
+            there.update(f"{folder}/{name}" for name in store.names(folder))
 
     def standing(stage: Stage) -> Standing:
         return store.standing(stage, inputs) if stage.folder in there else Standing()

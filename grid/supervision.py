@@ -22,8 +22,7 @@ class Supervision:
         self.teacher_sha256: str | None = None
         if not isinstance(stage, CellStage) or stage.teacher is None:
             return
-        assert stage.temperature is not None
-        assert stage.alpha is not None
+        assert stage.setting is not None
         teacher: CachedTeacher | OnlineTeacher
         if stage.logits is not None:
             cache = LogitsCache(stage.logits, store, dataset, device)
@@ -39,6 +38,4 @@ class Supervision:
             teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
             for name in dataset.evaluated:
                 self.plain_logits[name] = logits_of_teacher(model, stage.teacher, name, store, dataset, device)
-        self.objective = Distillation(
-            teacher, temperature=stage.temperature, alpha=stage.alpha, label_smoothing=smoothing
-        )
+        self.objective = Distillation(stage.setting.built, teacher, label_smoothing=smoothing)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -12,14 +14,15 @@ from torch.nn import functional as F
 from kd.data.pixels import Pixels
 from kd.data.views import EpochViews, Labels
 from kd.logits import StoredLogits
-from kd.losses.soft_targets import soft_target_loss
+from kd.methods.method import Batch, Method, Seen
 from kd.precision import autocast
 from kd.recipe import Precision
 
 
 class Objective(Protocol):
-    def start_epoch(self, views: EpochViews) -> None:
-        """Called before the first batch of an epoch: the time to fetch that epoch's targets."""
+    def start_epoch(self, views: EpochViews, *, progress: float) -> None:
+        """Called before the first batch of an epoch: the time to fetch that epoch's targets. progress: the share of the
+        training that the epoch ends, from 1 / epochs to 1."""
 
     def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
         """The loss, a float32 scalar, mean over the batch. index_B: the samples' numbers in the training split."""
@@ -32,7 +35,7 @@ class HardLabels:
     def __init__(self, *, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
 
-    def start_epoch(self, views: EpochViews) -> None:
+    def start_epoch(self, views: EpochViews, *, progress: float) -> None:
         pass
 
     def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
@@ -93,22 +96,22 @@ class OnlineTeacher:
 
 
 class Distillation:
-    """alpha * T^2 * KL(teacher || student) + (1 - alpha) * CE.
+    """What a method makes of a student's logits, the teacher's and the labels."""
 
-    alpha is the weight of the *soft* term (repositories disagree).
-    """
-
-    def __init__(self, teacher: Teacher, *, temperature: float, alpha: float, label_smoothing: float) -> None:
-        self.teacher = teacher
-        self.temperature = temperature
-        self.alpha = alpha
+    def __init__(self, method: Method, teacher: Teacher, *, label_smoothing: float) -> None:
+        self.method, self.teacher = method, teacher
         self.labels = HardLabels(label_smoothing=label_smoothing)
+        self.progress = 0.0
 
-    def start_epoch(self, views: EpochViews) -> None:
+    def start_epoch(self, views: EpochViews, *, progress: float) -> None:
+        self.progress = progress
         self.teacher.start_epoch(views)
 
     def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
-        targets_BC = self.teacher.logits(index_B, temperature=self.temperature)
-        soft = soft_target_loss(logits_BC, targets_BC, temperature=self.temperature)
-        hard = self.labels(logits_BC, labels, index_B=index_B)
-        return self.alpha * soft + (1 - self.alpha) * hard
+        def cross_entropy(logits_BC: Tensor) -> Tensor:
+            return self.labels(logits_BC, labels, index_B=index_B)
+
+        targets_BC = self.teacher.logits(index_B, temperature=self.method.softened_at)
+        batch = Batch(labels, cross_entropy=cross_entropy, progress=self.progress)
+        terms = self.method.terms(Seen(logits_BC), Seen(targets_BC), batch)
+        return reduce(operator.add, (term.weight * term.value for term in terms.values()))

@@ -142,7 +142,7 @@ def train(
         order_N = torch.from_numpy(permutation(count, key=("order", seed, epoch))).to(device)
         batches = _batches(order_N, recipe.batch_size)
         epoch_views = views.epoch(epoch, batches=batches)
-        objective.start_epoch(epoch_views)
+        objective.start_epoch(epoch_views, progress=(epoch + 1) / recipe.epochs)
         sums, done = _sums_at(partial, steps, device, shard)
         partial = None
         trained.train()

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.gains import AXES, crossed, gains
+from analysis.gains import crossed, gains
 from analysis.grids import Grid
 from analysis.plots.fonts import CHARACTER, wrap
 from analysis.plots.picture import INTERVAL, Picture, caption, dataset, pages, pair, said_n
 from analysis.plots.style import WIDTH, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import may_change
 from analysis.selection import has_validation, select
-from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, shown_gain
+from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, setting, shown_gain
 from grid.contract.text import on_one_line
 
 PANELS = 12  # of one picture
@@ -73,11 +73,14 @@ def settings_maps(grid: Grid) -> list[Picture] | str:
 def _panels(frame: pl.DataFrame, chosen: pl.DataFrame, axes: list[str]) -> list[Panel]:
     best = {(row["teacher"], row["student"]): row for row in chosen.iter_rows(named=True)}
     panels = []
-    for _, rows in frame.group_by("teacher", "student", "method", maintain_order=True):
+    ways = ["method", "setting"]
+    for _, rows in frame.group_by("teacher", "student", *ways, maintain_order=True):
         first = rows.row(0, named=True)
         row = best.get((first["teacher"], first["student"]))
-        selected = (row["temperature"], row["alpha"]) if row and row["method"] == first["method"] else None
-        method = f", method {first['method']}" if "method" in axes else ""
+        is_here = row is not None and all(row[way] == first[way] for way in ways)
+        selected = (row["temperature"], row["alpha"]) if row is not None and is_here else None
+        told = setting(first, [way for way in ways if way in axes])
+        method = f", {told}" if told else ""
         alone = (
             ""
             if first["baseline_mean_percent"] is None
@@ -168,8 +171,8 @@ def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normal
     ax.invert_yaxis()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel(AXES[2])
-    ax.set_ylabel(AXES[1])
+    ax.set_xlabel("alpha")
+    ax.set_ylabel("temperature")
 
 
 def _luminance(shade: Any) -> float:

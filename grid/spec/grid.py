@@ -10,20 +10,31 @@ from dataclasses import asdict
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from grid.identity import canonical_json
 from grid.spec.dataset import DatasetSpec
+from grid.spec.method import OF_SHORTHAND, SHORTHAND, MethodSpec, Setting
 from grid.spec.model import ModelSpec, TeacherSpec
 from grid.spec.published import Published
 from grid.spec.size import check_passes, check_stages
 from grid.spec.strict import Line, Name, Strict, describe, first_twice, one_or_many, shortened
 from kd.limits import STREAMS, TEMPERATURE, WORKERS, check_at_most
+from kd.methods import METHODS
 from kd.recipe import LogitsFormat, Recipe
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 Mode = Literal["baseline", "distilled"]
-Method = Literal["kd"]
 Targets = Literal["cached", "online"]
 
 
@@ -97,6 +108,7 @@ class GridSpec(Strict):
 
     targets: where distilled cells have the teacher's logits from: "cached" computes them once a view for all cells,
     "online" runs the teacher in each cell (for views that cannot be made again). logits: how cached ones are stored.
+    method: names, or mappings with parameters of their own; temperature and alpha are those of kd where it gives none.
     view_streams: how many streams of random views the seeds share; seed number i of the grid sees stream i modulo this.
     """
 
@@ -107,7 +119,9 @@ class GridSpec(Strict):
     students: Annotated[tuple[ModelSpec, ...], Field(min_length=1)]
     modes: Annotated[tuple[Mode, ...], BeforeValidator(one_or_many), Field(min_length=1)] = ("baseline", "distilled")
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (0,)
-    method: Annotated[tuple[Method, ...], BeforeValidator(one_or_many), Field(min_length=1)] = ("kd",)
+    method: Annotated[tuple[MethodSpec, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (
+        MethodSpec(name=OF_SHORTHAND),
+    )
     temperature: Annotated[tuple[Temperature, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (4.0,)
     alpha: Annotated[tuple[Alpha, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (0.5,)
     targets: Targets = "cached"
@@ -124,7 +138,7 @@ class GridSpec(Strict):
             raise ValueError(f"{shortened(name)}: use letters, digits and . _ + - (it becomes a folder's name)")
         return name
 
-    @field_validator("modes", "seeds", "method", "temperature", "alpha")
+    @field_validator("modes", "seeds", "temperature", "alpha")
     @classmethod
     def _axis_values_are_distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return _distinct(values)
@@ -133,12 +147,17 @@ class GridSpec(Strict):
     def _coherent(self) -> Self:
         if "distilled" in self.modes and not self.teachers:
             raise ValueError("teachers is empty: distilled cells need at least one (or set modes: [baseline])")
-        axes = ("seeds", "students", "teachers", "method", "temperature", "alpha")
+        self._check_methods()
+        axes = ("seeds", "students", "teachers")
         check_stages(
             {axis: len(getattr(self, axis)) for axis in axes},
+            settings=sum(method.count(self._shorthand) for method in self.method),
             alone="baseline" in self.modes,
             distilled="distilled" in self.modes,
         )
+        twice = first_twice(canonical_json(setting.payload()) for setting in self.settings)
+        if twice is not None:
+            raise ValueError(f"method: a setting is listed twice: {shortened(twice)}")
         for axis in ("teachers", "students"):
             recipes: list[Recipe] = []
             twice = first_twice(model.shown for model in getattr(self, axis))
@@ -150,6 +169,8 @@ class GridSpec(Strict):
                 except ValidationError as error:
                     raise ValueError(f"{axis}.{i}.{describe(error, Recipe, prefix='recipe')}") from None
                 recipes.append(recipe)
+                if axis == "students" and "distilled" in self.modes:
+                    self._check_views(f"{axis}.{i}", recipe)
                 views, dataset = recipe.views, self.dataset
                 if model.normalize and dataset.is_known and len(model.normalize.mean) != dataset.info.channels:
                     raise ValueError(
@@ -181,6 +202,51 @@ class GridSpec(Strict):
         if self.view_streams > 1 and any(self.recipe_of(student).views.stream for student in self.students):
             raise ValueError("view_streams numbers the streams itself: leave recipe.views.stream out")
         return self
+
+    @property
+    def _shorthand(self) -> dict[str, tuple[float, ...]]:
+        return {key: getattr(self, key) for key in SHORTHAND}
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The ways in which each pair is distilled, in the file's order."""
+        return tuple(setting for method in self.method for setting in method.settings(self._shorthand))
+
+    @model_serializer(mode="wrap")
+    def _without_what_no_method_takes(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        taken = {key for method in self.method for key in method.open}
+        return {key: value for key, value in handler(self).items() if key not in SHORTHAND or key in taken}
+
+    def _check_methods(self) -> None:
+        taken = {key for method in self.method for key in method.open}
+        for key in SHORTHAND:
+            if key in self.model_fields_set and key not in taken:
+                named = ", ".join(method.name for method in self.method)
+                raise ValueError(
+                    f"{key}: no listed method leaves it to the grid ({named}): give it with the method, as in "
+                    f"{{name: {self.method[0].name}, {key}: {getattr(self, key)[0]:g}}}"
+                )
+        for method in self.method:
+            kind = METHODS[method.name]
+            if kind.several_temperatures and self.targets == "cached" and self.logits.top_k is not None:
+                raise ValueError(
+                    f"method {method.name} needs all of the teacher's logits: leave logits.top_k out, or use targets: "
+                    "online"
+                )
+
+    def _check_views(self, place: str, recipe: Recipe) -> None:
+        """Of a student: what its methods cannot learn from."""
+        for method in self.method:
+            kind = METHODS[method.name]
+            if kind.one_label and recipe.views.mixing is not None:
+                raise ValueError(
+                    f"{place}: method {method.name} knows one label an image: leave views.mixing out of its recipe"
+                )
+            if kind.batch_coupled and recipe.micro_batch_size is not None:
+                raise ValueError(
+                    f"{place}: the loss of method {method.name} is of a whole batch: leave micro_batch_size out of its "
+                    "recipe"
+                )
 
     def _check_published(self, published: Published) -> None:
         for axis, named in (

@@ -11,14 +11,14 @@ from kd.policy import Views
 from kd.recipe import Recipe
 
 
-def check_stages(axes: Mapping[str, int], *, alone: bool, distilled: bool) -> None:
-    """axes: how many values each has. Raises ValueError where they cross to too many stages."""
-    settings = axes["method"] * axes["temperature"] * axes["alpha"]
+def check_stages(axes: Mapping[str, int], *, settings: int, alone: bool, distilled: bool) -> None:
+    """axes: how many values each has; settings: of all methods. Raises ValueError where they cross to too many."""
     each = int(alone) + int(distilled) * axes["teachers"] * settings
     count = 1 + int(distilled) * axes["teachers"] + axes["seeds"] * axes["students"] * each
     if count > STAGES:
-        crossed = ("seeds", "students", *(("teachers", "method", "temperature", "alpha") if distilled else ()))
-        how = " x ".join(f"{axes[axis]:,} {axis}" for axis in crossed if axes[axis] > 1)
+        crossed = {name: axes[name] for name in ("seeds", "students", *(("teachers",) if distilled else ()))}
+        crossed |= {"settings": settings} if distilled else {}
+        how = " x ".join(f"{count:,} {name}" for name, count in crossed.items() if count > 1)
         raise ValueError(f"{how} makes {count:,} stages, and a grid may have {STAGES:,}: split it into several")
 
 

@@ -69,7 +69,7 @@ class SyntheticGrid:
         teachers: Sequence[str],
         students: Sequence[str],
         modes: Sequence[str],
-        settings: Sequence[tuple[str, float, float]],
+        settings: Sequence[tuple[Any, ...]],
     ) -> list[Row]:
         teachers = teachers if "distilled" in modes else ()
         rows: list[Row] = [
@@ -89,9 +89,10 @@ class SyntheticGrid:
         student: str,
         mode: str,
         seed: int,
-        setting: tuple[str | None, float | None, float | None],
+        setting: tuple[Any, ...],
     ) -> Row:
-        method, temperature, alpha = setting
+        method, temperature, alpha, *own = setting
+        params = None if method is None else json.dumps({"alpha": alpha, "temperature": temperature})
         return {
             "kind": "cell",
             "stage_id": self._id("cell", teacher, student, seed, *setting),
@@ -102,6 +103,8 @@ class SyntheticGrid:
             "method": method,
             "temperature": temperature,
             "alpha": alpha,
+            "params": params,
+            "setting": own[0] if own else None,
             "teacher_id": None if teacher is None else self._id("teacher", teacher),
         }
 

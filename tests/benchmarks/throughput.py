@@ -17,6 +17,7 @@ from kd.data.pixels import Pixels
 from kd.data.views import ViewStream
 from kd.logits import StoredLogits
 from kd.measure import device_name
+from kd.methods.soft_targets import SoftTargets
 from kd.models.build import build, describe, on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 from kd.precision import resolve
@@ -62,7 +63,7 @@ def main() -> None:
         cached = CachedTeacher(lambda _: StoredLogits(logits_NC, CLASSES), device=device)
         online = OnlineTeacher(teacher, pixels=pixels, precision="auto")
         source = cached if how == "cached" else online
-        return Distillation(source, temperature=4.0, alpha=0.5, label_smoothing=0.0)
+        return Distillation(SoftTargets(temperature=4.0, alpha=0.5), source, label_smoothing=0.0)
 
     size = (SIZE, SIZE)
     teacher_macs = describe(TEACHER, **SHAPE, size=size).macs

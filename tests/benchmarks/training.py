@@ -13,6 +13,7 @@ from torch import nn
 from kd.data.pixels import Pixels
 from kd.data.views import EpochViews, ViewStream
 from kd.logits import StoredLogits, logits_to_bytes, open_logits, store_logits
+from kd.methods.soft_targets import SoftTargets
 from kd.models.build import build, describe, on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher, Teacher
 from kd.optim import make_optimizer
@@ -45,7 +46,7 @@ def _baseline() -> None:
 
 
 def _distilled(teacher: Teacher) -> None:
-    _train(Distillation(teacher, temperature=4.0, alpha=0.5, label_smoothing=0.0))
+    _train(Distillation(SoftTargets(temperature=4.0, alpha=0.5), teacher, label_smoothing=0.0))
 
 
 def pipeline_vs_tensors() -> list[Row]:

@@ -87,7 +87,7 @@ def test_cifar10_light_is_the_other_study() -> None:
 
 def test_cifar10_sweep_crosses_what_the_study_proposes() -> None:
     plan = make_plan(load_grid("cifar10_sweep"))
-    crossed = {(cell.temperature, cell.alpha) for cell in plan.cells if cell.mode == "distilled"}
+    crossed = {(cell.how["temperature"], cell.how["alpha"]) for cell in plan.cells if cell.mode == "distilled"}
     assert crossed == {(t, a) for t in (1, 2, 3, 4, 5) for a in (0.1, 0.3, 0.5, 0.7, 0.9)}
     assert plan.data.spec_payload()["splits"] == {"train": 45_000, "val": 5_000, "test": 10_000}
     assert (len(plan.teachers), len(plan.logits), len(plan.cells)) == (1, 1, 3 + 75)

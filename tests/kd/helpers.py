@@ -142,7 +142,7 @@ class Watching(HardLabels):
         self.epochs: list[EpochViews] = []
         self.batches: list[list[list[int]]] = []
 
-    def start_epoch(self, views: EpochViews) -> None:
+    def start_epoch(self, views: EpochViews, *, progress: float) -> None:
         self.epochs.append(views)
         self.batches.append([])
 

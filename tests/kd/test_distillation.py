@@ -15,6 +15,7 @@ from kd.data.draws import permutation
 from kd.data.pixels import Pixels
 from kd.data.views import EpochViews
 from kd.logits import StoredLogits, compute_logits, gather, store_logits
+from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, OnlineTeacher, Teacher
 from kd.policy import Mixing, RandAugment, Views
 from kd.recipe import LogitsDtype, LogitsFormat, Recipe
@@ -66,7 +67,7 @@ def teacher(trained: dict[str, Tensor]) -> nn.Module:
 
 def distill(run: Run, recipe: Recipe, teacher: Teacher, *, alpha: float = 0.9) -> tuple[nn.Module, list[AnyRow]]:
     student = noisy_model(0)
-    objective = Distillation(teacher, temperature=4, alpha=alpha, label_smoothing=0)
+    objective = Distillation(SoftTargets(temperature=4, alpha=alpha), teacher, label_smoothing=0)
     return student, untimed(run(student, recipe, objective=objective, seed=SEED))
 
 
@@ -182,7 +183,7 @@ def test_partners_of_the_batch_are_seen_by_the_teacher_too(run: Run, digits: Dat
     student, seen = noisy_model(0), []
     student.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
     online = OnlineTeacher(teacher, pixels=native(digits), precision="float32")
-    objective = Distillation(online, temperature=4, alpha=0.9, label_smoothing=0)
+    objective = Distillation(SoftTargets(temperature=4, alpha=0.9), online, label_smoothing=0)
     run(student, replace(RECIPE, epochs=1, views=policy), objective=objective)
     assert len(shown) == len(seen) == 5
     assert all(map(torch.equal, shown, seen))

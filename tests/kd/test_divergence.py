@@ -29,7 +29,7 @@ class Failing(HardLabels):
         self.epoch: int | None = None
         self.step = -1
 
-    def start_epoch(self, views: EpochViews) -> None:
+    def start_epoch(self, views: EpochViews, *, progress: float) -> None:
         self.epoch, self.step = views.epoch, -1
 
     def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:

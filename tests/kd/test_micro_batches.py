@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kd.data.views import EpochViews
 from kd.logits import StoredLogits
+from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective
 from kd.policy import Mixing, Views
 from kd.recipe import Recipe
@@ -42,7 +43,7 @@ def objective(kind: str) -> Objective:
     def read(views: EpochViews) -> StoredLogits:
         return StoredLogits(normal(300, 10, scale=3), 10)
 
-    return Distillation(CachedTeacher(read, device=CPU), temperature=4, alpha=0.9, label_smoothing=0)
+    return Distillation(SoftTargets(temperature=4, alpha=0.9), CachedTeacher(read, device=CPU), label_smoothing=0)
 
 
 @pytest.mark.parametrize("kind", ["labels", "teacher"])

@@ -13,6 +13,7 @@ from kd.data.pixels import Pixels
 from kd.data.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, store_logits
 from kd.losses.soft_targets import soft_target_loss
+from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, HardLabels, OnlineTeacher
 from kd.policy import Mixing, Views
 from kd.recipe import LogitsFormat
@@ -86,13 +87,13 @@ def test_hard_labels_compute_in_float32_whatever_the_logits_are(labels: Labels) 
 @pytest.mark.parametrize("labels", [PLAIN, MIXED], ids=["plain", "mixed"])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_alpha_zero_is_hard_labels(label_smoothing: float, labels: Labels) -> None:
-    objective = Distillation(Table(TEACHER), temperature=4, alpha=0, label_smoothing=label_smoothing)
+    objective = Distillation(SoftTargets(temperature=4, alpha=0), Table(TEACHER), label_smoothing=label_smoothing)
     hard = HardLabels(label_smoothing=label_smoothing)(STUDENT, labels, index_B=INDEX)
     assert objective(STUDENT, labels, index_B=INDEX).item() == hard.item()
 
 
 def test_alpha_one_is_the_soft_term_of_the_batchs_samples() -> None:
-    objective = Distillation(Table(TEACHER), temperature=20, alpha=1, label_smoothing=0)
+    objective = Distillation(SoftTargets(temperature=20, alpha=1), Table(TEACHER), label_smoothing=0)
     soft = soft_target_loss(STUDENT, TEACHER[INDEX], temperature=20)
     in_order = soft_target_loss(STUDENT, TEACHER[:16], temperature=20)
     assert objective(STUDENT, PLAIN, index_B=INDEX).item() == soft.item()
@@ -101,7 +102,7 @@ def test_alpha_one_is_the_soft_term_of_the_batchs_samples() -> None:
 
 @pytest.mark.parametrize("labels", [PLAIN, MIXED], ids=["plain", "mixed"])
 def test_alpha_weights_the_soft_term_and_the_rest_goes_to_the_labels(labels: Labels) -> None:
-    objective = Distillation(Table(TEACHER), temperature=4, alpha=0.9, label_smoothing=0)
+    objective = Distillation(SoftTargets(temperature=4, alpha=0.9), Table(TEACHER), label_smoothing=0)
     soft = soft_target_loss(STUDENT, TEACHER[INDEX], temperature=4).item()
     hard = HardLabels(label_smoothing=0)(STUDENT, labels, index_B=INDEX).item()
     assert abs(soft - hard) > 0.1  # or the weights could not be told apart
@@ -111,7 +112,7 @@ def test_alpha_weights_the_soft_term_and_the_rest_goes_to_the_labels(labels: Lab
 
 def test_the_gradient_reaches_the_student_alone() -> None:
     leaf_BC = STUDENT.clone().requires_grad_()
-    objective = Distillation(Table(TEACHER), temperature=4, alpha=0.5, label_smoothing=0)
+    objective = Distillation(SoftTargets(temperature=4, alpha=0.5), Table(TEACHER), label_smoothing=0)
     (gradient_BC,) = torch.autograd.grad(objective(leaf_BC, PLAIN, index_B=INDEX), leaf_BC)
     assert gradient_BC.norm() > 0
     assert not TEACHER.requires_grad
@@ -124,10 +125,10 @@ def views(digits: Dataset) -> ViewStream:
 
 def test_the_teacher_is_told_of_each_epoch_and_asked_at_the_temperature(views: ViewStream) -> None:
     teacher = Table(TEACHER)
-    objective = Distillation(teacher, temperature=3, alpha=0.5, label_smoothing=0)
+    objective = Distillation(SoftTargets(temperature=3, alpha=0.5), teacher, label_smoothing=0)
     epochs = [views.epoch(epoch) for epoch in (0, 4)]
     for epoch_views in epochs:
-        objective.start_epoch(epoch_views)
+        objective.start_epoch(epoch_views, progress=1.0)
         objective(STUDENT, PLAIN, index_B=INDEX)
     assert [seen is expected for seen, expected in zip(teacher.epochs, epochs, strict=True)] == [True, True]
     assert teacher.temperatures == [3, 3]
@@ -157,8 +158,8 @@ def test_what_is_kept_of_the_top_k_depends_on_the_temperature(views: ViewStream)
     stored = store_logits(TEACHER, LogitsFormat(dtype="float32", top_k=3), what="x")
     for temperature in (1.0, 4.0):
         teacher = CachedTeacher(lambda views: stored, device=CPU)
-        objective = Distillation(teacher, temperature=temperature, alpha=1, label_smoothing=0)
-        objective.start_epoch(views.epoch(0))
+        objective = Distillation(SoftTargets(temperature=temperature, alpha=1), teacher, label_smoothing=0)
+        objective.start_epoch(views.epoch(0), progress=1.0)
         expected = soft_target_loss(STUDENT, stored.at(INDEX, temperature=temperature), temperature=temperature)
         assert objective(STUDENT, PLAIN, index_B=INDEX).item() == expected.item()
     assert not torch.equal(stored.at(INDEX, temperature=1), stored.at(INDEX, temperature=4))
@@ -210,8 +211,8 @@ def test_an_online_teacher_is_in_eval_mode_and_nothing_of_it_changes(digits: Dat
     model = noisy_model(0).train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     teacher = OnlineTeacher(model, pixels=Pixels.of(digits.meta, size=None, device=CPU), precision="float32")
-    objective = Distillation(teacher, temperature=4, alpha=1, label_smoothing=0)
-    objective.start_epoch(views.epoch(0))
+    objective = Distillation(SoftTargets(temperature=4, alpha=1), teacher, label_smoothing=0)
+    objective.start_epoch(views.epoch(0), progress=1.0)
     leaf_BC = STUDENT.clone().requires_grad_()
     first = objective(leaf_BC, PLAIN, index_B=INDEX)
     first.backward()  # type: ignore[no-untyped-call]

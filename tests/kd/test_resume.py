@@ -13,6 +13,7 @@ from torch import nn
 from kd.checkpoint import state_from_bytes, state_to_bytes
 from kd.data.views import EpochViews
 from kd.logits import StoredLogits, store_logits
+from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation
 from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
 from kd.recipe import LogitsFormat, Recipe
@@ -150,7 +151,9 @@ def test_a_distillation_resumed_after_any_step_ends_with_the_same_bits(run: Run,
         return store_logits(normal(300, 10, seed=views.epoch), LogitsFormat(top_k=top_k), what="x")
 
     def student() -> Distillation:
-        return Distillation(CachedTeacher(read_epoch, device=CPU), temperature=4, alpha=0.9, label_smoothing=0)
+        return Distillation(
+            SoftTargets(temperature=4, alpha=0.9), CachedTeacher(read_epoch, device=CPU), label_smoothing=0
+        )
 
     whole, curve, written = kept_states(run, recipe, objective=student())
     assert read == [0, 1]
