@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kd.methods.decoupled import Decoupled
 from kd.methods.method import Method
 from kd.methods.soft_targets import SoftTargets
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (SoftTargets,)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (SoftTargets, Decoupled)}
 
 
 def method_of(name: str, params: Mapping[str, Any]) -> Method:

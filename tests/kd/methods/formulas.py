@@ -28,3 +28,27 @@ def kd(
     """Hinton et al. 2015, section 2."""
     soft = temperature**2 * divergence(softmax(teacher_BC, temperature), softmax(student_BC, temperature))
     return alpha * soft + (1 - alpha) * cross_entropy(student_BC, labels_B)
+
+
+def dkd(
+    student_BC: Array,
+    teacher_BC: Array,
+    labels_B: Array,
+    *,
+    progress: float,
+    temperature: float,
+    alpha: float,
+    beta: float,
+    ce: float,
+    warmup: float,
+) -> float:
+    """Zhao et al. 2022, eq. 7, image by image, and the warm-up of the authors' code."""
+    target, others = [], []
+    for p_C, q_C, label in zip(
+        softmax(teacher_BC, temperature), softmax(student_BC, temperature), labels_B, strict=True
+    ):
+        p_O, q_O = np.delete(p_C, label), np.delete(q_C, label)
+        target.append(divergence(np.array([[p_C[label], p_O.sum()]]), np.array([[q_C[label], q_O.sum()]])))
+        others.append(divergence((p_O / p_O.sum())[None], (q_O / q_O.sum())[None]))
+    taught = temperature**2 * (alpha * np.mean(target) + beta * np.mean(others))
+    return float(ce * cross_entropy(student_BC, labels_B) + min(progress / warmup, 1) * taught)
