@@ -75,7 +75,7 @@ def comparison(grid: Grid) -> Document:
     header.insert(2 + len(varying), "Whose")
     lines = []
     for row in frame.iter_rows(named=True):
-        axes = ["" if row[axis] is None else value(row[axis]) for axis in varying]
+        axes = [value(row[axis]) for axis in varying]
         labels = [row["teacher"], row["student"], *axes]
         said = [
             f"{row['published_baseline_percent']:.2f}",

@@ -108,13 +108,17 @@ def gain_grids(frame: pl.DataFrame) -> list[Table]:
 
 
 def method_tables(frame: pl.DataFrame) -> list[Table]:
-    """Where methods are crossed, their gains side by side: a row a pair (and setting), a column a method."""
+    """Where methods are crossed, their gains side by side: a row a pair (and setting), a column a method. None where
+    each method has settings of its own: none would stand beside another."""
     if "method" not in crossed(frame):
         return []
     others = [axis for axis in crossed(frame) if axis != "method"]
     methods = frame["method"].unique(maintain_order=True).to_list()
     lines = []
-    for _, rows in frame.group_by("teacher", "student", *others, maintain_order=True):
+    groups = [rows for _, rows in frame.group_by("teacher", "student", *others, maintain_order=True)]
+    if all(rows.height == 1 for rows in groups):
+        return []
+    for rows in groups:
         by_method = {row["method"]: shown_gain(row) for row in rows.to_dicts()}
         first = rows.row(0, named=True)
         named = [pair(first), *(value(first[axis]) for axis in others)]

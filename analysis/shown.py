@@ -22,8 +22,8 @@ def human(count: float, *, billion: str = "B") -> str:
 
 
 def value(of: object) -> str:
-    """An axis' value: 4.0 -> '4'."""
-    return f"{of:g}" if isinstance(of, float) else str(of)
+    """An axis' value: 4.0 -> '4'; nothing where a method has none."""
+    return f"{of:g}" if isinstance(of, float) else "" if of is None else str(of)
 
 
 def number(figure: float | None, digits: int = 2) -> str:

@@ -15,7 +15,7 @@ from grid.contract.plan import FOLDERS
 from grid.identity import stage_id, without_defaults
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec, Mode, Targets
-from grid.spec.method import SHORTHAND, Setting
+from grid.spec.method import OF_SHORTHAND, SHORTHAND, Setting
 from grid.spec.model import ModelSpec, TeacherSpec
 from grid.spec.strict import Strict
 from kd.policy import Views
@@ -156,12 +156,12 @@ class CellStage(_Stage):
 
     @property
     def how(self) -> dict[str, Any]:
-        """Its setting, as rows and records have it; all None of a baseline. params: JSON, of all; temperature and alpha
-        stand beside it where the method has them."""
+        """Its setting, as rows and records have it; all None of a baseline. params: JSON, of all; those that a grid may
+        say once for kd stand beside it."""
         if self.setting is None:
             return dict.fromkeys(("method", "temperature", "alpha", "params"))
         params = self.setting.params
-        two = {name: params.get(name) for name in SHORTHAND}
+        two = {name: params[name] if self.setting.method == OF_SHORTHAND else None for name in SHORTHAND}
         return {"method": self.setting.method, **two, "params": json.dumps(params, sort_keys=True)}
 
     def spec_payload(self) -> dict[str, Any]:
@@ -255,23 +255,22 @@ class Plan:
         return (self.data, *self.teachers, *self.logits, *self.cells)
 
     @cached_property
-    def varying(self) -> list[str]:
-        """ "method" and the parameters that have several values in the grid, which tell its settings apart."""
-        settings = self.spec.settings if "distilled" in self.spec.modes else ()
-        values: dict[str, set[Any]] = {"method": {setting.method for setting in settings}}
-        for setting in settings:
+    def _varying(self) -> dict[str, list[str]]:
+        """By method the parameters that have several values in the grid, which tell its settings apart."""
+        found: dict[str, dict[str, set[Any]]] = {}
+        for setting in self.spec.settings:
+            values = found.setdefault(setting.method, {name: set() for name in setting.params})
             for name, value in setting.params.items():
-                values.setdefault(name, set()).add(value)
-        return [name for name, found in values.items() if len(found) > 1]
+                values[name].add(value)
+        return {method: [n for n, there in values.items() if len(there) > 1] for method, values in found.items()}
 
     def setting_of(self, cell: CellStage) -> str | None:
-        """What tells its setting from others of the grid, besides method, temperature and alpha: 'beta 2'; None where
-        nothing else does."""
-        params = {} if cell.setting is None else cell.setting.params
-        own = [name for name in self.varying if name not in SHORTHAND and name in params]
-        shown = [
-            f"{name} {params[name]:g}" if type(params[name]) is float else f"{name} {params[name]}" for name in own
-        ]
+        """What tells its setting from others of its method: 'beta 2'; None where nothing does, and of kd, whose
+        temperature and alpha stand in columns of their own."""
+        if cell.setting is None or cell.setting.method == OF_SHORTHAND:
+            return None
+        values = {name: cell.setting.params[name] for name in self._varying[cell.setting.method]}
+        shown = [f"{name} {value:g}" if type(value) is float else f"{name} {value}" for name, value in values.items()]
         return ", ".join(shown) or None
 
     def titles(self) -> dict[str, str]:
@@ -281,8 +280,10 @@ class Plan:
             titles.setdefault(row.stage.id, row.title)
         for cell in self.cells:
             if cell.setting is not None:
-                facts = {"method": cell.setting.method, **cell.setting.params}
-                titles[cell.id] += "".join(f", {name} {facts[name]}" for name in self.varying if name in facts)
+                method, params = cell.setting.method, cell.setting.params
+                told = [f"method {method}"] if len(self._varying) > 1 else []
+                told += [f"{name} {params[name]}" for name in self._varying[method]]
+                titles[cell.id] = ", ".join([titles[cell.id], *told])
         for stage in self.logits:
             titles[stage.id] = f"logits of {titles[stage.teacher.id]}"
         return titles

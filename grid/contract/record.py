@@ -43,7 +43,7 @@ FIELDS: dict[str, type] = {
     "method": str,
     "temperature": float,
     "alpha": float,
-    "params": str,  # JSON: all of the method's parameters, temperature and alpha among them
+    "params": str,  # JSON: all of the method's parameters; temperature and alpha are those of kd
     "seed": int,
     "start": str,  # scratch | pretrained:NAME | checkpoint:SHA256 | given:SHA256 (not trained)
     "targets": str,  # where the teacher's logits came from: cached | online

@@ -15,8 +15,8 @@ class Decoupled(Method):
     """ce CE + w T^2 (alpha KL(b_t || b_s) + beta KL(o_t || o_s)).
 
     b: the softened probabilities of (the label, any other class). o: those of the other classes, renormalised among
-    themselves. Both KL are summed over classes and averaged over the batch. w = min(progress / warmup, 1): the teacher's
-    part rises linearly with the epochs.
+    themselves. Both KL are summed over classes and averaged over the batch. w = min(progress / warmup, 1): the part of
+    the teacher rises linearly with the epochs.
 
     Source: B. Zhao, Q. Cui, R. Song et al., "Decoupled Knowledge Distillation", CVPR 2022, eq. 7; T^2, the
     warm-up (20 of 240 epochs) and the weight 1 of CE are those of the authors' code. With beta = 1 - the teacher's
