@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, assert_never, get_args
 
 from kd.limits import CLASSES, EPOCHS, FACTOR, IMAGES_AT_ONCE, check_at_most
 from kd.policy import Views
@@ -124,10 +124,14 @@ class Recipe:
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if step < warmup_steps:
             return self.learning_rate * (step + 1) / warmup_steps
-        if self.schedule == "constant":
-            return self.learning_rate
-        if self.schedule == "step":
-            passed = sum(step >= epoch * steps_per_epoch for epoch in self.step_epochs)
-            return self.learning_rate * self.step_factor**passed
-        total = self.epochs * steps_per_epoch - warmup_steps
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total, 1)))
+        match self.schedule:
+            case "constant":
+                return self.learning_rate
+            case "step":
+                passed = sum(step >= epoch * steps_per_epoch for epoch in self.step_epochs)
+                return self.learning_rate * self.step_factor**passed
+            case "cosine":
+                total = self.epochs * steps_per_epoch - warmup_steps
+                return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total, 1)))
+            case _:
+                assert_never(self.schedule)
