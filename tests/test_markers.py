@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import NO_RAY
 from tests.launching import ROOT
 
@@ -19,6 +21,7 @@ def collected(*args: str) -> set[str]:
     return {line.partition(":")[0] for line in done.stdout.splitlines() if line.startswith("tests/")}
 
 
+@pytest.mark.long
 def test_what_launches_grids_is_marked_and_runs_only_where_it_is_named() -> None:
     folder = ROOT / "tests/integration"
     others = [f"--ignore={path}" for path in (ROOT / "tests").iterdir() if path != folder]
