@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-slow test-lowest package lint bench soak throughput chaos security clean
+.PHONY: demo test test-fast test-slow test-lowest package lint bench soak throughput chaos security clean
 
 demo: $(READY)
 	$(BIN)/python launch.py --grid digits
@@ -14,6 +14,11 @@ WITH_RAY := tests/cluster tests/integration
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore ,$(WITH_RAY))
 	$(BIN)/python -m pytest $(WITH_RAY)
+
+# While one works: no Ray, no server, no browser, and not the longest
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		-m 'not ray and not slow and not s3 and not browser and not long'
 
 # What `make test` leaves out
 test-slow: $(READY)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import HealthCheck, settings
 
 from grid.load import spec_from_dict
 from grid.plan import LogitsStage, Plan, make_plan
+from tests.launching import Launch
 from tests.object_store import BUCKET, ObjectStore, as_environment
+from tests.ray_cluster import RayCluster
 
 # How long an example takes, or is sought, measures the machine and what else runs there.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -19,6 +22,42 @@ settings.load_profile("any machine")
 
 VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2, "global_pool": "avg"}
 RESNET = {"layers": [1, 1, 1, 1], "channels": [4, 8, 8, 8]}
+
+FIXTURES = {"s3_server": "s3", "browser": "browser"}  # who uses one gets the marker
+
+# Ray starts its head in gdb where this is set, and refuses to without tmux: so a test without the marker `ray`, and any
+# process that it starts, can start none.
+NO_RAY = "RAY_GCS_SERVER_GDB"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Unless told what to run, pytest starts no Ray: those take long, and the whole machine."""
+    if config.args_source is not config.ArgsSource.ARGS and config.option.markexpr == "not slow":
+        config.option.markexpr = "not slow and not ray"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        for fixture, marker in FIXTURES.items():
+            if fixture in item.fixturenames:
+                item.add_marker(marker)
+        if any(thing is Launch or thing is RayCluster for thing in vars(item.module).values()):
+            item.add_marker("ray")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("ray") is None:
+            patch.setenv(NO_RAY, "1")
+        return (yield)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("ray") is not None and int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+        pytest.fail("a test that starts a Ray takes the whole machine: run it without -n", pytrace=False)
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +95,9 @@ def s3_server() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def s3(s3_server: ObjectStore) -> Iterator[ObjectStore]:
+def s3(request: pytest.FixtureRequest, s3_server: ObjectStore) -> Iterator[ObjectStore]:
     """An S3 with BUCKET in it, known to this process and to those that it starts by the usual environment."""
+    assert request.node.get_closest_marker("s3"), "asked for by name while the test runs: mark its parameter s3"
     with as_environment(s3_server):
         yield s3_server
 

@@ -115,6 +115,7 @@ for argv in json.load(sys.stdin):  # decoded as a command line is there
 """
 
 
+@pytest.mark.long
 def test_a_locale_of_ascii_is_named_as_the_cause(tmp_path: Path) -> None:
     """Whatever the name stands in: the command line, a grid file, a folder of images, the working folder."""
     home = tmp_path / "größe"

@@ -40,6 +40,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Terminal, Console]:
     return file, launch.console_on(file)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command",
     [["launch.py", "--list"], ["launch.py", "--grid", "digits", "--dry-run"], ["-m", "analysis", "table"]],

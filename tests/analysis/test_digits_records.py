@@ -319,6 +319,7 @@ def drawn(storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_picture_opens_in_both_formats_and_themes_and_has_its_caption(drawn: Path, storage: Path) -> None:
     found = pictures(load_grid(str(storage)))
     assert {"gains", "cost", "curves"} <= {picture.name for picture in found}

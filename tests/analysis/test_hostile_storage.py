@@ -80,6 +80,7 @@ def test_all_grids_in_one_table_say_nothing_more(hostile: SyntheticGrid, capsys:
     assert_harmless(told.out + told.err)
 
 
+@pytest.mark.long
 def test_pages_papers_and_pictures_hold_none_of_it(
     hostile: SyntheticGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

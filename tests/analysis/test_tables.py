@@ -635,6 +635,7 @@ def table_of_names(teacher: str, student: str) -> str:
         return markdown_of(grid)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=60)
 @given(teacher=st.text(min_size=1), student=st.text(min_size=1) | st.text(alphabet="|\\ `*_<>&\n\r\u2029a", min_size=1))
 @example(teacher="\\|", student="|\n|\n| --- |")

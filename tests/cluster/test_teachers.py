@@ -213,6 +213,7 @@ def two_workers(stages: list[Stage], store: Store, folder: Path, *, second_is: s
     return [worker.exitcode for worker in workers]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("second_is", ["in step", "late"])
 def test_two_workers_go_through_a_lane_together(tmp_path: Path, tiny_plan: Planner, second_is: str) -> None:
     """Both return: neither waits for the other in a stage that the other has found to be done."""
@@ -223,6 +224,7 @@ def test_two_workers_go_through_a_lane_together(tmp_path: Path, tiny_plan: Plann
     assert store.record(plan.teachers[0])["workers"] == 2
 
 
+@pytest.mark.long
 def test_two_workers_go_on_from_the_same_checkpoint(tmp_path: Path, tiny_plan: Planner) -> None:
     """What is published has not been learned by one from the first epoch and by the other from the second, though
     another launch may replace or remove the checkpoint while they look for it."""

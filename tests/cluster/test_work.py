@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.launching import ROOT
 
 
+@pytest.mark.long
 def test_a_worker_does_without_wandb_and_may_import_it_all_the_same() -> None:
     script = """
 import sys

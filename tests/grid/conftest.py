@@ -24,7 +24,7 @@ def copies_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-@pytest.fixture(params=["local", "memory", "s3"])
+@pytest.fixture(params=["local", "memory", pytest.param("s3", marks=pytest.mark.s3)])
 def store_anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """The same behaviour on a folder and on object stores."""
     if request.param == "s3":

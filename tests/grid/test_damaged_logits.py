@@ -102,6 +102,7 @@ def test_computing_logits_replaces_a_file_that_is_not_sound(
     assert warning.endswith("it is computed again")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", EVERY_DAMAGE)
 @pytest.mark.parametrize("file", ["unit", "plain"])
 def test_a_cell_replaces_a_file_that_is_not_sound_and_learns_the_same(
@@ -142,6 +143,7 @@ def test_a_cell_replaces_a_file_that_is_not_sound_and_learns_the_same(
     assert results(store.record(cell)) == results(whole.record(cell))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stored_as", [{}, {"top_k": 3}], ids=["whole", "top_k"])
 def test_any_single_damaged_byte_of_a_file_is_noticed(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, stored_as: dict[str, int]

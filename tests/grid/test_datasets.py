@@ -159,6 +159,7 @@ def test_a_corrupt_image_fails_the_data_set_with_its_name(tmp_path: Path) -> Non
     assert "test/dog/2.png: not a readable image" in error
 
 
+@pytest.mark.long
 def test_the_jpeg_copy_of_cifar10_when_it_is_at_hand() -> None:
     folder = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
     if not folder.is_dir():

@@ -117,6 +117,7 @@ def blocks(folder: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("student", ["ViT-S", "ResNet-S"])
 def test_timm_gives_the_records_figures_on_the_test_images(ran: Ran, published: dict[str, Path], student: str) -> None:
     model = timm.create_model(f"local-dir:{published[student]}", pretrained=True).eval()

@@ -122,6 +122,7 @@ SHRUNK = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("student", ["ViT-Tiny", "ResNet-18", "MobileViT-S"])
 @pytest.mark.parametrize("size", [64, pytest.param(224, marks=pytest.mark.slow)])
 def test_cifar100_full_shrunk_runs_the_true_models(

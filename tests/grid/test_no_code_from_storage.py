@@ -44,6 +44,7 @@ def test_the_canary_sings(canary: Path) -> None:
     assert canary.exists()
 
 
+@pytest.mark.long
 def test_nothing_that_a_stage_reads_is_unpickled(tiny_plan: Callable[..., Plan], tmp_path: Path, canary: Path) -> None:
     """Every file of the stages before a cell, one after the other: the cell fails saying so, or makes it anew."""
     plan, store, runtime = tiny_plan(), Store(str(tmp_path / "runs")), Runtime.here(threads=1)

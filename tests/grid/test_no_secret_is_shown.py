@@ -209,6 +209,7 @@ def test_the_log_of_a_launch_holds_none(tmp_path: Path, capsys: Capture, monkeyp
     assert "CANARY" not in logged
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "script",
     [

@@ -53,6 +53,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", CHANGES)
 def test_what_does_not_fit_starts_the_stage_again(
     started: tuple[Store, CellStage], runtime: Runtime, caplog: Log, what: str

@@ -64,6 +64,7 @@ def test_a_students_file_is_all_that_is_needed(here: Path, entry: Any, runtime: 
     assert store.record(cell)["student"] == "mlp"
 
 
+@pytest.mark.long
 def test_a_package_is_carried_whole_and_imported_in_a_fresh_process_elsewhere(here: Path, tmp_path: Path) -> None:
     write_package(here)
     model = plan_with(here, "my_nets.small:mlp").spec.students[0]

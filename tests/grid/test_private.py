@@ -125,6 +125,7 @@ def test_a_compiler_cache_of_the_users_is_kept_and_checked(tmp_path: Path, monke
         use_private_compiler_caches()
 
 
+@pytest.mark.long
 def test_a_dry_run_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
     """Where torch would make a folder for what it compiles, under a name that anybody can guess."""
     (tmp_path / "tmp").mkdir()

@@ -80,6 +80,7 @@ def plan_of(tiny_plan: Planner, *, epochs: int = 4, **changes: Any) -> Plan:
     return tiny_plan(**{"seeds": [3], "students": [RESNET_S], "recipe": recipe} | changes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_killed_after_any_step_it_goes_on_to_the_same_bits(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, steps: list[int], case: str
@@ -127,6 +128,7 @@ def test_a_teacher_killed_in_an_epoch_goes_on_to_the_same_bits(
     assert broken.record(teacher)["weights_sha256"] == whole.record(teacher)["weights_sha256"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("file", "done"), [("model-*.safetensors", False), ("curve-*.parquet", False), (RECORD, True)])
 def test_killed_while_it_publishes_a_stage_is_done_with_its_record(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, file: str, done: bool
@@ -147,6 +149,7 @@ def test_killed_while_it_publishes_a_stage_is_done_with_its_record(
     assert results(broken.record(cell)) == results(whole.record(cell))
 
 
+@pytest.mark.long
 def test_a_cell_starts_again_where_its_checkpoint_learned_from_another_teacher(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime
 ) -> None:

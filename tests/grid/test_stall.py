@@ -50,6 +50,7 @@ def test_what_gets_on_slowly_is_left_alone() -> None:
     assert told == []
 
 
+@pytest.mark.long
 def test_time_in_which_the_process_stood_still_does_not_count() -> None:
     script = """
 import sys, time
@@ -89,6 +90,7 @@ def test_a_stage_that_hangs_has_failed_with_the_reason(tmp_path: Path, tiny_plan
     assert b"told.wait(30)" in store.read(f"{stage.folder}/{TRACEBACK}")
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     script = """
 import json, sys, time

@@ -276,7 +276,8 @@ def _work(url: str, stage_json: str) -> None:
             os._exit(3)
 
 
-@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.s3)])
 def test_a_process_that_is_stopped_and_continued_leaves_what_another_has_published(
     request: pytest.FixtureRequest,
     tmp_path: Path,

@@ -108,6 +108,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stored_as", [{}, {"dtype": "float32"}], ids=["float16", "float32"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_an_epoch_is_what_the_teacher_says_of_its_views_to_the_bit(

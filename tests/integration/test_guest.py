@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import tiny_grid
 from tests.launching import ROOT, write_grid
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 GRID = tiny_grid(
     name="guest",

@@ -31,6 +31,7 @@ def small(seed: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 @pytest.mark.usefixtures("compiler")
 def test_a_compiled_model_trains_as_an_eager_one_and_resumes(run: Run, evaluate: Callable[[nn.Module], Row]) -> None:

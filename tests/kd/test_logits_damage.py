@@ -51,6 +51,7 @@ def test_an_empty_file_is_named_as_such(tmp_path: Path) -> None:
         read(tmp_path / "logits", b"")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stored_as", [DENSE, TOP], ids=["dense", "top-k"])
 def test_no_flipped_bit_is_ever_read_as_other_logits(tmp_path: Path, stored_as: LogitsFormat) -> None:
     """Wherever it flips, in the header as in the tensors: the file is refused, or its logits are still right."""

@@ -66,11 +66,13 @@ def _exchange_objects(shard: Shard, folder: Path) -> None:
     torch.distributed.broadcast_object_list(objects, src=0)
 
 
+@pytest.mark.long
 def test_bytes_and_texts_arrive_and_are_not_run(tmp_path: Path) -> None:
     two_workers(_exchange, tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.long
 def test_a_pickle_among_objects_is_run(tmp_path: Path) -> None:
     """The control: what the test above would see."""
     two_workers(_exchange_objects, tmp_path)

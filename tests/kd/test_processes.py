@@ -37,6 +37,7 @@ def same_result(a: Result, b: Result) -> bool:
     return a.curve == b.curve and all(torch.equal(v, b.weights[k]) for k, v in a.weights.items())
 
 
+@pytest.mark.long
 def test_two_at_a_time_give_the_bits_of_one(two: Executor) -> None:
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=3e-3, views=AUGMENTED)
     together = [two.submit(train_noisy, recipe, together=True) for _ in range(2)]

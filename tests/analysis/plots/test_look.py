@@ -148,6 +148,7 @@ def two_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "DPI", 50)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("two_kinds")
 def test_equal_bytes_whatever_the_users_settings_and_in_threads(make_grid: Maker, tmp_path: Path) -> None:
     grid = load_grid(filled(make_grid()).storage)

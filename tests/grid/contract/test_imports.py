@@ -75,6 +75,7 @@ def test_so_is_the_installed_one_that_lacks_what_is_asked_of_it(plant: Plant) ->
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["s3", "s3a", "gs", "gcs", "abfs"])
 def test_a_storages_package_that_is_broken_is_not_told_as_missing(
     kind: str, plant: Plant, monkeypatch: pytest.MonkeyPatch
