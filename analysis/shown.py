@@ -13,14 +13,6 @@ UNKNOWN = "—"
 Row = Mapping[str, Any]
 
 
-def human(count: float, *, billion: str = "B") -> str:
-    """25474 -> '25.5K', 85875556 -> '85.9M'."""
-    for limit, unit in ((1e9, billion), (1e6, "M"), (1e3, "K")):
-        if count >= 0.99995 * limit:  # what would round to 1000.0 of the unit below
-            return f"{count / limit:.1f}{unit}"
-    return f"{count:g}"
-
-
 def value(of: object) -> str:
     """An axis' value: 4.0 -> '4'."""
     return f"{of:g}" if isinstance(of, float) else str(of)

@@ -11,8 +11,9 @@ from typing import Literal
 from grid.contract.parsing import CLOCK_SKEW, parse_time
 from grid.contract.plan import FOLDERS
 from grid.contract.text import on_one_line
+from grid.contract.units import duration
 from grid.plan import Stage, TeacherStage
-from grid.progress import Estimate, duration
+from grid.progress import Estimate
 from grid.records import Record
 from grid.schedule import unneeded_logits
 from grid.signs import LEASE_SILENT, Facts, Found, Sign
