@@ -14,10 +14,10 @@ from analysis.grids import Grid, Grids
 from analysis.plans import Plan, read_plans
 from analysis.schema import RECORD, ROW
 from analysis.storage import Reader, said
+from grid.contract import layout
 from grid.contract import record as contract
 from grid.contract.installed import grid_command
 from grid.contract.parsing import CLOCK_SKEW, of_the_future, parse_object, parse_progress, told_at
-from grid.contract.plan import FOLDERS
 
 STATUSES = ("done", "failed")
 LABELS = {"grid": pl.String, **ROW}
@@ -119,7 +119,7 @@ def _without_other_inputs(records: pl.DataFrame) -> tuple[pl.DataFrame, list[str
     ):
         found = done.join(there, on=key, how="inner", maintain_order="left").filter(pl.col(used) != pl.col("now"))
         others += found["stage_id"].to_list()
-        folder = FOLDERS["teacher" if key == "teacher_id" else "dataset"]
+        folder = layout.FOLDERS["teacher" if key == "teacher_id" else "dataset"]
         for of, count in found.group_by(key, maintain_order=True).len().iter_rows():
             results = "1 result was" if count == 1 else f"{count} results were"
             lines.append(f"{folder}/{of}: {results} learned from {what} than lies there now: {LEFT_OUT}")
@@ -140,7 +140,7 @@ def _with_progress(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, st
     finished_at = pl.col("finished_at").str.to_datetime(time_zone="UTC", strict=False)
     problems = _of_the_future(records.filter(finished_at > now + CLOCK_SKEW), kinds)
     done = set(records.filter(pl.col("status") == "done")["stage_id"])
-    paths = {f"{FOLDERS[kind]}/{i}/progress.json": i for i, kind in kinds.items() if i not in done}
+    paths = {f"{layout.stage_folder(kind, i)}/{layout.PROGRESS}": i for i, kind in kinds.items() if i not in done}
     rows = []
     for path, data in reader.read_many([*paths], problems).items():
         try:
@@ -166,7 +166,8 @@ def _of_the_future(records: pl.DataFrame, kinds: Mapping[str, str]) -> list[str]
     """Lines on results and failures that are yet to come: they are shown, but a clock was wrong."""
     lines = []
     for stage_id, status, at in records.select("stage_id", "status", "finished_at").iter_rows():
-        path = f"{FOLDERS[kinds[stage_id]]}/{stage_id}/{'record' if status == 'done' else 'failure'}.json"
+        file = layout.RECORD if status == "done" else layout.FAILURE
+        path = f"{layout.stage_folder(kinds[stage_id], stage_id)}/{file}"
         lines.append(f"{path}: {of_the_future(at)}")
     return lines
 
@@ -176,8 +177,8 @@ def load_records(reader: Reader, kinds: Mapping[str, str]) -> tuple[pl.DataFrame
     frames: list[pl.DataFrame] = [pl.DataFrame(schema=RECORD)]
     problems: list[str] = []
     wanted = dict(kinds)
-    for file in ("record.json", "failure.json"):
-        paths = {f"{FOLDERS[kind]}/{stage_id}/{file}": stage_id for stage_id, kind in wanted.items()}
+    for file in (layout.RECORD, layout.FAILURE):
+        paths = {f"{layout.stage_folder(kind, stage_id)}/{file}": stage_id for stage_id, kind in wanted.items()}
         for found in reader.batches([*paths], problems):
             frame, refused = _parsed(found, paths)
             frames.append(frame)

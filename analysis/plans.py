@@ -11,6 +11,7 @@ import polars as pl
 from analysis.schema import ROW
 from analysis.storage import Reader, said
 from grid.contract import plan as contract
+from grid.contract.layout import plan_file
 
 # What a study's figures are of, and which of them must be there.
 LABELS = {"pairs": ("teacher", "student"), "models": ("model",)}
@@ -42,7 +43,7 @@ def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list
     for storage in reader.storages:
         one = Reader(storage)
         there = names if names is not None else one.grids()
-        paths = {f"grids/{name}/plan.json": name for name in there}
+        paths = {plan_file(name): name for name in there}
         unread: list[str] = []
         for path, data in one.read_many([*paths], unread).items():
             try:

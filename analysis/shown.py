@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 
+from grid.contract.layout import CALLED
+
 NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"
 UNKNOWN = "—"
 
@@ -76,7 +78,7 @@ def title(row: Row) -> str:
     if row["kind"] == "teacher":
         return f"teacher {row['teacher']}"
     if row["kind"] != "cell":
-        return {"dataset": "data set", "logits": "teacher logits"}[row["kind"]]
+        return CALLED[row["kind"]]
     how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
     varying = "" if row["mode"] == "baseline" else f", T {row['temperature']:g}, alpha {row['alpha']:g}"
     return f"{row['student']} {how}, seed {row['seed']}{varying}"

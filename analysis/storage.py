@@ -15,6 +15,7 @@ from analysis.errors import AnalysisError
 from grid.contract.credentials import redacted, storage_problem
 from grid.contract.imports import STORAGE_MODULES, broken
 from grid.contract.installed import storage_hint
+from grid.contract.layout import GRIDS
 from grid.contract.limits import has_no_range, read_capped, size_limit
 from grid.contract.local_files import read_local, too_large
 
@@ -87,11 +88,11 @@ class Reader:
         found: list[str] = []
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             try:
-                entries = fs.ls(f"{root}/grids", detail=False, refresh=True)
+                entries = fs.ls(f"{root}/{GRIDS}", detail=False, refresh=True)
             except NOT_THERE:
                 continue
             except Exception as error:  # each kind of storage has errors of its own
-                raise _unreadable(storage, "grids", error) from error
+                raise _unreadable(storage, GRIDS, error) from error
             found += sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
         return found
 

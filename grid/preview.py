@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from grid.contract.layout import CALLED
 from grid.contract.units import human, sized
 from grid.datasets import described
 from grid.disk import written_bytes
@@ -166,4 +167,4 @@ def _kind(stage: Stage) -> str:
         return stage.mode
     if isinstance(stage, TeacherStage) and stage.model.is_given:
         return "given teacher"
-    return {"dataset": "data set", "logits": "teacher logits"}.get(stage.kind, stage.kind)
+    return CALLED[stage.kind]

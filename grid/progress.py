@@ -15,13 +15,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from grid.contract.layout import PROGRESS
 from grid.contract.parsing import parse_object, parse_progress
 from grid.contract.units import duration
 from grid.identity import canonical_json
 from grid.plan import CellStage, DatasetStage, LogitsStage, Plan, Stage, TeacherStage
 from grid.records import Record
 from grid.schedule import State
-from grid.store import PROGRESS, Store
+from grid.store import Store
 
 POLL_SECONDS = 1.0
 

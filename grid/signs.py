@@ -14,20 +14,20 @@ from typing import Any, TypeVar
 
 from grid.contract.credentials import redacted
 from grid.contract.installed import grid_command
+from grid.contract.layout import FAILURE, FOLDERS, GRIDS, PROGRESS, RECORD, plan_file, stage_folder
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_object, parse_progress, parse_time, told_at
-from grid.contract.plan import FOLDERS, plan_kinds, plan_time
 from grid.contract.plan import parse_plan as parse_document
+from grid.contract.plan import plan_kinds, plan_time
 from grid.contract.record import other_inputs
 from grid.errors import UserError, one_line
 from grid.lease import SILENT_SECONDS, Holder, numbered
 from grid.plan import LogitsStage, Plan, Stage, make_plan
-from grid.planned import PLAN
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec
 from grid.standing import READS_AT_A_TIME, of_other_inputs
-from grid.store import FAILURE, PROGRESS, RECORD, Standing, Store, damage_of, inputs_of
+from grid.store import Standing, Store, damage_of, inputs_of
 
 LEASE_SILENT = timedelta(seconds=SILENT_SECONDS)
 # Progress is told at each epoch, and within one every ten minutes unless the grid says otherwise.
@@ -104,7 +104,7 @@ class GridReader:
         self._records: dict[str, Record] = {}
         self._passed_over: dict[str, str] = {}
         with _readable(store):
-            names = store.names("grids")
+            names = store.names(GRIDS)
             self.name = self._last(names) if asked is None else self._find(asked, names)
         self._unread_plans = dict(self._passed_over)
 
@@ -114,7 +114,7 @@ class GridReader:
             return self._read_all(now or datetime.now(UTC))
 
     def _read_all(self, now: datetime) -> Facts:
-        path = f"grids/{self.name}/{PLAN}"
+        path = plan_file(self.name)
         self._passed_over = dict(self._unread_plans)
         try:
             planned = parse_plan(self.store.read(path), self.name)
@@ -148,7 +148,7 @@ class GridReader:
 
     def _find(self, asked: str, names: list[str]) -> str:
         name = asked if asked in names else grid_name(asked)
-        if name in names and self.store.exists(f"grids/{name}/{PLAN}"):
+        if name in names and self.store.exists(plan_file(name)):
             return name
         known = ", ".join(self._launches(names))
         raise UserError(f"no grid {name!r} was run in {self.store.url}; there {f'are {known}' if known else 'is none'}")
@@ -163,14 +163,14 @@ class GridReader:
 
     def _launches(self, names: list[str]) -> dict[str, datetime]:
         """When each grid was launched last."""
-        plans = {name: self._read(f"grids/{name}/{PLAN}", launched_at) for name in names}
+        plans = {name: self._read(plan_file(name), launched_at) for name in names}
         return {name: at for name, at in plans.items() if at is not None}
 
     def _look(self, stage: str, planned: Planned, now: datetime) -> Found:
         if stage in self._records:
             return Found(self._records[stage])
         kind = planned.kinds[stage]
-        folder = f"{FOLDERS[kind]}/{stage}"
+        folder = stage_folder(kind, stage)
         record = self._finished(f"{folder}/{RECORD}", now)
         if record is not None and stage in planned.stages:
             damage = damage_of(planned.stages[stage], record, self.store.sizes(folder))
@@ -252,7 +252,7 @@ def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
     if not spec.dataset.is_downloaded:
         return None
     try:
-        planned = parse_plan(store.read(f"grids/{spec.name}/{PLAN}"), spec.name)
+        planned = parse_plan(store.read(plan_file(spec.name)), spec.name)
     except (OSError, ValueError):
         return None
     then = planned.plan.spec.dataset if planned.plan is not None else None

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from grid.contract.layout import stage_folder
 from grid.contract.parsing import CLOCK_SKEW, parse_time
-from grid.contract.plan import FOLDERS
 from grid.contract.text import on_one_line
 from grid.contract.units import duration
 from grid.plan import Stage, TeacherStage
@@ -125,7 +125,7 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
                 kind=kind,
                 title=on_one_line(titles.get(stage, f"{kind} {stage}")),
                 state=states[stage],
-                folder=f"{FOLDERS[kind]}/{stage}",
+                folder=stage_folder(kind, stage),
                 sign=found[stage].sign if stage in found else None,
                 error=_error(found.get(stage, Found())),
                 is_trained=not _is_given(planned.stages.get(stage)),

@@ -6,11 +6,10 @@ import re
 from datetime import datetime
 from typing import Any
 
+from grid.contract.layout import FOLDERS
 from grid.contract.parsing import parse_json, parse_time
 
 PLAN_SCHEMA_VERSION = 1
-
-FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
 
 # Ids are parts of paths.
 _ID = re.compile(r"[\w-]{1,100}")
