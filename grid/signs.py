@@ -18,7 +18,6 @@ from grid.contract.layout import FAILURE, FOLDERS, GRIDS, PROGRESS, RECORD, plan
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_object, parse_progress, parse_time, told_at
 from grid.contract.plan import parse_plan as parse_document
-from grid.contract.plan import plan_kinds, plan_time
 from grid.contract.record import other_inputs
 from grid.errors import UserError, one_line
 from grid.lease import SILENT_SECONDS, Holder, numbered
@@ -243,7 +242,7 @@ def grid_name(asked: str) -> str:
 
 def launched_at(plan: bytes) -> datetime:
     """Raises ValueError with the reason that it is no plan."""
-    return plan_time(parse_document(plan))
+    return parse_document(plan).launched_at
 
 
 def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
@@ -264,9 +263,9 @@ def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
 def parse_plan(data: bytes, name: str) -> Planned:
     """Raises ValueError with the reason it is none."""
     document = parse_document(data)
-    kinds, at = plan_kinds(document), plan_time(document)
+    kinds, at = document.kinds, document.launched_at
     try:
-        plan = make_plan(GridSpec.model_validate(document.get("spec")))
+        plan = make_plan(GridSpec.model_validate(document.spec))
     except Exception:  # whatever an odd spec makes the planning raise, its stages are told of by their ids
         return Planned(name, at, kinds, None)
     return Planned(name, at, kinds, plan if {stage.id for stage in plan.stages} == kinds.keys() else None)
