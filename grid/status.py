@@ -112,7 +112,7 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
         if states[what.id] == "waiting" and any(states[i] in ("failed", "blocked") for i in what.inputs().values()):
             states[what.id] = "blocked"
     titles = planned.plan.titles() if planned.plan is not None else {}
-    left, unknown = _left(facts, states)
+    left, unknown = _left(facts, states, now)
     return GridStatus(
         name=planned.name,
         storage=facts.storage,
@@ -201,23 +201,27 @@ def _signs_of(found: Found, now: datetime) -> list[datetime]:
     return [finished_at(record, now) for record in records] + ([found.sign.at] if found.sign is not None else [])
 
 
-def _left(facts: Facts, states: Mapping[str, State]) -> tuple[float | None, int]:
-    """Seconds left for the stages of which some alike are done, and how many others there are."""
+def _left(facts: Facts, states: Mapping[str, State], now: datetime) -> tuple[float | None, int]:
+    """Seconds left for the stages of which some alike are done, and how many others there are. As the launch estimates
+    it, but that it does not know how much work those others are."""
     estimate, stages = Estimate({}), facts.planned.stages
-    for stage, one in facts.found.items():
-        seconds = one.record["seconds_total"] if one.record is not None else None
-        if stage in stages and isinstance(seconds, float):
-            estimate.add(stages[stage], seconds)
+    done = [(stages[i], one.record) for i, one in facts.found.items() if i in stages and one.record is not None]
+    ended = sorted(((finished_at(record, now), stage, record) for stage, record in done), key=lambda one: one[0])
+    for at, stage, record in ended:
+        seconds = record["seconds_total"]
+        if isinstance(seconds, float):
+            by_launch = record["finished_at"] is not None and at >= facts.planned.launched_at
+            estimate.add(stage, seconds, at=at.timestamp() if by_launch else None)
     estimate.slots = max(1, sum(state == "running" for state in states.values()))
     waiting, running, unknown = [], {}, 0
-    for stage, what in stages.items():
-        if states[stage] not in ("running", "waiting", "silent"):
+    for stage_id, what in stages.items():
+        if states[stage_id] not in ("running", "waiting", "silent"):
             continue
-        sign = facts.found[stage].sign if states[stage] == "running" else None
+        sign = facts.found[stage_id].sign if states[stage_id] == "running" else None
         if estimate.seconds(what) is None:
             unknown += 1
         elif sign is not None:
-            running[stage] = (what, sign.fraction or 0.0)
+            running[stage_id] = (what, sign.fraction or 0.0)
         else:
             waiting.append(what)
     return (estimate.left(waiting, running) if waiting or running else None), unknown

@@ -18,6 +18,7 @@ import launch
 from grid.errors import UserError
 from grid.lease import Holder
 from grid.plan import Plan
+from grid.progress import Estimate
 from grid.signs import GridReader
 from grid.status import grid_status
 from grid.store import Store
@@ -88,6 +89,28 @@ def test_the_time_left_is_what_their_like_took_shared_by_how_many_run(written: W
     assert written.status().left == max((0.75 * 40 + 0.5 * 100) / 2, 0.5 * 100)
     assert written.told()[-1] == "About 50 s left, 2 at a time"
     assert written.status().is_well
+
+
+def test_the_time_left_is_what_the_launch_says(tiny_plan: Planner, tmp_path: Path) -> None:
+    """Of short cells what lies between them counts, too: two at a time, each of half a second, every two seconds."""
+    plan = tiny_plan(seeds=[*range(20)])
+    written, launch = Written(plan, str(tmp_path)), Estimate({})
+    launch.slots = 2
+    written.done(plan.data, *plan.teachers, *plan.logits)
+    written.done(plan.cells[0], seconds_total=1.0, finished_at=ago(hours=9))  # by an earlier launch
+    launch.add(plan.cells[0], 1.0)
+    for number, cell in enumerate(plan.cells[1:41]):
+        ended = 60 - 2 * (number // 2)
+        written.done(cell, seconds_total=0.5, finished_at=ago(seconds=ended))
+        launch.add(cell, 0.5, at=1000.0 - ended)
+    first, second, *waiting = plan.cells[41:]
+    written.lease(first, 1, at=ago(seconds=1))
+    written.lease(second, 1, at=ago(seconds=1))
+    told = launch.left([*waiting], {stage.id: (stage, 0.0) for stage in (first, second)})
+    assert written.status().left == pytest.approx(told)
+    assert told == pytest.approx(39 * 2 / 2, rel=0.1)
+    written.store.remove(f"{second.folder}/lease-0001.json")  # looked at between two stages
+    assert written.status().left == pytest.approx(told)
 
 
 def test_what_tells_nothing_for_half_an_hour_may_have_ended(written: Written) -> None:
