@@ -24,6 +24,7 @@ from analysis.errors import AnalysisError
 from analysis.output import Lasting, tell
 from grid.contract.credentials import address_problem, redact_tracebacks
 from grid.contract.installed import ShowVersion, analysis_command, grid_command
+from grid.contract.layout import STORAGE, grid_folder
 from grid.contract.local_files import OddFileError
 from grid.contract.text import on_one_line
 from grid.errors import UserError
@@ -47,7 +48,6 @@ RESOURCES = {
     "gpus-per-teacher-worker": ("X", "GPUs of each of them"),
 }
 
-STORAGE = "./runs"
 LOG = "launch.log"
 LAST = ""  # --status alone
 LOCAL_DASHBOARD = "localhost:8265"
@@ -265,7 +265,6 @@ def run(args: argparse.Namespace) -> int:
     from grid.interruption import to_mind
     from grid.load import load_grid
     from grid.plan import make_plan
-    from grid.planned import grid_folder
     from grid.private import use_private_compiler_caches
     from grid.run import Options, run_grid
     from grid.store import Store
@@ -287,7 +286,7 @@ def run(args: argparse.Namespace) -> int:
     if dashboard is not None:
         dashboard.check()
     store.check_writable()
-    folder = grid_folder(plan)
+    folder = grid_folder(plan.spec.name)
     root, log = (store.url, f"{folder}/{LOG}") if store.is_local else (tempfile.mkdtemp(prefix="kd-grid-"), LOG)
     with contextlib.ExitStack() as stack:
         terminal = stack.enter_context(output_to(root, log))

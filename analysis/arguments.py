@@ -7,8 +7,7 @@ from pathlib import Path
 
 from analysis.errors import AnalysisError
 from grid.contract.installed import ShowVersion, analysis_command
-
-STORAGE = "./runs"
+from grid.contract.layout import STORAGE
 
 # By the ending of --output.
 FORMATS = {"md": "md", "html": "html", "tex": "latex", "csv": "csv", "json": "json", "parquet": "parquet"}

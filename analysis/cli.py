@@ -13,6 +13,7 @@ from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
 from analysis.output import tell, warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
+from grid.contract.layout import grid_folder
 from grid.contract.text import encoding_of
 
 if TYPE_CHECKING:
@@ -199,4 +200,4 @@ def _grid_place(grid: Grid) -> tuple[str, str]:
     root = local_root(grid.storage)
     if root is None:
         raise AnalysisError("give --output: what is drawn from a storage by URL is written to this machine")
-    return root, f"grids/{grid.name}"
+    return root, grid_folder(grid.name)

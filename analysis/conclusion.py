@@ -11,7 +11,8 @@ from analysis.efficiency import efficiency, shown_training
 from analysis.gains import AXES, crossed, gains
 from analysis.grids import Grid
 from analysis.selection import select
-from analysis.shown import human, number, pair, setting, shown_gain
+from analysis.shown import number, pair, setting, shown_gain
+from grid.contract.units import human
 
 # A smaller student within so many points of the best is worth naming.
 CLOSE = 1.0

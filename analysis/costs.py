@@ -7,8 +7,7 @@ import polars as pl
 from analysis.document import Heading, Note, Part, Table
 from analysis.grids import Records
 from analysis.shown import UNKNOWN
-
-HOUR = 3600.0
+from grid.contract.units import HOUR, shown_hours
 
 COSTS_SCHEMA: dict[str, type[pl.DataType]] = {
     "stage": pl.String,
@@ -93,11 +92,3 @@ def costs_section(records: Records) -> list[Part]:
     if saved > 0:
         note += f" Teacher logits computed once saved at least {shown_hours(saved)}."
     return [*parts, Note(note)]
-
-
-def shown_hours(hours: float) -> str:
-    """'0.4 s', '12.3 min', '4.5 h'."""
-    for limit, unit, factor in ((1 / 60, "s", HOUR), (1.0, "min", 60.0)):
-        if hours < limit:
-            return f"{hours * factor:.1f} {unit}"
-    return f"{hours:,.1f} h"

@@ -13,9 +13,9 @@ from analysis.errors import AnalysisError
 from analysis.gains import AXES
 from analysis.grids import Records
 from analysis.storage import said
-from grid.contract.plan import FOLDERS
+from grid.contract.layout import stage_folder
 from grid.contract.record import CURVE as CURVE_FILE
-from grid.contract.record import METRICS, curve_file, is_of_record
+from grid.contract.record import METRICS, SPLITS, curve_file, is_of_record
 
 _PLACE = re.compile(r"/curve(-[0-9a-f]+)?\.parquet:")
 OF_A_CURVE = ("curve_sha256", "files")  # of a record
@@ -29,7 +29,7 @@ CURVE = pl.Schema(
         "train_top1": pl.Float64,
         "seconds_train": pl.Float64,
         "seconds_evaluate": pl.Float64,
-        **{f"{split}_{metric}": pl.Float64 for split in ("val", "test") for metric in METRICS},
+        **{f"{split}_{metric}": pl.Float64 for split in SPLITS for metric in METRICS},
     }
 )
 
@@ -42,7 +42,7 @@ def curves(grid: Records) -> pl.DataFrame:
     parts = [pl.DataFrame(schema={"stage_id": pl.String, **CURVE})]
     for record in cells.unique("stage_id", maintain_order=True).select(KEYS + OF_A_CURVE).iter_rows(named=True):
         stage_id = record["stage_id"]
-        path = f"{FOLDERS[record['kind']]}/{stage_id}/{curve_file(record)}"
+        path = f"{stage_folder(record['kind'], stage_id)}/{curve_file(record)}"
         try:
             curve = parse_curve(grid.reader.read(path), record)
         except FileNotFoundError:

@@ -10,7 +10,8 @@ from analysis.document import Heading, Note, Part, Table
 from analysis.gains import AXES, POINT, baselines, crossed, gains, ratio
 from analysis.grids import Grid
 from analysis.selection import select
-from analysis.shown import UNKNOWN, Row, human, number, percent, setting
+from analysis.shown import UNKNOWN, Row, number, percent, setting
+from grid.contract.units import human
 
 MIB = 2**20
 LEAST_APART = 1.1  # times, slowest by fastest record

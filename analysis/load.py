@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -13,22 +13,16 @@ from analysis.errors import AnalysisError
 from analysis.grids import Grid, Grids
 from analysis.plans import Plan, read_plans
 from analysis.schema import RECORD, ROW
+from analysis.signs import at_work
 from analysis.storage import Reader, said
+from grid.contract import layout
 from grid.contract import record as contract
 from grid.contract.installed import grid_command
-from grid.contract.parsing import CLOCK_SKEW, of_the_future, parse_object, parse_progress, told_at
-from grid.contract.plan import FOLDERS
+from grid.contract.parsing import CLOCK_SKEW, of_the_future
 
 STATUSES = ("done", "failed")
 LABELS = {"grid": pl.String, **ROW}
-PROGRESS: dict[str, type[pl.DataType] | pl.DataType] = {
-    "stage_id": pl.String,
-    "progress": pl.Float64,
-    "progress_at": pl.Datetime("us", "UTC"),
-}
 LEFT_OUT = "left out; launch the grid again to have them computed again"
-# A running stage tells how far it is at each epoch, and within an epoch every ten minutes unless the grid says so.
-SILENT = timedelta(minutes=30)
 
 
 def load_grid(storage: str | Sequence[str], name: str | None = None) -> Grid:
@@ -88,8 +82,10 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
     """The cells and the stages of the plans, by what their grids are called, and what could not be read."""
     kinds = {stage_id: kind for plan in plans.values() for stage_id, kind in plan.kinds.items()}
     records, problems = load_records(reader, kinds)
-    records, left_out = _without_other_inputs(records)
-    problems += left_out
+    records, others, left_out = _without_other_inputs(records)
+    failures, unread = load_records(reader, {stage_id: kinds[stage_id] for stage_id in others}, (layout.FAILURE,))
+    records = pl.concat([records, failures])
+    problems += [*left_out, *unread]
     names = pl.Series("grid", [name for name, plan in plans.items() for _ in range(plan.rows.height)], dtype=pl.String)
     rows = pl.concat([plan.rows for plan in plans.values()]).insert_column(0, names)
     planned = pl.DataFrame(
@@ -105,9 +101,10 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
     return _joined(rows, facts), _joined(stages, facts), problems + unread
 
 
-def _without_other_inputs(records: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def _without_other_inputs(records: pl.DataFrame) -> tuple[pl.DataFrame, list[str], list[str]]:
     """The records without those of stages that learned from another training of their teacher, or from other images,
-    than there are now: they do not belong beside these. And a line for each such teacher and data set."""
+    than there are now: they do not belong beside these. The ids of those,
+    too, and a line for each such teacher and data set."""
     done = records.filter(pl.col("status") == "done")
     teachers = done.filter(kind="teacher").select(pl.col("stage_id").alias("teacher_id"), now="weights_sha256")
     images = done.filter(kind="dataset").select(pl.col("stage_id").alias("dataset_id"), now="dataset_fingerprint")
@@ -119,11 +116,11 @@ def _without_other_inputs(records: pl.DataFrame) -> tuple[pl.DataFrame, list[str
     ):
         found = done.join(there, on=key, how="inner", maintain_order="left").filter(pl.col(used) != pl.col("now"))
         others += found["stage_id"].to_list()
-        folder = FOLDERS["teacher" if key == "teacher_id" else "dataset"]
+        folder = layout.FOLDERS["teacher" if key == "teacher_id" else "dataset"]
         for of, count in found.group_by(key, maintain_order=True).len().iter_rows():
             results = "1 result was" if count == 1 else f"{count} results were"
             lines.append(f"{folder}/{of}: {results} learned from {what} than lies there now: {LEFT_OUT}")
-    return records.filter(~pl.col("stage_id").is_in(others)), lines
+    return records.filter(~pl.col("stage_id").is_in(others)), [*dict.fromkeys(others)], lines
 
 
 def _joined(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
@@ -134,50 +131,42 @@ def _joined(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_progress(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
-    """The records, with a row for each stage that has none and runs; one that runs again after a failure runs. And what
-    cannot be believed of times."""
+    """The records, with a row for each stage that has none and runs; one that runs again after a failure runs, and one
+    that was worked on again and is silent is missing. And what cannot be believed of times."""
     now = datetime.now(UTC)
-    finished_at = pl.col("finished_at").str.to_datetime(time_zone="UTC", strict=False)
-    problems = _of_the_future(records.filter(finished_at > now + CLOCK_SKEW), kinds)
-    done = set(records.filter(pl.col("status") == "done")["stage_id"])
-    paths = {f"{FOLDERS[kind]}/{i}/progress.json": i for i, kind in kinds.items() if i not in done}
-    rows = []
-    for path, data in reader.read_many([*paths], problems).items():
-        try:
-            facts = parse_object(data)
-            told, (count, total) = told_at(facts.get("at"), now), parse_progress(facts)
-        except Exception as error:  # whatever is wrong with one file, the others are shown
-            problems.append(f"{path}: {said(error)}")
-            continue
-        if told > now - SILENT:
-            rows.append((paths[path], min(1.0, count / total), told))
-    running = pl.DataFrame(rows, schema=PROGRESS, orient="row")
-    with_it = records.join(running, on="stage_id", how="full", coalesce=True, maintain_order="left_right")
-    runs = pl.col("progress").is_not_null() & (finished_at.is_null() | (finished_at < pl.col("progress_at")))
+    finished = pl.col("finished_at").str.to_datetime(time_zone="UTC", strict=False)
+    problems = _of_the_future(records.filter(finished > now + CLOCK_SKEW), kinds)
+    work = at_work(reader, records, kinds, now)
+    schema = {"stage_id": pl.String, "progress": pl.Float64}
+    running = pl.DataFrame([*work.running.items()], schema=schema, orient="row")
+    there = records.filter(~pl.col("stage_id").is_in(work.silent))
+    with_it = there.join(running, on="stage_id", how="full", coalesce=True, maintain_order="left_right")
+    runs = pl.col("stage_id").is_in([*work.running])
     frame = with_it.with_columns(
-        status=pl.when(runs).then(pl.lit("running")).otherwise("status"),
-        progress=pl.when(runs).then("progress"),
-        error=pl.when(~runs).then("error"),
-    ).drop("progress_at")
-    return frame, problems
+        status=pl.when(runs).then(pl.lit("running")).otherwise("status"), error=pl.when(~runs).then("error")
+    )
+    return frame, problems + work.problems
 
 
 def _of_the_future(records: pl.DataFrame, kinds: Mapping[str, str]) -> list[str]:
     """Lines on results and failures that are yet to come: they are shown, but a clock was wrong."""
     lines = []
     for stage_id, status, at in records.select("stage_id", "status", "finished_at").iter_rows():
-        path = f"{FOLDERS[kinds[stage_id]]}/{stage_id}/{'record' if status == 'done' else 'failure'}.json"
+        file = layout.RECORD if status == "done" else layout.FAILURE
+        path = f"{layout.stage_folder(kinds[stage_id], stage_id)}/{file}"
         lines.append(f"{path}: {of_the_future(at)}")
     return lines
 
 
-def load_records(reader: Reader, kinds: Mapping[str, str]) -> tuple[pl.DataFrame, list[str]]:
+def load_records(
+    reader: Reader, kinds: Mapping[str, str], files: Sequence[str] = (layout.RECORD, layout.FAILURE)
+) -> tuple[pl.DataFrame, list[str]]:
     """Records by stage id (the result, or else the failure), and what could not be read. `kinds`: id -> kind."""
     frames: list[pl.DataFrame] = [pl.DataFrame(schema=RECORD)]
     problems: list[str] = []
     wanted = dict(kinds)
-    for file in ("record.json", "failure.json"):
-        paths = {f"{FOLDERS[kind]}/{stage_id}/{file}": stage_id for stage_id, kind in wanted.items()}
+    for file in files:
+        paths = {f"{layout.stage_folder(kind, stage_id)}/{file}": stage_id for stage_id, kind in wanted.items()}
         for found in reader.batches([*paths], problems):
             frame, refused = _parsed(found, paths)
             frames.append(frame)

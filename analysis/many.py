@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from analysis.costs import costs_section, device_hours, shown_hours
+from analysis.costs import costs_section, device_hours
 from analysis.document import Document, Heading, Note, Part, Table
 from analysis.gains import baselines, gains
 from analysis.grids import Grids
@@ -12,6 +12,7 @@ from analysis.shown import GAIN_CLEAR, NEGATIVE_CLEAR, UNKNOWN
 from analysis.standing import failures_section, running_section, unfinished
 from analysis.tables import PROTOCOL, baselines_table, corrected, gains_note, gains_table
 from grid.contract.installed import analysis_command
+from grid.contract.units import shown_hours
 
 GRIDS_SCHEMA: dict[str, type[pl.DataType]] = {
     "grid": pl.String,

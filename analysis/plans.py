@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -11,6 +12,7 @@ import polars as pl
 from analysis.schema import ROW
 from analysis.storage import Reader, said
 from grid.contract import plan as contract
+from grid.contract.layout import plan_file
 
 # What a study's figures are of, and which of them must be there.
 LABELS = {"pairs": ("teacher", "student"), "models": ("model",)}
@@ -27,7 +29,7 @@ class Plan:
 
     storage: str
     name: str
-    written_at: str
+    launched_at: datetime
     spec: dict[str, Any]
     rows: pl.DataFrame
     kinds: dict[str, str]
@@ -42,7 +44,7 @@ def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list
     for storage in reader.storages:
         one = Reader(storage)
         there = names if names is not None else one.grids()
-        paths = {f"grids/{name}/plan.json": name for name in there}
+        paths = {plan_file(name): name for name in there}
         unread: list[str] = []
         for path, data in one.read_many([*paths], unread).items():
             try:
@@ -53,20 +55,20 @@ def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list
             if plan.problem is not None:
                 problems.append(f"{storage}/{path}: {plan.problem}")
             key = (plan.name, frozenset(plan.kinds))
-            if key not in found or found[key].written_at < plan.written_at:
+            if key not in found or found[key].launched_at < plan.launched_at:
                 found[key] = plan
         problems += [f"--storage {storage}: {line}" for line in unread]
-    return sorted(found.values(), key=lambda plan: (plan.written_at, plan.name)), problems
+    return sorted(found.values(), key=lambda plan: (plan.launched_at, plan.name)), problems
 
 
 def parse_plan(data: bytes, *, storage: str, name: str) -> Plan:
     """Raises ValueError with the reason it is none."""
     plan = contract.parse_plan(data)
-    if not {"spec", "rows"} <= plan.keys():
-        raise ValueError("of another version of this program")
-    kinds, spec = contract.plan_kinds(plan), plan["spec"]
+    if plan.rows is None:
+        raise contract.OtherVersionError
+    kinds, spec = plan.kinds, plan.spec
     try:
-        rows = pl.DataFrame(plan["rows"], schema=ROW)
+        rows = pl.DataFrame(plan.rows, schema=ROW)
     except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"not a plan: {said(error)}") from None
     for stage_id, kind in rows.select("stage_id", "kind").iter_rows():
@@ -81,7 +83,7 @@ def parse_plan(data: bytes, *, storage: str, name: str) -> Plan:
         spec = {**spec, "published": _published(spec.get("published"))}
     except ValueError as error:
         spec, problem = {**spec, "published": None}, f"its published figures cannot be read: {error}"
-    return Plan(storage, name, contract.plan_time(plan).isoformat(), spec, rows, kinds, problem)
+    return Plan(storage, name, plan.launched_at, spec, rows, kinds, problem)
 
 
 def _published(study: Any) -> dict[str, Any] | None:

@@ -1,9 +1,10 @@
-"""The columns of the frames, as polars types. The record's fields are those of `grid.contract.record`."""
+"""The columns of the frames, as polars types. What is in them is said by `grid.contract`: `record` and `plan`."""
 
 from __future__ import annotations
 
 import polars as pl
 
+from grid.contract import plan
 from grid.contract.record import FIELDS
 
 _TYPES: dict[type, type[pl.DataType]] = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
@@ -11,17 +12,4 @@ _TYPES: dict[type, type[pl.DataType]] = {str: pl.String, int: pl.Int64, float: p
 RECORD = {name: _TYPES[kind] for name, kind in FIELDS.items()}
 
 # The plan's rows: what a grid calls its cells. Labels come from here, since several grids may share a record.
-ROW: dict[str, type[pl.DataType]] = {
-    "kind": pl.String,
-    "stage_id": pl.String,
-    "teacher": pl.String,
-    "student": pl.String,
-    "mode": pl.String,
-    "seed": pl.Int64,
-    "method": pl.String,
-    "temperature": pl.Float64,
-    "alpha": pl.Float64,
-    "params": pl.String,
-    "setting": pl.String,
-    "teacher_id": pl.String,
-}
+ROW = {name: _TYPES[kind] for name, kind in plan.ROW.items()}

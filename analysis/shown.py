@@ -7,18 +7,12 @@ from typing import Any
 
 import polars as pl
 
+from grid.contract.layout import CALLED
+
 NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"
 UNKNOWN = "—"
 
 Row = Mapping[str, Any]
-
-
-def human(count: float, *, billion: str = "B") -> str:
-    """25474 -> '25.5K', 85875556 -> '85.9M'."""
-    for limit, unit in ((1e9, billion), (1e6, "M"), (1e3, "K")):
-        if count >= 0.99995 * limit:  # what would round to 1000.0 of the unit below
-            return f"{count / limit:.1f}{unit}"
-    return f"{count:g}"
 
 
 def value(of: object) -> str:
@@ -85,7 +79,7 @@ def title(row: Row) -> str:
     if row["kind"] == "teacher":
         return f"teacher {row['teacher']}"
     if row["kind"] != "cell":
-        return {"dataset": "data set", "logits": "teacher logits"}[row["kind"]]
+        return CALLED[row["kind"]]
     how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
     short = {"temperature": "T", "alpha": "alpha"}
     values = [f"{called} {row[axis]:g}" for axis, called in short.items() if row.get(axis) is not None]

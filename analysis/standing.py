@@ -9,7 +9,7 @@ import polars as pl
 from analysis.document import Heading, Note, Part, Table
 from analysis.grids import Grids, Records
 from analysis.load import LEFT_OUT
-from analysis.shown import Row, title
+from analysis.shown import UNKNOWN, Row, title
 
 
 def unfinished(records: Records) -> list[Part]:
@@ -42,12 +42,16 @@ def unfinished(records: Records) -> list[Part]:
 
 def running_section(records: Records) -> list[Part]:
     """What runs now and how far it is; nothing where nothing runs."""
-    return _section(records, "running", "Running", "Progress", "progress", lambda row: f"{100 * row['progress']:.0f} %")
+    return _section(records, "running", "Running", "Progress", "progress", _shown_progress)
 
 
 def failures_section(records: Records) -> list[Part]:
     """What failed, with its reason; nothing where nothing did."""
     return _section(records, "failed", "Failures", "Why", "error", lambda row: row["error"] or "")
+
+
+def _shown_progress(row: Row) -> str:
+    return UNKNOWN if row["progress"] is None else f"{100 * row['progress']:.0f} %"
 
 
 def _section(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,13 @@ from analysis.errors import AnalysisError
 from grid.contract.credentials import redacted, storage_problem
 from grid.contract.imports import STORAGE_MODULES, broken
 from grid.contract.installed import storage_hint
+from grid.contract.layout import GRIDS
 from grid.contract.limits import has_no_range, read_capped, size_limit
 from grid.contract.local_files import read_local, too_large
 
 AT_ONCE = 5000  # files held in memory
 READERS, IN_A_ROW = 4, 250
+LISTERS = 16  # a storage by URL answers many as fast as one
 NOT_THERE = (FileNotFoundError, NotADirectoryError)
 
 
@@ -87,13 +90,42 @@ class Reader:
         found: list[str] = []
         for storage, (fs, root) in zip(self.storages, self._places, strict=True):
             try:
-                entries = fs.ls(f"{root}/grids", detail=False, refresh=True)
-            except NOT_THERE:
-                continue
+                found += _names(fs, f"{root}/{GRIDS}")
             except Exception as error:  # each kind of storage has errors of its own
-                raise _unreadable(storage, "grids", error) from error
-            found += sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+                raise _unreadable(storage, GRIDS, error) from error
         return found
+
+    def names(self, folders: Sequence[str], problems: list[str]) -> dict[str, list[str]]:
+        """What lies in each folder, of any storage, by name. What cannot be read is added to problems, a line each."""
+        _check_inside(folders)
+        found: dict[str, list[str]] = {folder: [] for folder in folders}
+        for fs, root in self._places:
+
+            def look(folder: str, fs: fsspec.AbstractFileSystem = fs, root: str = root) -> list[str] | Exception:
+                try:
+                    return _names(fs, f"{root}/{folder}")
+                except Exception as error:  # whatever is wrong with one folder, the others are shown
+                    return error
+
+            with ThreadPoolExecutor(READERS if isinstance(fs, LocalFileSystem) else LISTERS) as pool:
+                for folder, names in zip(folders, pool.map(look, folders), strict=True):
+                    if isinstance(names, Exception):
+                        problems.append(f"{folder}: {_reason(names)}")
+                    else:
+                        found[folder] += names
+        return found
+
+
+def _names(fs: fsspec.AbstractFileSystem, place: str) -> list[str]:
+    """Sorted; none where there is no such folder."""
+    try:
+        if isinstance(fs, LocalFileSystem):
+            return sorted(os.listdir(place))
+        entries = fs.ls(place, detail=False, refresh=True)
+    except NOT_THERE:
+        return []
+    # Object stores have empty objects in place of folders, the folder itself among them.
+    return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry.rstrip("/") != place.rstrip("/"))
 
 
 def _check_inside(paths: Sequence[str]) -> None:

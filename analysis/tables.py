@@ -15,7 +15,6 @@ from analysis.shown import (
     GAIN_CLEAR,
     NEGATIVE,
     NEGATIVE_CLEAR,
-    human,
     number,
     percent,
     shown_accuracy,
@@ -25,6 +24,7 @@ from analysis.shown import (
     value,
 )
 from analysis.standing import failures_section, running_section, unfinished
+from grid.contract.units import human
 
 LEAST_EXACT = 6  # seeds: fewer give no exact p below 0.05
 LISTED_FIRST = 12  # settings: of more, what was selected and the map of gains come before the list

@@ -26,18 +26,17 @@ from analysis.schema import RECORD
 from analysis.shown import title
 from analysis.storage import Reader, local_root, said
 from analysis.wandb_mark import Mark
+from grid.contract import layout
 from grid.contract.credentials import redacted
 from grid.contract.local_files import make_folder
 from grid.contract.parsing import parse_json
-from grid.contract.plan import FOLDERS
-from grid.contract.record import METRICS, POINTS, curve_file, other_inputs
+from grid.contract.record import METRIC_FIELDS, curve_file, other_inputs
 
 Mode = Literal["offline", "online", "disabled"]
 
 PROJECT = "kd-grid"
 TAG_LENGTH = 64  # the most W&B takes
 
-_METRIC_FIELDS = {f"{split}_{metric}_{point}" for split in ("val", "test") for metric in METRICS for point in POINTS}
 _CONFIG_FIELDS = (
     *(
         "kind",
@@ -77,7 +76,7 @@ class Exporter:
         self.mode: Mode | None = mode or next((known for known in get_args(Mode) if known == environment), None)
         self.storage = storage
         root = local_root(storage)
-        self.root, self.below = (str(Path.cwd()), "") if root is None else (root, f"grids/{grid}/")
+        self.root, self.below = (str(Path.cwd()), "") if root is None else (root, f"{layout.grid_folder(grid)}/")
         self.folder = Path(self.root) / self.below
         self.reader = Reader(storage, *others)
         self._queue: queue.Queue[str | None] = queue.Queue()
@@ -124,7 +123,7 @@ class Exporter:
         """Read the plan and what was written before; settle the mode."""
         if self._rows:
             return
-        path = f"grids/{self.grid}/plan.json"
+        path = layout.plan_file(self.grid)
         try:
             plan = parse_plan(self.reader.read(path), storage=self.storage, name=self.grid)
         except ValueError as error:
@@ -141,9 +140,9 @@ class Exporter:
             return
         assert self.mode is not None
         assert self._mark is not None
-        folder = f"{FOLDERS[row['kind']]}/{stage_id}"
+        folder = layout.stage_folder(row["kind"], stage_id)
         try:
-            data = self._read(f"{folder}/record.json")
+            data = self._read(f"{folder}/{layout.RECORD}")
             if data is None or self._mark.has(stage_id, self.mode, data):
                 return
             record, curve = self._parsed(data, folder, stage_id)
@@ -164,7 +163,7 @@ class Exporter:
 
     def _parsed(self, data: bytes, folder: str, stage_id: str) -> tuple[dict[str, Any], pl.DataFrame]:
         """A stage's record and curve. Raises ValueError that names the file and says why."""
-        path = f"{folder}/record.json"
+        path = f"{folder}/{layout.RECORD}"
         try:
             record = parse_record(data, stage_id=stage_id)
             for name in _JSON_FIELDS:
@@ -186,7 +185,8 @@ class Exporter:
     def _input(self, kind: str, stage_id: str | None) -> dict[str, Any] | None:
         """The record of what a stage learned from; None where there is none that can be read."""
         try:
-            return parse_record(self.reader.read(f"{FOLDERS[kind]}/{stage_id}/record.json"), stage_id=str(stage_id))
+            path = f"{layout.stage_folder(kind, str(stage_id))}/{layout.RECORD}"
+            return parse_record(self.reader.read(path), stage_id=str(stage_id))
         except (FileNotFoundError, AnalysisError, ValueError):
             return None
 
@@ -218,9 +218,7 @@ def write_run(
     )
     for point in curve.iter_rows(named=True):
         run.log({name: value for name, value in point.items() if value is not None}, step=point["epoch"])
-    summary = [
-        n for n in RECORD if n in _METRIC_FIELDS or n.startswith(("best_", "seconds_", "latency_", "throughput"))
-    ]
+    summary = [n for n in RECORD if n in METRIC_FIELDS or n.startswith(("best_", "seconds_", "latency_", "throughput"))]
     run.summary.update({name: record[name] for name in summary if record[name] is not None})
     run.finish()
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from grid.contract.units import sized
 from grid.errors import UserError
 from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage
 from grid.spec.dataset import DatasetSpec
@@ -65,11 +66,3 @@ def check_room(plan: Plan, done: Collection[str], written: Mapping[str, int], st
             f"--storage {store.url}: {sized(free)} free, grid {plan.spec.name} writes some {sized(needed)}: free some, "
             "or use another --storage"
         )
-
-
-def sized(count: float) -> str:
-    """3_400_000_000 -> '3.2 GiB'."""
-    for limit, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB")):
-        if count >= limit:
-            return f"{count / limit:.1f} {unit}"
-    return f"{count / 2**10:.0f} KiB"

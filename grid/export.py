@@ -18,8 +18,8 @@ from torch import nn
 
 from grid.contract.imports import broken
 from grid.contract.installed import hint
+from grid.contract.layout import RECORD, plan_file, stage_folder
 from grid.contract.parsing import parse_object
-from grid.contract.plan import FOLDERS
 from grid.contract.record import WEIGHTS, is_of_record, weights_file
 from grid.datasets import label_names
 from grid.errors import UserError, one_line
@@ -27,13 +27,12 @@ from grid.load import spec_from_dict
 from grid.model_card import model_card
 from grid.models import factory_of, untrained
 from grid.plan import image_size
-from grid.planned import PLAN
 from grid.publication import Choice, Facts
 from grid.recheck import plain_logits
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
-from grid.store import RECORD, Store
+from grid.store import Store
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import DatasetMeta, open_split
 from kd.data.sources import DatasetError
@@ -108,7 +107,7 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
     model = next(model for model in spec.students if model.shown == choice.student)
     if model.factory is not None and not trust_code:
         raise ExportError(_untrusted(store, choice, spec, model))
-    folder = f"{FOLDERS['cell']}/{choice.stage_id}"
+    folder = stage_folder("cell", choice.stage_id)
     record_json = _read(store, f"{folder}/{RECORD}")
     try:
         record = record_from_json(record_json)
@@ -130,7 +129,7 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
 def _compared_with_its_record(student: _Student, store: Store) -> str | None:
     """Raises RebuiltError where the student does not do what its record says; a note where that cannot be seen."""
     record, device = student.record, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = f"{FOLDERS['dataset']}/{record['dataset_id']}"
+    folder = stage_folder("dataset", str(record["dataset_id"]))
     try:
         images, labels = (store.local_file(f"{folder}/test_{what}.npy") for what in ("images", "labels"))
     except FileNotFoundError:
@@ -164,7 +163,7 @@ def _passing(student: _Student) -> dict[str, torch.Tensor]:
 
 def _untrusted(store: Store, choice: Choice, spec: GridSpec, model: ModelSpec) -> str:
     """Whose code an export would run, and where it can be read before."""
-    plan = store.location(f"grids/{choice.grid}/{PLAN}")
+    plan = store.location(plan_file(choice.grid))
     if model.code is None:
         where = f"what is installed here as {str(model.factory).rpartition(':')[0]}"
     else:
@@ -187,7 +186,7 @@ def _read(store: Store, path: str) -> bytes:
 
 def _meta(store: Store, record: Record) -> DatasetMeta:
     """What the pixels were normalised with; the images themselves need not be there any more."""
-    path = f"{FOLDERS['dataset']}/{record['dataset_id']}/dataset.json"
+    path = f"{stage_folder('dataset', str(record['dataset_id']))}/dataset.json"
     try:
         facts = parse_object(_read(store, path))
         return DatasetMeta(

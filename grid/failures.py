@@ -7,10 +7,11 @@ import json
 import logging
 from dataclasses import asdict
 
+from grid.contract.layout import FAILURE
 from grid.errors import one_line
 from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage
 from grid.records import Value, make_record, now, record_to_json
-from grid.store import FAILURE, TRACEBACK, Store
+from grid.store import TRACEBACK, Store
 
 log = logging.getLogger("kd_grid")
 

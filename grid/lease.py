@@ -13,18 +13,18 @@ import logging
 import math
 import os
 import platform
-import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import CLOCK_SKEW, parse_object, parse_time
+from grid.contract.processes import born, is_gone, machine
+from grid.contract.signs import LEASE_SILENT, lease_file, numbered
 from grid.errors import one_line
 from grid.records import now
 from grid.store import Store
@@ -32,10 +32,8 @@ from grid.store import Store
 log = logging.getLogger("kd_grid")
 
 BEAT_SECONDS = 10.0
-SILENT_SECONDS = 60.0
+SILENT_SECONDS = LEASE_SILENT.total_seconds()
 LOOK_SECONDS = 1.0
-
-_FILE = re.compile(r"lease-(\d+)\.json")
 
 
 @dataclass(frozen=True)
@@ -56,29 +54,11 @@ class Holder:
     @classmethod
     def here(cls, launch: str, *, tries: int = 1) -> Holder:
         pid = os.getpid()
-        return cls(launch, platform.node(), _machine(), pid, born(pid), started_at=now(), tries=tries)
+        return cls(launch, platform.node(), machine(), pid, born(pid), started_at=now(), tries=tries)
 
     def is_gone(self) -> bool:
         """Whether its process has certainly ended; never known of another machine."""
-        return bool(self.machine) and self.machine == _machine() and born(self.pid) != self.born
-
-
-def _machine() -> str:
-    """This boot of this machine and its numbering of processes; empty where that cannot be told."""
-    try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def born(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty for one that is not there, or has ended."""
-    try:
-        # The name, in parentheses, may hold anything.
-        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if facts[0] in "ZX" else facts[19]
+        return is_gone(self.machine, self.pid, self.born)
 
 
 class Leases:
@@ -223,12 +203,7 @@ class Lease:
 
 
 def _path(folder: str, number: int) -> str:
-    return f"{folder}/lease-{number:04d}.json"
-
-
-def numbered(names: Iterable[str]) -> dict[int, str]:
-    """The leases among the names in a stage's folder, by number, ascending: the last one counts."""
-    return dict(sorted((int(found[1]), name) for name in names if (found := _FILE.fullmatch(name))))
+    return f"{folder}/{lease_file(number)}"
 
 
 def _bytes(holder: Holder) -> bytes:

@@ -6,7 +6,7 @@ import contextlib
 import resource
 from pathlib import Path
 
-from grid.disk import sized
+from grid.contract.units import sized
 from grid.errors import UserError
 
 _MACHINE = Path("/proc/meminfo")

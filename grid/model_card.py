@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from grid.contract.layout import RECORD
 from grid.contract.markdown import code_block, code_span, escape_markdown
 from grid.model_usage import usage
 from grid.publication import Estimate, Facts
@@ -217,7 +218,7 @@ def _provenance(facts: Facts) -> list[str]:
     weights = record["weights_sha256"]
     lines = [
         f"stage {code_span(record['stage_id'])} of the grid {code_span(facts.choice.grid)}, finished "
-        f"{escape_markdown(record['finished_at'])}; its whole record is `record.json`",
+        f"{escape_markdown(record['finished_at'])}; its whole record is `{RECORD}`",
         f"computed from data set {code_span(record['dataset_id'])}"
         + (f" and teacher {code_span(record['teacher_id'])}" if record["teacher_id"] else "")
         + f"; sha256 of the images, labels and splits: {code_span(record['dataset_fingerprint'])}",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from grid.contract.plan import FOLDERS
+from grid.contract.layout import stage_folder
 from grid.identity import stage_id, without_defaults
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec, Mode, Targets
@@ -53,7 +53,7 @@ class _Stage(Strict, ABC):
     @property
     def folder(self) -> str:
         """Where its outputs live, relative to the storage."""
-        return f"{FOLDERS[self.kind]}/{self.id}"
+        return stage_folder(self.kind, self.id)
 
 
 class DatasetStage(_Stage):

@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from grid.contract.layout import plan_file
 from grid.contract.plan import PLAN_SCHEMA_VERSION
 from grid.plan import CellStage, Plan
 from grid.records import now
 from grid.store import Store
-
-PLAN = "plan.json"
-
-
-def grid_folder(plan: Plan) -> str:
-    return f"grids/{plan.spec.name}"
 
 
 def write_plan(plan: Plan, store: Store) -> None:
@@ -40,4 +35,4 @@ def write_plan(plan: Plan, store: Store) -> None:
         "stages": [{"id": stage.id, "kind": stage.kind} for stage in plan.stages],
         "rows": rows,
     }
-    store.write(f"{grid_folder(plan)}/{PLAN}", json.dumps(document, indent=1).encode())
+    store.write(plan_file(plan.spec.name), json.dumps(document, indent=1).encode())

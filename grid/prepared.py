@@ -7,13 +7,14 @@ import fcntl
 import hashlib
 from pathlib import Path
 
+from grid.contract.layout import RECORD
 from grid.contract.limits import size_limit
 from grid.contract.local_files import read_local
 from grid.errors import UserError
 from grid.plan import DatasetStage
 from grid.private import machine_folder
 from grid.records import RecordError, record_from_json
-from grid.store import RECORD, Store
+from grid.store import Store
 from kd.data.dataset import MADE_AGAIN, Dataset, check_fingerprint, open_dataset
 from kd.data.sources import DatasetError
 

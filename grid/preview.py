@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from grid.contract.layout import CALLED
+from grid.contract.units import human, sized
 from grid.datasets import described
-from grid.disk import sized, written_bytes
+from grid.disk import written_bytes
 from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.models import check_checkpoint, facts_of
@@ -89,14 +91,6 @@ def _key(model: ModelSpec) -> str:
     return canonical_json({**model.architecture, "image_size": model.image_size})
 
 
-def human(count: float) -> str:
-    """25_474 -> '25.5K', 85_875_556 -> '85.9M'."""
-    for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if count >= limit:
-            return f"{count / limit:.1f}{unit}"
-    return f"{count:g}"
-
-
 def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console, *, images: str = "") -> None:
     """The dry run: pairs, stages by kind, what is done and what would run. images: a word on where they are."""
     finished = done | unneeded_logits(plan, done)
@@ -112,7 +106,8 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     for name, fact in facts.items():
         role, label = name.split("/", 1)
         size = f"{fact.size_bytes / 2**20:.2f}"
-        models.add_row(escape(label), role.removesuffix("s"), human(fact.parameters), size, human(fact.macs))
+        parameters, macs = human(fact.parameters), human(fact.macs, billion="G")
+        models.add_row(escape(label), role.removesuffix("s"), parameters, size, macs)
     console.print(models)
     console.print()
 
@@ -140,12 +135,16 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     saved = 2 * saved_by_cache(plan, facts, costs)
     summary = ", ".join(f"{count} {kind} ({left[kind]} to run)" for kind, count in counts.items())
     console.print(f"{len(plan.stages)} stages: {summary}", markup=False)
-    console.print(f"Work to do: {human(work)}FLOPs" if work else "Nothing to do: everything is done already")
+    console.print(f"Work to do: {_flops(work)}" if work else "Nothing to do: everything is done already")
     if work:
         room = sum(size for stage, size in stage_bytes(plan, facts).items() if stage not in finished)
         console.print(f"Room on the storage: some {sized(room)}", markup=False)
     if saved > 0:
-        console.print(f"Cached teacher logits save {human(saved)}FLOPs of the whole grid against the teacher online")
+        console.print(f"Cached teacher logits save {_flops(saved)} of the whole grid against the teacher online")
+
+
+def _flops(count: float) -> str:
+    return f"{human(count, billion='G')}FLOPs"
 
 
 def _table(*columns: str) -> Table:
@@ -168,4 +167,4 @@ def _kind(stage: Stage) -> str:
         return stage.mode
     if isinstance(stage, TeacherStage) and stage.model.is_given:
         return "given teacher"
-    return {"dataset": "data set", "logits": "teacher logits"}.get(stage.kind, stage.kind)
+    return CALLED[stage.kind]

@@ -15,27 +15,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from grid.contract.layout import PROGRESS
 from grid.contract.parsing import parse_object, parse_progress
+from grid.contract.units import duration
 from grid.identity import canonical_json
 from grid.plan import CellStage, DatasetStage, LogitsStage, Plan, Stage, TeacherStage
 from grid.records import Record
 from grid.schedule import State
-from grid.store import PROGRESS, Store
+from grid.store import Store
 
 POLL_SECONDS = 1.0
 
 WIDE, WIDE_BAR, NARROW_BAR = 80, 28, 8  # columns of a terminal
-
-
-def duration(seconds: float) -> str:
-    """'8 s', '2 min 5 s', '3 h 20 min'."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
 
 
 ENOUGH, LEAST_BUSY = 10, 0.05

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from torch import nn
 
-from grid.contract.record import METRICS
+from grid.contract.record import METRICS, SPLITS, metric_field
 from grid.models import facts_of, start_of
 from grid.plan import Trainable, image_size
 from grid.records import Value
@@ -44,7 +44,7 @@ def metrics_of(curve: list[Row]) -> dict[str, Value]:
         points["best"] = max(evaluated, key=lambda row: float(row["val_top1"] or 0))
         values["best_epoch"] = points["best"]["epoch"]
     for point, row in points.items():
-        values |= {f"{s}_{m}_{point}": row.get(f"{s}_{m}") for s in ("val", "test") for m in METRICS}
+        values |= {metric_field(s, m, point): row.get(f"{s}_{m}") for s in SPLITS for m in METRICS}
     if "test_top1" in last:
         best = max(evaluated, key=lambda row: float(row["test_top1"] or 0))
         values |= {"best_test_top1": best["test_top1"], "best_test_epoch": best["epoch"]}

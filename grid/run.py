@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from grid.contract.layout import PROGRESS, grid_folder
 from grid.contract.version import code_version
 from grid.errors import UserError, one_line
 from grid.failures import record_failure
@@ -22,10 +23,10 @@ from grid.launch_folder import LaunchFolder, launch_folder
 from grid.lease import LOOK_SECONDS, Leases
 from grid.machine_memory import check_address_space, short_of_memory
 from grid.plan import Plan, Stage
-from grid.planned import grid_folder, write_plan
+from grid.planned import write_plan
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.standing import look, of_other_inputs, without_damaged_teachers
-from grid.store import PROGRESS, Inputs, Store, inputs_of
+from grid.store import Inputs, Store, inputs_of
 from kd.alive import tell_alive
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class _Run:
         self.reporter = Reporter(plan, store, console, done=done, costs=costs)
         self.schedule = Schedule(plan, done=done, costs=costs, observer=self)
         self.launch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        self.scratch = f"{grid_folder(plan)}/ray/{self.launch}"
+        self.scratch = f"{grid_folder(plan.spec.name)}/ray/{self.launch}"
         self.run_facts: dict[str, Any] = {
             "launch": self.launch,
             "code_version": code_version(),

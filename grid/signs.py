@@ -7,57 +7,30 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from grid.contract.credentials import redacted
 from grid.contract.installed import grid_command
+from grid.contract.layout import FAILURE, FOLDERS, GRIDS, PROGRESS, RECORD, plan_file, stage_folder
 from grid.contract.local_files import OddFileError
-from grid.contract.parsing import parse_object, parse_progress, parse_time, told_at
-from grid.contract.plan import FOLDERS, plan_kinds, plan_time
+from grid.contract.parsing import parse_time, told_at
 from grid.contract.plan import parse_plan as parse_document
 from grid.contract.record import other_inputs
+from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, together
 from grid.errors import UserError, one_line
-from grid.lease import SILENT_SECONDS, Holder, numbered
 from grid.plan import LogitsStage, Plan, Stage, make_plan
-from grid.planned import PLAN
 from grid.records import Record, RecordError, record_from_json
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec
 from grid.standing import READS_AT_A_TIME, of_other_inputs
-from grid.store import FAILURE, PROGRESS, RECORD, Standing, Store, damage_of, inputs_of
-
-LEASE_SILENT = timedelta(seconds=SILENT_SECONDS)
-# Progress is told at each epoch, and within one every ten minutes unless the grid says otherwise.
-PROGRESS_SILENT = timedelta(minutes=30)
+from grid.store import Standing, Store, damage_of, inputs_of
 
 AGAIN = "launch the grid again to have it computed again"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Sign:
-    """What a stage that is worked on last told of itself. done: of `total` epochs or views. gone: whether its process,
-    on this very machine, has ended."""
-
-    at: datetime
-    silent_after: timedelta
-    launch: str | None = None
-    host: str | None = None
-    started_at: datetime | None = None
-    done: float | None = None
-    total: float | None = None
-    gone: bool = False
-
-    def is_alive(self, now: datetime) -> bool:
-        return not self.gone and now - self.at <= self.silent_after
-
-    @property
-    def fraction(self) -> float:
-        return 0.0 if self.done is None or self.total is None else min(1.0, self.done / self.total)
 
 
 @dataclass(frozen=True)
@@ -104,7 +77,7 @@ class GridReader:
         self._records: dict[str, Record] = {}
         self._passed_over: dict[str, str] = {}
         with _readable(store):
-            names = store.names("grids")
+            names = store.names(GRIDS)
             self.name = self._last(names) if asked is None else self._find(asked, names)
         self._unread_plans = dict(self._passed_over)
 
@@ -114,7 +87,7 @@ class GridReader:
             return self._read_all(now or datetime.now(UTC))
 
     def _read_all(self, now: datetime) -> Facts:
-        path = f"grids/{self.name}/{PLAN}"
+        path = plan_file(self.name)
         self._passed_over = dict(self._unread_plans)
         try:
             planned = parse_plan(self.store.read(path), self.name)
@@ -125,14 +98,14 @@ class GridReader:
         with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
             looks = pool.map(lambda stage: self._look(stage, planned, now), there)
             found = dict(zip(there, looks, strict=True))
-        problems = [*self._leave_out_other_inputs(planned, found)]
+        problems = [*self._leave_out_other_inputs(planned, found, now)]
         for stage in planned.stages.values():
             if isinstance(stage, LogitsStage) and stage.id in found and not self._covers(stage, found):
                 found[stage.id] = replace(found[stage.id], record=None)
         problems += [self._passed_over[path] for path in sorted(self._passed_over)]
         return Facts(planned, self.store.url, found, tuple(problems))
 
-    def _leave_out_other_inputs(self, planned: Planned, found: dict[str, Found]) -> list[str]:
+    def _leave_out_other_inputs(self, planned: Planned, found: dict[str, Found], now: datetime) -> list[str]:
         """Take for not done what another teacher, or other images, than there are now were learned from; a line for
         each of these."""
         records = {stage: one.record for stage, one in found.items()}
@@ -143,12 +116,14 @@ class GridReader:
             other = None if record is None else other_inputs(record, dataset=dataset, teacher=teacher)
             if other is not None:
                 standings.append((stage, Standing(other=other)))
-                found[stage.id] = replace(found[stage.id], record=None)
+        with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
+            looks = pool.map(lambda one: (one[0].id, self._at_work(one[0].folder, None, now)), standings)
+            found.update(looks)
         return of_other_inputs(standings, planned.plan, self.store) if planned.plan is not None else []
 
     def _find(self, asked: str, names: list[str]) -> str:
         name = asked if asked in names else grid_name(asked)
-        if name in names and self.store.exists(f"grids/{name}/{PLAN}"):
+        if name in names and self.store.exists(plan_file(name)):
             return name
         known = ", ".join(self._launches(names))
         raise UserError(f"no grid {name!r} was run in {self.store.url}; there {f'are {known}' if known else 'is none'}")
@@ -163,14 +138,14 @@ class GridReader:
 
     def _launches(self, names: list[str]) -> dict[str, datetime]:
         """When each grid was launched last."""
-        plans = {name: self._read(f"grids/{name}/{PLAN}", launched_at) for name in names}
+        plans = {name: self._read(plan_file(name), launched_at) for name in names}
         return {name: at for name, at in plans.items() if at is not None}
 
     def _look(self, stage: str, planned: Planned, now: datetime) -> Found:
         if stage in self._records:
             return Found(self._records[stage])
         kind = planned.kinds[stage]
-        folder = f"{FOLDERS[kind]}/{stage}"
+        folder = stage_folder(kind, stage)
         record = self._finished(f"{folder}/{RECORD}", now)
         if record is not None and stage in planned.stages:
             damage = damage_of(planned.stages[stage], record, self.store.sizes(folder))
@@ -182,12 +157,17 @@ class GridReader:
                 self._records[stage] = record
             return Found(record)
         # Beside a record of logits there may be the signs of a launch that adds to them, for a longer schedule.
+        return self._at_work(folder, record, now)
+
+    def _at_work(self, folder: str, record: Record | None, now: datetime) -> Found:
+        """What lies beside a record, or where there is none."""
         names = self.store.names(folder)
         leases = [*numbered(names).values()]
         failure = self._finished(f"{folder}/{FAILURE}", now) if FAILURE in names else None
-        progress = self._read(f"{folder}/{PROGRESS}", lambda data: _progress(data, now)) if PROGRESS in names else None
-        lease = self._read(f"{folder}/{leases[-1]}", lambda data: _lease(data, now)) if leases else None
-        return Found(record, failure, _together(lease, progress))
+        told = PROGRESS in names
+        progress = self._read(f"{folder}/{PROGRESS}", lambda data: progress_sign(data, now)) if told else None
+        lease = self._read(f"{folder}/{leases[-1]}", lambda data: lease_sign(data, now)) if leases else None
+        return Found(record, failure, together(lease, progress))
 
     def _finished(self, path: str, now: datetime) -> Record | None:
         """A record, or a failure; of one that has finished in the future nobody knows when it did."""
@@ -243,7 +223,7 @@ def grid_name(asked: str) -> str:
 
 def launched_at(plan: bytes) -> datetime:
     """Raises ValueError with the reason that it is no plan."""
-    return plan_time(parse_document(plan))
+    return parse_document(plan).launched_at
 
 
 def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
@@ -252,7 +232,7 @@ def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
     if not spec.dataset.is_downloaded:
         return None
     try:
-        planned = parse_plan(store.read(f"grids/{spec.name}/{PLAN}"), spec.name)
+        planned = parse_plan(store.read(plan_file(spec.name)), spec.name)
     except (OSError, ValueError):
         return None
     then = planned.plan.spec.dataset if planned.plan is not None else None
@@ -264,9 +244,9 @@ def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
 def parse_plan(data: bytes, name: str) -> Planned:
     """Raises ValueError with the reason it is none."""
     document = parse_document(data)
-    kinds, at = plan_kinds(document), plan_time(document)
+    kinds, at = document.kinds, document.launched_at
     try:
-        plan = make_plan(GridSpec.model_validate(document.get("spec")))
+        plan = make_plan(GridSpec.model_validate(document.spec))
     except Exception:  # whatever an odd spec makes the planning raise, its stages are told of by their ids
         return Planned(name, at, kinds, None)
     return Planned(name, at, kinds, plan if {stage.id for stage in plan.stages} == kinds.keys() else None)
@@ -280,33 +260,3 @@ def _record(data: bytes) -> Record:
     except RecordError as error:
         raise ValueError(f"{error}; {AGAIN}") from None
     return record
-
-
-def _progress(data: bytes, now: datetime) -> Sign:
-    facts = parse_object(data)
-    done, total = parse_progress(facts)
-    return replace(_sign(facts, now, PROGRESS_SILENT), done=done, total=total)
-
-
-def _lease(data: bytes, now: datetime) -> Sign:
-    facts = parse_object(data)
-    try:
-        gone = Holder(**facts).is_gone()
-    except TypeError:  # another version's
-        gone = False
-    return replace(_sign(facts, now, LEASE_SILENT), gone=gone)
-
-
-def _sign(facts: dict[str, Any], now: datetime, silent_after: timedelta) -> Sign:
-    at = told_at(facts.get("at"), now)
-    started_at = parse_time(facts["started_at"]) if facts.get("started_at") else None
-    launch, host = (str(facts[name]) if facts.get(name) else None for name in ("launch", "host"))
-    return Sign(at, silent_after, launch, host, started_at)
-
-
-def _together(lease: Sign | None, progress: Sign | None) -> Sign | None:
-    """The lease says whether and where a stage runs, the progress how far it is."""
-    if lease is None or progress is None:
-        return lease or progress
-    started_at = lease.started_at or progress.started_at
-    return replace(lease, started_at=started_at, done=progress.done, total=progress.total)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from grid.contract.credentials import redacted
+from grid.contract.layout import FAILURE, PROGRESS, RECORD
 from grid.contract.record import SUMS, hashed_name
 from grid.datasets import source_of
 from grid.errors import UserError, one_line
@@ -34,7 +35,7 @@ from grid.private import use_private_compiler_caches
 from grid.records import Record, Value, make_record, now
 from grid.results import provenance
 from grid.stall import watched
-from grid.store import CHECKPOINT, FAILURE, PROGRESS, RECORD, TRACEBACK, Store
+from grid.store import CHECKPOINT, TRACEBACK, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import MADE_AGAIN, Dataset, meta_to_json, prepare
 from kd.data.sources import DatasetError

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
-from grid.contract.parsing import CLOCK_SKEW, parse_time
-from grid.contract.plan import FOLDERS
+from grid.contract import signs
+from grid.contract.layout import stage_folder
+from grid.contract.parsing import CLOCK_SKEW
+from grid.contract.signs import LEASE_SILENT, Sign, finished_at, state_of
 from grid.contract.text import on_one_line
+from grid.contract.units import duration
 from grid.plan import Stage, TeacherStage
-from grid.progress import Estimate, duration
-from grid.records import Record
+from grid.progress import Estimate
 from grid.schedule import unneeded_logits
-from grid.signs import LEASE_SILENT, Facts, Found, Sign
+from grid.signs import Facts, Found
 from grid.store import TRACEBACK
 
 # While Ray starts, on a busy machine or a large cluster, and between two stages, none tells of itself.
 BETWEEN_STAGES = timedelta(minutes=5)
 
-# silent: was worked on and tells nothing any more. blocked: waits for what failed. unneeded: logits that no unfinished
-# cell reads.
-State = Literal["done", "running", "silent", "failed", "blocked", "waiting", "unneeded"]
+# blocked: waits for what failed. unneeded: logits that no unfinished cell reads.
+State = signs.State | Literal["blocked", "unneeded"]
 
 KINDS = {"dataset": "data set", "teacher": "teachers", "logits": "teacher logits", "cell": "cells"}
 COUNTED: dict[State, str] = {
@@ -98,11 +99,11 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
     """What the facts say at a moment."""
     planned, found = facts.planned, facts.found
     states = {stage: _state(found.get(stage, Found()), now) for stage in planned.kinds}
-    last_sign = max([planned.launched_at, *(at for one in found.values() for at in _signs_of(one))])
+    last_sign = max([planned.launched_at, *(at for one in found.values() for at in _signs_of(one, now))])
     if "running" in states.values() or is_recent(last_sign, now):
         for stage, one in found.items():
             # What failed in an earlier launch is tried again by the one that runs.
-            is_old = one.failure is not None and _finished_at(one.failure) < planned.launched_at
+            is_old = one.failure is not None and finished_at(one.failure, now) < planned.launched_at
             states[stage] = "waiting" if is_old and states[stage] == "failed" else states[stage]
     if planned.plan is not None:
         unneeded = unneeded_logits(planned.plan, {stage for stage, state in states.items() if state == "done"})
@@ -111,7 +112,7 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
         if states[what.id] == "waiting" and any(states[i] in ("failed", "blocked") for i in what.inputs().values()):
             states[what.id] = "blocked"
     titles = planned.plan.titles() if planned.plan is not None else {}
-    left, unknown = _left(facts, states)
+    left, unknown = _left(facts, states, now)
     return GridStatus(
         name=planned.name,
         storage=facts.storage,
@@ -124,7 +125,7 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
                 kind=kind,
                 title=on_one_line(titles.get(stage, f"{kind} {stage}")),
                 state=states[stage],
-                folder=f"{FOLDERS[kind]}/{stage}",
+                folder=stage_folder(kind, stage),
                 sign=found[stage].sign if stage in found else None,
                 error=_error(found.get(stage, Found())),
                 is_trained=not _is_given(planned.stages.get(stage)),
@@ -184,14 +185,7 @@ def _outlook(status: GridStatus, *, again: str, results: str) -> str:
 
 
 def _state(found: Found, now: datetime) -> State:
-    if found.record is not None:
-        return "done"
-    sign, failure = found.sign, found.failure
-    if failure is not None and (sign is None or not _came_after(sign, failure)):
-        return "failed"
-    if sign is None:
-        return "waiting"
-    return "running" if sign.is_alive(now) else "silent"
+    return state_of(done=found.record is not None, failure=found.failure, sign=found.sign, now=now)
 
 
 def _error(found: Found) -> str | None:
@@ -202,41 +196,32 @@ def _is_given(stage: Stage | None) -> bool:
     return isinstance(stage, TeacherStage) and stage.model.is_given
 
 
-def _came_after(sign: Sign, failure: Record) -> bool:
-    """Whether a stage that failed is worked on again, which the launch that it failed in does not."""
-    if sign.launch is not None and sign.launch == failure["launch"]:
-        return False
-    return sign.at > _finished_at(failure)
-
-
-def _finished_at(record: Record) -> datetime:
-    """Of a record that does not say: never, so that it stands for whatever is asked."""
-    at = record["finished_at"]
-    return parse_time(at) if at is not None else datetime.max.replace(tzinfo=UTC)
-
-
-def _signs_of(found: Found) -> list[datetime]:
+def _signs_of(found: Found, now: datetime) -> list[datetime]:
     records = [record for record in (found.record, found.failure) if record is not None and record["finished_at"]]
-    return [_finished_at(record) for record in records] + ([found.sign.at] if found.sign is not None else [])
+    return [finished_at(record, now) for record in records] + ([found.sign.at] if found.sign is not None else [])
 
 
-def _left(facts: Facts, states: Mapping[str, State]) -> tuple[float | None, int]:
-    """Seconds left for the stages of which some alike are done, and how many others there are."""
+def _left(facts: Facts, states: Mapping[str, State], now: datetime) -> tuple[float | None, int]:
+    """Seconds left for the stages of which some alike are done, and how many others there are. As the launch estimates
+    it, but that it does not know how much work those others are."""
     estimate, stages = Estimate({}), facts.planned.stages
-    for stage, one in facts.found.items():
-        seconds = one.record["seconds_total"] if one.record is not None else None
-        if stage in stages and isinstance(seconds, float):
-            estimate.add(stages[stage], seconds)
+    done = [(stages[i], one.record) for i, one in facts.found.items() if i in stages and one.record is not None]
+    ended = sorted(((finished_at(record, now), stage, record) for stage, record in done), key=lambda one: one[0])
+    for at, stage, record in ended:
+        seconds = record["seconds_total"]
+        if isinstance(seconds, float):
+            by_launch = record["finished_at"] is not None and at >= facts.planned.launched_at
+            estimate.add(stage, seconds, at=at.timestamp() if by_launch else None)
     estimate.slots = max(1, sum(state == "running" for state in states.values()))
     waiting, running, unknown = [], {}, 0
-    for stage, what in stages.items():
-        if states[stage] not in ("running", "waiting", "silent"):
+    for stage_id, what in stages.items():
+        if states[stage_id] not in ("running", "waiting", "silent"):
             continue
-        sign = facts.found[stage].sign if states[stage] == "running" else None
+        sign = facts.found[stage_id].sign if states[stage_id] == "running" else None
         if estimate.seconds(what) is None:
             unknown += 1
         elif sign is not None:
-            running[stage] = (what, sign.fraction)
+            running[stage_id] = (what, sign.fraction or 0.0)
         else:
             waiting.append(what)
     return (estimate.left(waiting, running) if waiting or running else None), unknown

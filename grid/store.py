@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from grid.contract.layout import FAILURE, RECORD
 from grid.contract.local_files import OddFileError
 from grid.contract.record import CURVE, WEIGHTS, files_of, is_of_record, other_inputs, weights_file
 from grid.errors import UserError
@@ -19,13 +20,10 @@ from grid.records import Record, RecordError, Value, make_record, record_from_js
 
 log = logging.getLogger("kd_grid")
 
-RECORD = "record.json"
 UNREAD = "record-unread.json"  # one that could not be read, when another took its place
-FAILURE = "failure.json"
 TRACEBACK = "failure.txt"
 IDENTITY = "identity.json"
 CHECKPOINT = "checkpoint.pt"
-PROGRESS = "progress.json"
 
 HEADERS_DIFFER = 64  # bytes, between files with as many logits
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from grid.lease import numbered
+from grid.contract.signs import numbered
 from tests.launching import signature
 
 CONTROLLER_TITLE = "ray::TrainController"  # what leads a group of teachers' workers

@@ -22,8 +22,8 @@ from analysis.plots.labels import Label, Spot, place
 from analysis.plots.picture import Picture, caption, dataset, said_n
 from analysis.plots.style import Theme, color, key, legend, legend_height, marker, new_figure, settle
 from analysis.plots.ways import KEYS, Ways, ways
-from analysis.shown import human
 from grid.contract.text import on_one_line
+from grid.contract.units import human
 
 SIDE_BY_SIDE = (6, 12)  # at most so many models, with names of at most so many characters
 AXES = {"parameters": "Parameters", "macs": "Multiply-adds of one image", "latency_ms": "Latency (ms per batch)"}

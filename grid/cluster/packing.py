@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from grid.cluster.capacity import Capacity, Share
-from grid.disk import sized
+from grid.contract.units import sized
 from grid.errors import one_line
 from grid.plan import CellStage, Plan, stage_from_json, stage_to_json
 from grid.schedule import Schedule

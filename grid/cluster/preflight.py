@@ -19,8 +19,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.cluster.fleet import Node, alive_nodes
+from grid.contract.units import sized
 from grid.contract.version import WORKERS_RUN, content_hash, parts
-from grid.disk import sized
 from grid.errors import UserError, one_line
 from grid.files import PROBE, PROBE_PATIENCE, Files, reason_of
 from grid.private import machine_folder

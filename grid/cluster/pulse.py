@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import ray
 
-from grid.lease import born
+from grid.contract.processes import born
 
 LOOK_SECONDS = 1.0
 CONNECT_SECONDS = 5.0

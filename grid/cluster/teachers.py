@@ -21,12 +21,13 @@ from grid.cluster.lost_groups import free_what_lost_groups_held
 from grid.cluster.memory_kills import in_short
 from grid.cluster.process_group import PrivateTorchConfig
 from grid.cluster.work import import_work
+from grid.contract.layout import FAILURE, RECORD
 from grid.contract.text import on_one_line
 from grid.errors import one_line
 from grid.lease import Leases
 from grid.plan import LogitsStage, Stage, stage_from_json, stage_to_json
 from grid.schedule import TeacherJob
-from grid.store import FAILURE, RECORD, Store
+from grid.store import Store
 
 log = logging.getLogger("kd_grid")
 

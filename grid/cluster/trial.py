@@ -37,11 +37,12 @@ def train_cell(config: dict[str, Any]) -> None:
 
 
 def _train_cell(config: dict[str, Any]) -> None:
+    from grid.contract.layout import RECORD
     from grid.host_memory import forget_peak, peak_bytes
     from grid.lease import Leases
     from grid.plan import CellStage, stage_from_json
     from grid.stages import Runtime, execute, free_gpu
-    from grid.store import RECORD, Store
+    from grid.store import Store
     from grid.training import run_trainable
     from kd.out_of_memory import is_out_of_gpu_memory
     from kd.train import StoppedError

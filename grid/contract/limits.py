@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from grid.contract.layout import PLAN
 from grid.contract.local_files import too_large
 
 # Records, failures, progress, leases, identities, facts of a data set: a few thousand bytes each.
 SMALL = 2**20
 # A plan takes some 500 bytes a cell, a curve some 100 an epoch: half a million cells, or two million epochs.
 LARGE = 2**28
-LISTS = ("plan.json", "written.json", "written.jsonl")
+LISTS = (PLAN, "written.json", "written.jsonl")
 
 
 def size_limit(path: str) -> int | None:

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from grid.contract.layout import FOLDERS
 from grid.contract.parsing import parse_json, parse_time
 
 PLAN_SCHEMA_VERSION = 1
 
-FOLDERS = {"dataset": "datasets", "teacher": "teachers", "logits": "logits", "cell": "cells"}
+# What a plan's rows say of each teacher and cell. A row may lack what does not apply to it.
+ROW: dict[str, type] = {
+    "kind": str,
+    "stage_id": str,
+    "teacher": str,
+    "student": str,
+    "mode": str,
+    "seed": int,
+    "method": str,
+    "temperature": float,
+    "alpha": float,
+    "params": str,  # JSON: all of the method's parameters
+    "setting": str,  # what tells it from others of its method; None of kd
+    "teacher_id": str,
+}
 
 # Ids are parts of paths.
 _ID = re.compile(r"[\w-]{1,100}")
 
 
-def parse_plan(data: bytes) -> dict[str, Any]:
-    """The document, of which schema_version, stages and written_at are as they must be. Raises ValueError with the
-    reason that it is no plan, on one line."""
+class OtherVersionError(ValueError):
+    """A plan that another version of the program wrote."""
+
+    def __init__(self) -> None:
+        super().__init__("of another version of this program")
+
+
+@dataclass(frozen=True)
+class PlanDocument:
+    """launched_at: when the grid was launched last; kinds: of each stage, by id; spec, rows: whatever lies there, and
+    None where nothing does, which is for those to judge who read it."""
+
+    launched_at: datetime
+    kinds: dict[str, str]
+    spec: Any
+    rows: Any
+
+
+def parse_plan(data: bytes) -> PlanDocument:
+    """Raises ValueError with the reason that it is no plan, on one line."""
     try:
         plan = parse_json(data)
     except ValueError as error:
         raise ValueError(f"not a plan: {error}") from None
     if not isinstance(plan, dict) or plan.get("schema_version") != PLAN_SCHEMA_VERSION:
-        raise ValueError("of another version of this program")
+        raise OtherVersionError
     try:
-        plan_kinds(plan)
-        plan_time(plan)
+        kinds, launched_at = _kinds(plan), parse_time(plan.get("written_at"))
     except ValueError as error:
         raise ValueError(f"not a plan: {error}") from None
-    return plan
+    return PlanDocument(launched_at, kinds, plan.get("spec"), plan.get("rows"))
 
 
-def plan_kinds(plan: dict[str, Any]) -> dict[str, str]:
-    """The kind of each stage, by id. Raises ValueError."""
+def _kinds(plan: dict[str, Any]) -> dict[str, str]:
     stages = plan.get("stages")
     if not isinstance(stages, list) or not stages:
         raise ValueError("it has no stages")
@@ -47,8 +78,3 @@ def plan_kinds(plan: dict[str, Any]) -> dict[str, str]:
             raise ValueError(f"its stage {stage_id} is of no known kind")
         kinds[stage_id] = kind
     return kinds
-
-
-def plan_time(plan: dict[str, Any]) -> datetime:
-    """When the grid was launched last. Raises ValueError."""
-    return parse_time(plan.get("written_at"))

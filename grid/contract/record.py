@@ -25,6 +25,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 METRICS = ("top1", "top5", "nll", "ece", "agreement")
 POINTS = ("last", "best")
+SPLITS = ("val", "test")  # that are evaluated
+
+
+def metric_field(split: str, metric: str, point: str) -> str:
+    return f"{split}_{metric}_{point}"
+
+
+# The fields of metrics, with the metric of each.
+METRIC_FIELDS = {metric_field(s, metric, point): metric for s in SPLITS for metric in METRICS for point in POINTS}
 
 FIELDS: dict[str, type] = {
     "schema_version": int,
@@ -71,7 +80,7 @@ FIELDS: dict[str, type] = {
     # metrics
     "epochs": int,
     "best_epoch": int,
-    **{f"{split}_{metric}_{point}": float for split in ("val", "test") for metric in METRICS for point in POINTS},
+    **dict.fromkeys(METRIC_FIELDS, float),
     "best_test_top1": float,
     "best_test_epoch": int,
     "train_loss_last": float,
@@ -110,12 +119,7 @@ LOSS = 3.5e38  # a float32 holds no more
 
 # The least and the most of each figure, both included. Shares computed in floats may miss 1 by their rounding.
 RANGES: dict[str, tuple[float, float]] = {
-    **{
-        f"{split}_{metric}_{point}": (0.0, 1.0 + 1e-6) if metric in _FRACTIONS else (-LOSS, LOSS)
-        for split in ("val", "test")
-        for metric in METRICS
-        for point in POINTS
-    },
+    **{name: (0.0, 1.0 + 1e-6) if metric in _FRACTIONS else (-LOSS, LOSS) for name, metric in METRIC_FIELDS.items()},
     "best_test_top1": (0.0, 1.0),
     "train_top1_last": (0.0, 1.0),
     "train_loss_last": (-LOSS, LOSS),

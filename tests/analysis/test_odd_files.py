@@ -77,23 +77,22 @@ def sign(**facts: Any) -> Callable[[SyntheticGrid], bytes]:
 
 @dataclass(frozen=True)
 class Odd:
-    """A file of the last cell, what it holds, and what is said of it. by_grid: the launch reads it alone."""
+    """A file of the last cell, what it holds, and what is said of it."""
 
     file: str
     data: Callable[[SyntheticGrid], bytes]
     reason: str
-    by_grid: bool = False
 
 
 FILES = {
     "a deep record": Odd("record.json", lambda grid: DEEP, "not a record: nested too deeply"),
     "a deep failure": Odd("failure.json", lambda grid: DEEP, "not a record: nested too deeply"),
     "deep progress": Odd("progress.json", lambda grid: DEEP, "nested too deeply"),
-    "a deep lease": Odd("lease-0001.json", lambda grid: DEEP, "nested too deeply", by_grid=True),
+    "a deep lease": Odd("lease-0001.json", lambda grid: DEEP, "nested too deeply"),
     "progress of 10^400": Odd("progress.json", lambda grid: HUGE, "done is far too large a number"),
     "progress of a denormal": Odd("progress.json", sign(total=1e-308), "1 of 1e-308 is no progress"),
     "progress of the future": Odd("progress.json", sign(at=LATER), f"its time, {LATER}, lies in the future"),
-    "a lease of the future": Odd("lease-0001.json", sign(at=LATER), f"its time, {LATER}, lies", by_grid=True),
+    "a lease of the future": Odd("lease-0001.json", sign(at=LATER), f"its time, {LATER}, lies"),
     "a large record": Odd("record.json", lambda grid: b" " * (2**20 + 1), "is larger than 1 MiB"),
     "a share of 1e308": Odd("record.json", record(test_top1_last=1e308), "not a record: test_top1_last is 1e+308"),
     "negative parameters": Odd("record.json", record(parameters=-7), "not a record: parameters is -7"),
@@ -124,7 +123,7 @@ def test_an_odd_file_is_named_and_the_rest_is_shown(
             assert "84.00" in said
         elif command == "table --all":
             assert "other" in said
-    assert (f"{last(odd)}/{case.file}: {case.reason}" in said) == (command == "--status" or not case.by_grid)
+    assert f"{last(odd)}/{case.file}: {case.reason}" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 import analysis.load
+import analysis.plans
 import analysis.schema
 import grid.records
 from grid.contract.plan import PLAN_SCHEMA_VERSION
@@ -16,6 +17,7 @@ from grid.contract.record import FIELDS
 from grid.plan import Plan
 from grid.planned import write_plan
 from grid.records import Value
+from grid.spec.published import PublishedModel, PublishedPair
 from grid.store import Store
 from tests.analysis.conftest import SyntheticGrid
 
@@ -49,3 +51,11 @@ def test_the_plans_rows_are_the_columns_of_the_grid(tmp_path: Path, tiny_plan: C
         assert keys[0] == keys[1]
     assert written["stages"][0].keys() == by_hand["stages"][0].keys()
     assert written["spec"]["dataset"]["name"] == by_hand["spec"]["dataset"]["name"] == "digits"
+
+
+def test_the_figures_of_a_study_are_those_that_a_grid_may_state() -> None:
+    for part, stated in (("pairs", PublishedPair), ("models", PublishedModel)):
+        read = {*analysis.plans.LABELS[part], *analysis.plans.FIGURES[part]}
+        assert read == stated.model_fields.keys() - {"mode"}
+        needed = {name for name, field in stated.model_fields.items() if field.is_required()}
+        assert needed == read & {*analysis.plans.LABELS[part], *analysis.plans.NEEDED}

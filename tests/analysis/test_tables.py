@@ -19,7 +19,6 @@ from scipy import stats
 from analysis.gains import GAINS_SCHEMA, baselines, gains
 from analysis.load import load_grid
 from analysis.render import align, display_width
-from analysis.shown import human
 from grid.contract.text import on_one_line
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_table
@@ -671,19 +670,3 @@ def test_align_pads_to_the_widest_cell_and_at_least_to_a_rule() -> None:
         "| A         |   Number |\n| --------- | -------: |\n| long name |        1 |\n| x         | 12345678 |"
     )
     assert align(["A", "B"], [], right=[True, False]) == "|   A | B   |\n| --: | --- |"
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0"),
-        (999, "999"),
-        (1_000, "1.0K"),
-        (25_474, "25.5K"),
-        (1_000_000, "1.0M"),
-        (85_875_556, "85.9M"),
-        (1_500_000_000, "1.5B"),
-    ],
-)
-def test_counts_for_people(count: int, text: str) -> None:
-    assert human(count) == text

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from analysis.cli import main
-from analysis.costs import costs, costs_section, saved_hours, shown_hours
+from analysis.costs import costs, costs_section, saved_hours
 from analysis.errors import AnalysisError
 from analysis.gains import gains
 from analysis.load import load_grid
@@ -68,10 +68,6 @@ def test_costs_by_kind_of_stage(make_grid: Maker) -> None:
     assert frame["share"].to_list() == pytest.approx([1 / 1.3, 0.1 / 1.3, 0.2 / 1.3, 1.0])
     assert "| distilled |   8 of 8 |" in section(costs_section(load_grid(grid.storage)))
     assert saved_hours(load_grid(grid.storage)) == 0
-
-
-def test_hours_for_people() -> None:
-    assert [shown_hours(hours) for hours in (0.0001, 0.5, 1.0, 1234.56)] == ["0.4 s", "30.0 min", "1.0 h", "1,234.6 h"]
 
 
 def test_a_part_says_what_it_is_of_and_keeps_the_corrections_of_the_whole(make_grid: Maker) -> None:

@@ -15,13 +15,14 @@ import polars as pl
 import safetensors.torch
 import torch
 
+from grid.contract.layout import RECORD
 from grid.contract.record import WEIGHTS, curve_file, hashed_name, weights_file
 from grid.models import pixels_of, untrained
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
 from grid.prepared import open_prepared
 from grid.records import Record, make_record, record_to_json
 from grid.stages import Runtime, execute, prepare_dataset, run_logits
-from grid.store import CHECKPOINT, RECORD, Store
+from grid.store import CHECKPOINT, Store
 from grid.training import run_trainable
 from kd.checkpoint import load_weights, state_from_bytes
 from kd.evaluate import INFERENCE_BATCH, predict, score

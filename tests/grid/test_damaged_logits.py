@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import grid.teacher_logits
+from grid.contract.layout import RECORD
 from grid.plan import LogitsStage, Plan
 from grid.stages import Runtime
-from grid.store import CHECKPOINT, RECORD, Store
+from grid.store import CHECKPOINT, Store
 from grid.teacher_logits import LogitsCache
 from kd.data.dataset import open_dataset
 from kd.logits import StoredLogits, logits_to_bytes

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from grid.disk import FACTS_BYTES, TRAINED_FACTS_BYTES, check_room, sized
+from grid.disk import FACTS_BYTES, TRAINED_FACTS_BYTES, check_room
 from grid.errors import UserError
 from grid.plan import Plan
 from grid.preview import inspect_models, stage_bytes
@@ -52,9 +52,3 @@ def test_a_disk_without_room_is_refused_before_anything_runs(
     check_room(plan, {plan.data.id}, written, store)  # what is there already takes nothing more
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
     check_room(plan, {stage.id for stage in plan.stages}, written, store)
-
-
-def test_sizes_are_told_in_words() -> None:
-    assert [sized(n) for n in (0, 2048, 3 * 2**20, 1.5 * 2**30, 2**41)] == [
-        *("0 KiB", "2 KiB", "3.0 MiB", "1.5 GiB", "2.0 TiB")
-    ]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import grid.contract.processes
 import grid.lease
 from grid.lease import Holder, Lease, Leases
 from grid.store import Store
@@ -92,7 +93,7 @@ def test_a_launch_takes_over_from_its_own_lost_worker(store: Store, fast: None) 
 def test_a_holder_on_this_machine_that_has_ended_is_passed_over(store: Store) -> None:
     ended = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,))
     ended.start()
-    holder = replace(Holder.here("other"), pid=ended.pid or 0, born=grid.lease.born(ended.pid or 0))
+    holder = replace(Holder.here("other"), pid=ended.pid or 0, born=grid.contract.processes.born(ended.pid or 0))
     put(store, replace(holder, at=datetime.now(UTC).isoformat()))
     ended.join()
     with take(store, "mine"):

@@ -12,11 +12,12 @@ import pytest
 
 import launch
 from analysis import cli
+from grid.contract.layout import RECORD
 from grid.errors import UserError
 from grid.load import load_grid, spec_from_dict
 from grid.plan import Plan
 from grid.stages import Runtime
-from grid.store import CHECKPOINT, IDENTITY, RECORD, Store
+from grid.store import CHECKPOINT, IDENTITY, Store
 from kd.checkpoint import CheckpointError
 from kd.models.weights import read_weights
 from tests.conftest import tiny_grid

@@ -16,12 +16,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 import launch
 from analysis import cli
 from grid import files
+from grid.contract.layout import FAILURE
 from grid.errors import UserError, one_line
 from grid.plan import Plan
 from grid.retry import retried
 from grid.signs import GridReader
 from grid.stages import Runtime, execute
-from grid.store import FAILURE, TRACEBACK, Store
+from grid.store import TRACEBACK, Store
 from tests.conftest import tiny_grid
 from tests.images import write_folder
 from tests.launching import ROOT, write_grid

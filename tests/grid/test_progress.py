@@ -12,30 +12,12 @@ from rich.console import Console
 from rich.text import Text
 
 from grid.plan import Plan
-from grid.progress import Estimate, Reporter, duration
+from grid.progress import Estimate, Reporter
 from grid.records import make_record, record_to_json
 from grid.store import Store
 from tests.conftest import tiny_grid
 
 Planner = Callable[..., Plan]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min"),
-        (61, "1 min 1 s"),
-        (120, "2 min"),
-        (3599, "59 min 59 s"),
-        (3600, "1 h 0 min"),
-        (4000, "1 h 6 min"),
-        (-3, "0 s"),
-    ],
-)
-def test_durations_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_a_stage_is_expected_to_take_what_its_like_took(tiny_plan: Planner) -> None:

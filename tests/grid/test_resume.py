@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import kd.train
+from grid.contract.layout import RECORD
 from grid.plan import CellStage, Plan, stage_from_json, stage_to_json
 from grid.stages import Runtime
-from grid.store import CHECKPOINT, RECORD, Store
+from grid.store import CHECKPOINT, Store
 from kd.optim import make_optimizer
 from tests.conftest import tiny_grid
 from tests.grid.running import (

@@ -16,12 +16,13 @@ import torch
 
 import grid.stages
 import grid.training
+from grid.contract.layout import FAILURE, PROGRESS
 from grid.contract.record import FIELDS, curve_file, weights_file
 from grid.failures import record_failure
 from grid.plan import CellStage, Plan, TeacherStage
 from grid.results import model_facts
 from grid.stages import Runtime, opened, prepare_dataset
-from grid.store import CHECKPOINT, FAILURE, PROGRESS, TRACEBACK, Store
+from grid.store import CHECKPOINT, TRACEBACK, Store
 from kd import measure
 from kd.measure import Latency
 from tests.conftest import tiny_grid

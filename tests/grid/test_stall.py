@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from grid.contract.layout import FAILURE
 from grid.plan import Plan
 from grid.run import _Run
 from grid.stages import Runtime, execute
 from grid.stall import watched
-from grid.store import FAILURE, TRACEBACK, Store
+from grid.store import TRACEBACK, Store
 from kd.alive import tell_alive
 from tests.launching import ROOT
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from analysis.cli import table
 from analysis.load import load_grid
+from grid.contract.layout import RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
 from grid.failures import axes_of
 from grid.plan import LogitsStage, Plan, Stage
@@ -21,7 +22,7 @@ from grid.signs import GridReader
 from grid.stages import publish
 from grid.standing import look, without_damaged_teachers
 from grid.status import grid_status
-from grid.store import RECORD, UNREAD, Store
+from grid.store import UNREAD, Store
 
 Planner = Callable[..., Plan]
 

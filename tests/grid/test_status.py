@@ -8,9 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
@@ -18,67 +17,16 @@ import pytest
 import launch
 from grid.errors import UserError
 from grid.lease import Holder
-from grid.plan import CellStage, LogitsStage, Plan, Stage
-from grid.planned import write_plan
-from grid.records import Value, make_record, record_to_json
+from grid.plan import Plan
+from grid.progress import Estimate
 from grid.signs import GridReader
-from grid.status import GridStatus, grid_status, lines
+from grid.status import grid_status
 from grid.store import Store
 from tests.conftest import tiny_grid
+from tests.grid.written import NOW, Written, ago, alone, taught
 from tests.launching import ROOT, write_grid
 
 Planner = Callable[..., Plan]
-
-NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
-LAUNCHED = NOW - timedelta(hours=3)
-
-
-def ago(**time: float) -> str:
-    return (NOW - timedelta(**time)).isoformat(timespec="seconds")
-
-
-class Written:
-    """A plan on a storage, and what its stages would leave there."""
-
-    def __init__(self, plan: Plan, url: str, *, at: str = LAUNCHED.isoformat()) -> None:
-        self.plan, self.store = plan, Store(url)
-        write_plan(plan, self.store)
-        self.path = f"grids/{plan.spec.name}/plan.json"
-        self.change(written_at=at)
-
-    def change(self, **facts: Any) -> None:
-        self.store.write(self.path, json.dumps({**json.loads(self.store.read(self.path)), **facts}).encode())
-
-    def done(self, *stages: Stage, **facts: Value) -> None:
-        for stage in stages:
-            values: dict[str, Value] = {"stage_id": stage.id, "kind": stage.kind, "status": "done"}
-            values |= {"finished_at": ago(hours=1), "weights_sha256": "w", "teacher_sha256": "w", "files": "{}"}
-            self.store.write(f"{stage.folder}/record.json", record_to_json(make_record({**values, **facts})))
-            for unit in stage.units if isinstance(stage, LogitsStage) else ():
-                self.store.write(f"{stage.folder}/{unit.file}", b"")
-
-    def failed(self, stage: Stage, error: str, **facts: Value) -> None:
-        values: dict[str, Value] = {"stage_id": stage.id, "kind": stage.kind, "status": "failed", "error": error}
-        values |= {"finished_at": ago(hours=1), "launch": "launch-1"}
-        self.store.write(f"{stage.folder}/failure.json", record_to_json(make_record({**values, **facts})))
-
-    def progress(self, stage: Stage, done: float, total: float, *, at: str, **facts: Any) -> None:
-        told = {"done": done, "total": total, "started_at": ago(hours=2), "host": "node-3", "at": at, **facts}
-        self.store.write(f"{stage.folder}/progress.json", json.dumps(told).encode())
-
-    def lease(self, stage: Stage, number: int, *, at: str, **facts: Any) -> None:
-        holder = Holder("launch-1", "node-7", machine="another", pid=1, born="1", beat=5, at=at)
-        told = asdict(holder) | facts
-        self.store.write(f"{stage.folder}/lease-{number:04d}.json", json.dumps(told).encode())
-
-    def status(self) -> GridStatus:
-        return grid_status(GridReader(self.store, self.plan.spec.name).read(NOW), NOW)
-
-    def told(self, **how: Any) -> list[str]:
-        return lines(self.status(), again="GO ON", results="RESULTS", **how)
-
-    def state(self, stage: Stage) -> str:
-        return next(one.state for one in self.status().stages if one.id == stage.id)
 
 
 @pytest.fixture
@@ -94,14 +42,6 @@ def in_memory() -> Iterator[str]:
     fs = fsspec.filesystem("memory")
     if fs.exists("/status"):
         fs.rm("/status", recursive=True)
-
-
-def alone(plan: Plan) -> list[CellStage]:
-    return [cell for cell in plan.cells if cell.mode == "baseline"]
-
-
-def taught(plan: Plan) -> list[CellStage]:
-    return [cell for cell in plan.cells if cell.mode == "distilled"]
 
 
 def test_a_grid_in_the_middle(written: Written) -> None:
@@ -149,6 +89,28 @@ def test_the_time_left_is_what_their_like_took_shared_by_how_many_run(written: W
     assert written.status().left == max((0.75 * 40 + 0.5 * 100) / 2, 0.5 * 100)
     assert written.told()[-1] == "About 50 s left, 2 at a time"
     assert written.status().is_well
+
+
+def test_the_time_left_is_what_the_launch_says(tiny_plan: Planner, tmp_path: Path) -> None:
+    """Of short cells what lies between them counts, too: two at a time, each of half a second, every two seconds."""
+    plan = tiny_plan(seeds=[*range(20)])
+    written, launch = Written(plan, str(tmp_path)), Estimate({})
+    launch.slots = 2
+    written.done(plan.data, *plan.teachers, *plan.logits)
+    written.done(plan.cells[0], seconds_total=1.0, finished_at=ago(hours=9))  # by an earlier launch
+    launch.add(plan.cells[0], 1.0)
+    for number, cell in enumerate(plan.cells[1:41]):
+        ended = 60 - 2 * (number // 2)
+        written.done(cell, seconds_total=0.5, finished_at=ago(seconds=ended))
+        launch.add(cell, 0.5, at=1000.0 - ended)
+    first, second, *waiting = plan.cells[41:]
+    written.lease(first, 1, at=ago(seconds=1))
+    written.lease(second, 1, at=ago(seconds=1))
+    told = launch.left([*waiting], {stage.id: (stage, 0.0) for stage in (first, second)})
+    assert written.status().left == pytest.approx(told)
+    assert told == pytest.approx(39 * 2 / 2, rel=0.1)
+    written.store.remove(f"{second.folder}/lease-0001.json")  # looked at between two stages
+    assert written.status().left == pytest.approx(told)
 
 
 def test_what_tells_nothing_for_half_an_hour_may_have_ended(written: Written) -> None:

@@ -19,13 +19,14 @@ import pytest
 
 import grid.lease
 import grid.training
+from grid.contract.layout import FAILURE, RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
 from grid.failures import axes_of
 from grid.lease import Lease, Leases
 from grid.plan import CellStage, LogitsStage, Plan, Stage, stage_from_json, stage_to_json
 from grid.records import make_record
 from grid.stages import Runtime, execute, publish
-from grid.store import CHECKPOINT, FAILURE, RECORD, TRACEBACK, UNREAD, Store
+from grid.store import CHECKPOINT, TRACEBACK, UNREAD, Store
 from grid.training import run_trainable
 from kd.checkpoint import state_dict_to_bytes
 from kd.train import StoppedError

@@ -13,9 +13,10 @@ from torch import nn
 
 import grid.stages
 import grid.teacher_logits
+from grid.contract.layout import PROGRESS, RECORD
 from grid.plan import LogitsStage, Plan
 from grid.stages import Runtime
-from grid.store import PROGRESS, RECORD, Store
+from grid.store import Store
 from grid.teacher_logits import LogitsCache, load_teacher
 from kd.data.dataset import Dataset, open_dataset
 from kd.data.pixels import Pixels
