@@ -14,7 +14,6 @@ from grid.model_usage import usage
 from grid.publication import Estimate, Facts
 from grid.records import Record
 from kd.methods import method_of
-from kd.methods.method import Method
 
 # Where the hub has what the catalog knows.
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -132,12 +131,9 @@ def _training(facts: Facts) -> list[str]:
     lines = [f"**Data:** {IMAGES.get(dataset.name, escape_markdown(dataset.name))}; {counts} images{drawn}."]
     if choice.teacher is not None:
         lines.append(f"**Teacher:** {_teacher(facts)}")
-        method, online = _method(record), record["targets"] == "online"
-        params = ", ".join(f"{name} = {value:g}" for name, value in method.params.items())
-        lines.append(
-            f"**Loss:** `{method.formula}` with {params} ({method.source}); "
-            + ("the teacher ran beside the student." if online else "the teacher saw the very same views.")
-        )
+        online = record["targets"] == "online"
+        seen = "the teacher ran beside the student." if online else "the teacher saw the very same views."
+        lines.append(f"**Loss:** {_loss(record)}; {seen}")
     else:
         lines.append("**Loss:** cross-entropy with the labels; no teacher.")
     lines.append(f"**Start:** {_start(facts)}")
@@ -148,11 +144,16 @@ def _training(facts: Facts) -> list[str]:
     return lines
 
 
-def _method(record: Record) -> Method:
-    """Records of before there were several have no parameters but these."""
+def _loss(record: Record) -> str:
+    """Records of before there were several methods have no parameters but these."""
     of_kd = {"temperature": record["temperature"], "alpha": record["alpha"]}
-    params = json.loads(str(record["params"])) if record["params"] is not None else of_kd
-    return method_of(str(record["method"]), params)
+    try:
+        params = json.loads(str(record["params"])) if record["params"] is not None else of_kd
+        method = method_of(str(record["method"]), params)
+    except (ValueError, TypeError):  # of another version of this program
+        return f"method {code_span(record['method'])} with {code_span(record['params'])}"
+    told = ", ".join(f"{name} = {value:g}" for name, value in method.params.items())
+    return f"`{method.formula}` with {told} ({method.source})"
 
 
 def _teacher(facts: Facts) -> str:

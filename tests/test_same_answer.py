@@ -131,7 +131,7 @@ def test_a_data_set_that_is_made_runs_though_it_tells_no_progress(
     assert re.search(rf"\| data set \| {written.plan.data.id} \| — +\|", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("kind", ["memory", "s3"])
+@pytest.mark.parametrize("kind", ["memory", pytest.param("s3", marks=pytest.mark.s3)])
 def test_both_say_the_same_of_a_storage_by_url(
     tiny_plan: Planner, tmp_path: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
