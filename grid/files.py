@@ -276,7 +276,7 @@ class Files:
         def entries(full: str) -> list[dict[str, Any]]:
             if "s3" in self._fs.protocol:
                 # Its `ls` goes on to list the folder above, with all that is in it, where there is nothing.
-                found = sync(self._fs.loop, self._fs._lsdir, full, refresh=True)
+                found = sync(self._fs.loop, self._fs._lsdir, full.rstrip("/"), refresh=True)
             else:
                 found = self._fs.ls(full, detail=True, refresh=True)
             # Object stores have empty objects in place of folders, the folder itself among them.

@@ -282,12 +282,12 @@ class _Run:
 
     def _check_nodes(self, fleet: Fleet, address: str) -> None:
         from grid.cluster.preflight import Needs, check_nodes
-        from grid.cluster.token import is_asked_for
+        from grid.cluster.ray_internals.core import asks_for_token
         from grid.models import models_with_weights
 
         info = self.plan.data.dataset.info
         self.reporter.say(f"Ray at {address}: {fleet}")
-        if not is_asked_for():
+        if not asks_for_token():
             self.reporter.say(
                 f"warning: the Ray at {address} asks for no token: whoever reaches its ports can run code there"
             )

@@ -111,6 +111,95 @@ def test_nothing_is_unpickled_but_cifars_own_files() -> None:
             assert safe.get("weights_only") == "True", f"{path}: {ast.unparse(call)}"
 
 
+# Of Ray, what others than INTERNALS may import: what its documentation has.
+INTERNALS = ROOT / "grid" / "cluster" / "ray_internals"
+PUBLIC_RAY = {
+    *("ray", "ray.exceptions", "ray.util.placement_group", "ray.util.scheduling_strategies"),
+    *("ray.train", "ray.train.backend", "ray.train.torch"),
+    *("ray.tune", "ray.tune.experiment", "ray.tune.schedulers", "ray.tune.search"),
+}
+BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}
+
+
+def is_private(name: object) -> bool:
+    return isinstance(name, str) and name.startswith("_") and not name.endswith("__")
+
+
+def is_of_ray(module: str) -> bool:
+    return module.split(".")[0] == "ray"
+
+
+def private_to_ray(code: str) -> list[str]:
+    """What code of grid/cluster uses of Ray's that is no public interface, or replaces. A private name that it does not
+    define itself counts as Ray's, whatever it is asked of: Ray's objects come as arguments too."""
+    nodes = [*ast.walk(ast.parse(code))]
+    own, from_ray, found = set[str](), {"ray"}, list[str]()
+    for node in nodes:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                own.add(name)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                own.add(name)
+            case ast.Import(names=aliases):
+                modules = [alias.name for alias in aliases if is_of_ray(alias.name)]
+                from_ray |= {alias.asname or "ray" for alias in aliases if alias.name in modules}
+                found += [module for module in modules if module not in PUBLIC_RAY]
+            case ast.ImportFrom(module=str(module), names=aliases) if is_of_ray(module):
+                from_ray |= {alias.asname or alias.name for alias in aliases}
+                whole = {alias.name: f"{module}.{alias.name}" for alias in aliases}
+                found += [one for name, one in whole.items() if module not in PUBLIC_RAY or is_private(name)]
+    for node in nodes:
+        match node:
+            case ast.Attribute(attr=name, ctx=ast.Store() | ast.Del()) if ast.unparse(node).split(".")[0] in from_ray:
+                found.append(ast.unparse(node))
+            case ast.Attribute(value=ast.Name(id=library)) if library in STANDARD:
+                pass  # os._exit
+            case ast.Attribute(attr=name) if is_private(name) and name not in own:
+                found.append(ast.unparse(node))
+            case ast.keyword(arg=name) if is_private(name) and name not in own:
+                found.append(f"{name}=")
+            case ast.Call(func=ast.Name(id="setattr"), args=[owner, *_]) if ast.unparse(owner) in from_ray:
+                found.append(ast.unparse(node))
+            case ast.Call(func=ast.Name(id=function), args=[_, ast.Constant(value=name), *_]) if function in BY_NAME:
+                found += [ast.unparse(node)] if is_private(name) else []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        ("import ray; ray._private.worker._global_node", ["ray._private.worker._global_node", "ray._private"]),
+        ("import ray._private.state", ["ray._private.state"]),
+        ("from ray.core.generated.gcs_pb2 import JobTableData", ["ray.core.generated.gcs_pb2.JobTableData"]),
+        ("from ray.train.v2._internal.util import date_str", ["ray.train.v2._internal.util.date_str"]),
+        ("from ray import _raylet", ["ray._raylet"]),
+        ("def f(controller): return controller._trials", ["controller._trials"]),
+        ("class A(B):\n    def f(self): return self._trials", ["self._trials"]),
+        ("def f(controller): controller._trials = []", ["controller._trials"]),
+        ("ray.init(_temp_dir='/tmp')", ["_temp_dir="]),
+        ("from ray import tune; tune.Tuner = None", ["tune.Tuner"]),
+        ("import ray; setattr(ray, 'get', None)", ["setattr(ray, 'get', None)"]),
+        ("getattr(trial, '_state')", ["getattr(trial, '_state')"]),
+        ("import os, ray; ray.init(); os._exit(1)", []),
+        ("class A:\n    def __init__(self, other): self._a = other._a", []),
+    ],
+)
+def test_what_ray_keeps_to_itself_is_seen(code: str, what: list[str]) -> None:
+    assert private_to_ray(code) == what
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if part_of(path) == "grid/cluster"], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_one_package_alone_uses_what_ray_keeps_to_itself(path: Path) -> None:
+    found = private_to_ray(path.read_text(encoding="utf-8"))
+    assert not found or path.parent == INTERNALS, f"{path.relative_to(ROOT)}: {found}"
+
+
+def test_the_command_imports_no_ray() -> None:
+    assert "ray" not in imported(ROOT / "launch.py")
+
+
 def loaded_by(code: str) -> set[str]:
     """Which of the heavy packages a fresh interpreter has loaded after running `code`."""
     heavy = ("torch", "timm", "ray", "polars", "wandb", "sklearn", "rich", "matplotlib")

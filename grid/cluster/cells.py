@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from ray import tune
-from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 
 from grid.cluster.capacity import MAX_WORKER_DEATHS, Share
@@ -17,6 +16,7 @@ from grid.cluster.fleet import Fleet
 from grid.cluster.forgetful import Forgetful, Unseen
 from grid.cluster.memory_kills import MemoryKills
 from grid.cluster.packing import Packing
+from grid.cluster.ray_internals.tune import keep_from_workers
 from grid.cluster.trial import Cell
 from grid.lease import Leases
 from grid.plan import CellStage, stage_to_json
@@ -45,7 +45,7 @@ def run_cells(
     # As many trials as the search gives may wait for a worker; with one of its own, Tune would keep a single one.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "1000000"
     # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(CREDENTIALS)
+    keep_from_workers(CREDENTIALS)
     kills = MemoryKills()
     scheduler = Forgetful(kills)
     cells = _Cells(
@@ -92,7 +92,7 @@ class _Lost(tune.Callback):  # type: ignore[misc]
         self.cells = cells
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.cells.on_trial_recover(trial.trial_id, trial.run_metadata.num_failures)
+        self.cells.on_trial_recover(trial.trial_id, trial.num_failures)
 
 
 class _Cells(Searcher):  # type: ignore[misc]

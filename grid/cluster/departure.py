@@ -14,6 +14,8 @@ import time
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from grid.cluster.ray_internals import core
+
 log = logging.getLogger("kd_grid")
 
 LOOK_SECONDS = 2.0
@@ -75,7 +77,7 @@ def draining_nodes() -> set[str]:
     import ray
 
     try:
-        return {*ray._private.state.state.get_draining_nodes()}
+        return core.draining_nodes()
     except (
         ray.exceptions.RayError,
         RuntimeError,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 
 from grid.cluster.memory_kills import MemoryKills
+from grid.cluster.ray_internals.tune import TuneController, progress_callback
 
 
 class Forgetful(FIFOScheduler):  # type: ignore[misc]
@@ -19,59 +19,47 @@ class Forgetful(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, kills: MemoryKills) -> None:
         super().__init__()
         self.kills = kills
-        self.controller: Any = None
+        self.controller: TuneController | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (FIFOScheduler, ())  # Tune keeps copies of it to resume from
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         if self.controller is None:
-            self.controller = tune_controller
-            self.kills.watch(tune_controller)
-            _keep_starting_workers(tune_controller._tune_controller)  # itself, not what wraps it for schedulers
+            self.controller = TuneController(tune_controller)
+            self.kills.watch(self.controller)
+            _keep_starting_workers(self.controller)
 
     def let_idle_workers_go(self) -> None:
         """Tune keeps a worker for the trial that may come; what it holds may be what a teacher waits for."""
-        if self.controller is None or self.controller._pending_trials:
+        if self.controller is None or self.controller.pending:
             return
-        self.controller._cleanup_cached_actors(force_all=True)
-        if not self.controller._running_trials:
+        self.controller.end_idle_workers()
+        if not self.controller.running:
             # Without any trial Tune waits for the next one, and would not see that a worker has ended.
-            self.controller._actor_manager.next(timeout=0.1)
+            self.controller.handle_event(seconds=0.1)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        for finished in (tune_controller._stopped_trials, tune_controller._failed_trials):
-            for old in finished:
-                tune_controller._trials.remove(old)
-                tune_controller._trials_to_cache.discard(old)
-                tune_controller._trial_metadata.pop(old.trial_id, None)
-            finished.clear()
-        # Workers that were asked for, and not needed once another one became free.
-        manager = tune_controller._actor_manager
-        enqueued = manager._pending_actors_to_enqueued_actor_tasks
-        for actor in enqueued.keys() - manager._pending_actors_to_attrs.keys():
-            del enqueued[actor]
+        assert self.controller is not None  # every trial was added
+        self.controller.forget_finished_trials()
+        self.controller.forget_unneeded_workers()
 
 
-def _keep_starting_workers(controller: Any) -> None:
+def _keep_starting_workers(controller: TuneController) -> None:
     """Tune gives a worker that becomes free to the trial that has waited longest, and takes away the one that is being
     started for it. Where cells are shorter than a start, none would ever get there, and one worker would do all. Here
     the free one takes the next trial, while there is one that no worker is being started for."""
-    reuse = controller._maybe_reuse_cached_actor
 
-    def maybe_reuse(trial: Trial) -> bool:
-        starting = controller._trial_to_actor
-        if trial in starting and any(
-            other not in starting and other.placement_group_factory == trial.placement_group_factory
-            for other in controller._pending_trials
-        ):
-            return False
-        return bool(reuse(trial))
+    def awaits_its_own(trial: Trial) -> bool:
+        return controller.has_worker(trial) and any(
+            not controller.has_worker(other) and other.placement_group_factory == trial.placement_group_factory
+            for other in controller.pending
+        )
 
-    controller._maybe_reuse_cached_actor = maybe_reuse
+    controller.reuse_workers(unless=awaits_its_own)
 
 
-class Unseen(TrialProgressCallback):  # type: ignore[misc]
+class Unseen(progress_callback()):  # type: ignore[misc]
     """In place of the one that Tune adds, which keeps trials too; nobody is shown what it says."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -11,10 +11,9 @@ import logging
 import time
 
 import ray
-from ray._private.state import state
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from grid.cluster.ray_internals.core import groups_without_creator
 from grid.errors import one_line
 
 log = logging.getLogger("kd_grid")
@@ -30,7 +29,7 @@ def free_what_lost_groups_held() -> None:
         if not ray.is_initialized():  # the calls below would start another one
             return
         try:
-            orphans = _orphans(ray.get_runtime_context().get_job_id())
+            orphans = groups_without_creator(ray.get_runtime_context().get_job_id())
             for orphan in orphans:
                 log.warning("placement group %s is removed: its controller is lost", orphan.hex())
                 remove_placement_group(PlacementGroup(orphan))
@@ -40,17 +39,3 @@ def free_what_lost_groups_held() -> None:
         if orphans:
             return
         time.sleep(LOOK_SECONDS)
-
-
-def _orphans(job: str) -> list[ray.PlacementGroupID]:
-    table = [
-        PlacementGroupTableData.FromString(data)
-        for data in state._connect_and_get_accessor().get_placement_group_table()
-    ]
-    return [
-        ray.PlacementGroupID(group.placement_group_id)
-        for group in table
-        if group.creator_job_id.hex() == job
-        and group.creator_actor_dead
-        and group.state != PlacementGroupTableData.REMOVED
-    ]

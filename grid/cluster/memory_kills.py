@@ -7,6 +7,8 @@ from typing import Any
 
 from ray.exceptions import OutOfMemoryError, RayActorError
 
+from grid.cluster.ray_internals.tune import TuneController
+
 
 def in_short(error: OutOfMemoryError) -> str:
     """What Ray says of such an end, without its accounts of all that was in the memory."""
@@ -33,19 +35,17 @@ class MemoryKills:
     def take(self, trial_id: str) -> str | None:
         return self._said.pop(trial_id, None)
 
-    def watch(self, controller: Any) -> None:
+    def watch(self, controller: TuneController) -> None:
         """Have them noted by a Tune controller, which ends such a trial instead of trying it again where memory was
         short a moment ago."""
-        manager = controller._actor_manager
-        task_failed = manager._actor_task_failed
 
-        def on_task_failed(tracked_actor_task: Any, exception: Exception) -> None:
-            if isinstance(exception, OutOfMemoryError):
-                exception = KilledForMemoryError(in_short(exception))
-                trial = controller._actor_to_trial.get(tracked_actor_task._tracked_actor)
-                if trial is not None:
-                    self._said[trial.trial_id] = str(exception)
-                    trial.max_failures = 0
-            task_failed(tracked_actor_task=tracked_actor_task, exception=exception)
+        def seen(trial: Any, error: Exception) -> Exception:
+            if not isinstance(error, OutOfMemoryError):
+                return error
+            killed = KilledForMemoryError(in_short(error))
+            if trial is not None:
+                self._said[trial.trial_id] = str(killed)
+                trial.max_failures = 0
+            return killed
 
-        manager._actor_task_failed = on_task_failed
+        controller.on_task_error(seen)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import ray
 
+from grid.cluster.ray_internals.core import raylet_socket
 from grid.contract.processes import born
 
 LOOK_SECONDS = 1.0
@@ -26,7 +27,7 @@ class Pulse:
     def __init__(self, *, patience: float = PATIENCE_SECONDS) -> None:
         self.patience = patience
         self._head: str = ray.get_runtime_context().gcs_address
-        self._raylet = _process_at(ray._private.worker._global_node.raylet_socket_name)
+        self._raylet = _process_at(raylet_socket())
         self._born = born(self._raylet) if self._raylet is not None else ""
         self._heard, self._lock = time.monotonic(), threading.Lock()
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from grid.cluster.ray_internals.core import head_resource
 from grid.cluster.session import session
 from grid.contract.text import shown_on
 from grid.contract.version import parts
@@ -71,7 +72,7 @@ def launch_remotely(address: str, spec_json: str, options: Sequence[str]) -> int
         import ray
 
         # On the head, where keys are that only a launch needs.
-        place = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+        place = {"num_cpus": 0, "resources": {head_resource(): 0.001}}
         driver = ray.remote(Driver).options(**place).remote(spec_json, list(options))
 
         def follow(until: float | None = None) -> int | None:

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 
 from grid.cluster import token
 from grid.cluster.address import address_meant
+from grid.cluster.ray_internals import core
+from grid.cluster.ray_internals.names import check_internals
 from grid.contract.imports import broken, missing_module
 from grid.contract.installed import hint
 from grid.contract.local_files import open_to_append
@@ -67,7 +69,7 @@ class Dashboard:
         """Raises UserError where it is not installed, or cannot listen there."""
         quiet(None)
         try:
-            import ray.dashboard.optional_deps  # noqa: F401
+            core.import_dashboard()
         except ImportError as error:
             if why := broken(error, "ray", missing_module(error) or "ray"):
                 raise UserError(f"--dashboard: {why}") from None
@@ -101,6 +103,8 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
         address = address_meant(address)
     import ray
 
+    if address is None or not address.startswith("ray://"):  # else the launch over there does
+        check_internals()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     common = {"logging_level": "error", "log_to_driver": False}
     try:
@@ -112,12 +116,12 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
                     include_dashboard=dashboard is not None,
                     **({"dashboard_host": dashboard.host, "dashboard_port": dashboard.port} if dashboard else {}),
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(ray_folder()),
-                    job_config=_job(code=_not_installed()),
+                    job_config=core.job_with_path(_not_installed()),
+                    **{core.TEMPORARY_FOLDER: str(ray_folder())},
                     **common,
                 )
         else:
-            own_path = {} if address.startswith("ray://") else {"job_config": _job(code=[])}
+            own_path = {} if address.startswith("ray://") else {"job_config": core.job_with_path([])}
             ray.init(address=address, runtime_env=_with_this_code(), **own_path, **common)
     except Exception as error:  # of any type: a node that does not start in time is a bare Exception
         what = "Ray does not start here" if address is None else f"--address {address}: cannot join a Ray there"
@@ -134,18 +138,6 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
     # down has the process ended with status 1. It ends with the process instead.
     yield
     ray.shutdown()
-
-
-def _job(*, code: list[str]) -> Any:
-    """A job whose workers find this program in these folders. Ray would put those of the launching script and of the
-    shell first on their paths, where modules may lie under names of this program's, or of Python's own."""
-    from ray.job_config import JobConfig
-
-    class Job(JobConfig):  # type: ignore[misc]
-        def _runtime_env_has_working_dir(self) -> bool:
-            return True  # then neither is put there
-
-    return Job(_py_driver_sys_path=code)
 
 
 def _not_installed() -> list[str]:
@@ -167,23 +159,22 @@ def _client_problem() -> str:
 def _with_this_code() -> dict[str, Any]:
     """This project's code goes to the workers, which may have none, or another version. A job has been given its own
     by `ray job submit`."""
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if core.job_variable() in os.environ:
         return {}
     return {"py_modules": [str(place) for place in parts().values()], "excludes": ["__pycache__/", "*.pyc"]}
 
 
 def session_folder() -> Path:
     """Where the Ray that was started here keeps its session."""
-    import ray
-
-    return Path(ray._private.worker._global_node.get_session_dir_path())
+    folder = core.session_path()
+    assert folder is not None
+    return Path(folder)
 
 
 def log_folder() -> str:
     """Where this session's Ray writes its own logs (workers' output among them)."""
-    import ray
-
-    return f"{session_folder()}/logs" if ray._private.worker._global_node is not None else "the cluster's head node"
+    folder = core.session_path()
+    return f"{folder}/logs" if folder is not None else "the cluster's head node"
 
 
 @contextlib.contextmanager

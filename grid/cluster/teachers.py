@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-import ray.train.v2.api.data_parallel_trainer as ray_trainer
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -20,6 +19,7 @@ from grid.cluster.lane import train_lane
 from grid.cluster.lost_groups import free_what_lost_groups_held
 from grid.cluster.memory_kills import in_short
 from grid.cluster.process_group import PrivateTorchConfig
+from grid.cluster.ray_internals.train import carry_training_functions
 from grid.cluster.work import import_work
 from grid.contract.layout import FAILURE, RECORD
 from grid.contract.text import on_one_line
@@ -34,19 +34,9 @@ log = logging.getLogger("kd_grid")
 POLL_SECONDS = 0.2
 
 
-class _Carried:
-    """The training function of a worker group, sent along with each call."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-
-    def get(self) -> Callable[[], None]:
-        return self._function
-
-
-# Ray Train would put it into the object store. A process that owns an object there is ended by Ray, with status 1 and
-# without a word, as soon as its node ends: of a launch that would be before it has said how to go on.
-ray_trainer.ObjectRefWrapper = _Carried
+# Ray Train would put the training function into the object store. A process that owns an object there is ended by Ray,
+# with status 1 and without a word, as soon as its node ends: of a launch that would be before it has said how to go on.
+carry_training_functions()
 
 
 def run_lane(

@@ -7,6 +7,7 @@ import secrets
 import sys
 from pathlib import Path
 
+from grid.cluster.ray_internals import core
 from grid.errors import UserError
 
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
@@ -58,17 +59,7 @@ def others_can_read(path: Path) -> bool:
         return False
 
 
-def is_asked_for() -> bool:
-    """Whether the Ray that this process has joined asks for a token."""
-    import ray
-
-    return bool(ray._raylet.get_authentication_mode() != ray._raylet.AuthenticationMode.DISABLED)
-
-
 def read_again() -> None:
     """Ray reads its settings once, when it is imported."""
     if "ray" in sys.modules:
-        import ray
-
-        ray._raylet.Config.initialize("")
-        ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+        core.read_settings_again()

@@ -11,10 +11,10 @@ import logging
 from typing import Any
 
 from ray import tune
-from ray.tune.trainable.function_trainable import wrap_function
 
 from grid.cluster.departure import Departure, end_process, leave_on_sigterm
 from grid.cluster.lane import CANNOT_IMPORT
+from grid.cluster.ray_internals.tune import trainable_of
 from grid.cluster.work import import_work
 from grid.errors import one_line
 
@@ -96,7 +96,7 @@ def _train_cell(config: dict[str, Any]) -> None:
     tune.report({"error": error or "", "left": left, "crowded": crowded, "peak": peak_bytes()})
 
 
-class Cell(wrap_function(train_cell)):  # type: ignore[misc]
+class Cell(trainable_of(train_cell)):  # type: ignore[misc]
     """`train_cell` in an actor that minds SIGTERM; set up in the main thread, which alone may say so."""
 
     def setup(self, config: dict[str, Any]) -> None:

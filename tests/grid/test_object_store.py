@@ -49,6 +49,7 @@ def test_what_another_process_writes_is_seen_at_once(store: Store) -> None:
     store.write("a/old", b"1")
     store.write("a/gone", b"1")
     assert store.names("a") == ["gone", "old"]
+    assert store.names("") == ["a"]
     assert not store.exists("a/new")
     assert store.local_file("a/old").read_bytes() == b"1"
     assert (store.local_folder("a") / "old").read_bytes() == b"1"
