@@ -8,21 +8,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from grid.contract.layout import CALLED
 from grid.contract.units import human, sized
 from grid.datasets import described
-from grid.disk import written_bytes
 from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.models import check_checkpoint, facts_of
-from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage, Trainable
+from grid.plan import Plan, Stage
 from grid.schedule import unneeded_logits
 from grid.spec.model import ModelSpec
 from kd.checkpoint import CheckpointError
 from kd.models.build import ModelError, ModelFacts, check_pretrained
-
-# A training step is a forward pass and a backward pass of about twice its cost.
-TRAINING_PASSES = 3
 
 
 def inspect_models(plan: Plan) -> dict[str, ModelFacts]:
@@ -46,19 +41,8 @@ def stage_costs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, float]:
     """Multiply-adds of each stage that computes on a model, by stage id: training, or logits of every view; a given
     teacher is only evaluated."""
     macs = _macs(plan, facts)
-    splits = plan.data.dataset.splits
-    costs: dict[str, float] = {}
-    for stage in plan.stages:
-        if isinstance(stage, TeacherStage) and stage.model.is_given:
-            costs[stage.id] = float(macs[_key(stage.model)] * (splits["val"] + splits["test"]))
-        elif isinstance(stage, TeacherStage | CellStage):
-            passes = TRAINING_PASSES * macs[_key(stage.model)]
-            if isinstance(stage, CellStage) and stage.teacher is not None and stage.targets == "online":
-                passes += macs[_key(stage.teacher.model)]
-            costs[stage.id] = float(passes * splits["train"] * stage.recipe.epochs)
-        elif isinstance(stage, LogitsStage):
-            costs[stage.id] = float(macs[_key(stage.teacher.model)] * splits["train"] * len(stage.units))
-    return costs
+    costs = {stage.id: stage.multiply_adds(lambda model: macs[_key(model)]) for stage in plan.stages}
+    return {stage_id: cost for stage_id, cost in costs.items() if cost}
 
 
 def saved_by_cache(plan: Plan, facts: dict[str, ModelFacts], costs: dict[str, float]) -> float:
@@ -70,10 +54,10 @@ def saved_by_cache(plan: Plan, facts: dict[str, ModelFacts], costs: dict[str, fl
 
 
 def stage_bytes(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, int]:
-    """What each stage leaves on the storage, by its id: see `grid.disk.written_bytes`."""
+    """What each stage leaves on the storage, to some per cent, by its id: images, logits, weights, and what is told of
+    them."""
     models = _by_model(plan, facts)
-    stages: list[Trainable] = [*plan.teachers, *plan.cells]
-    return written_bytes(plan, {stage.id: models[_key(stage.model)].size_bytes for stage in stages})
+    return {stage.id: stage.bytes_left(lambda model: models[_key(model)].size_bytes) for stage in plan.stages}
 
 
 def _macs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, int]:
@@ -124,12 +108,12 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     titles = plan.titles()
     stages = _table("Stage", "Kind", "What", "State")
     for stage in plan.stages:
-        stages.add_row(stage.id, _kind(stage), escape(titles[stage.id]), _state(stage, done, finished))
+        stages.add_row(stage.id, stage.called, escape(titles[stage.id]), _state(stage, done, finished))
     console.print(stages)
     console.print()
 
-    counts = Counter(_kind(stage) for stage in plan.stages)
-    left = Counter(_kind(stage) for stage in plan.stages if stage.id not in finished)
+    counts = Counter(stage.called for stage in plan.stages)
+    left = Counter(stage.called for stage in plan.stages if stage.id not in finished)
     costs = stage_costs(plan, facts)
     work = 2 * sum(cost for stage, cost in costs.items() if stage not in finished)
     saved = 2 * saved_by_cache(plan, facts, costs)
@@ -160,11 +144,3 @@ def _state(stage: Stage, done: set[str], finished: set[str]) -> str:
     if stage.id in done:
         return "done"
     return "not needed" if stage.id in finished else "to run"
-
-
-def _kind(stage: Stage) -> str:
-    if isinstance(stage, CellStage):
-        return stage.mode
-    if isinstance(stage, TeacherStage) and stage.model.is_given:
-        return "given teacher"
-    return CALLED[stage.kind]

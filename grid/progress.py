@@ -19,7 +19,7 @@ from grid.contract.layout import PROGRESS
 from grid.contract.parsing import parse_object, parse_progress
 from grid.contract.units import duration
 from grid.identity import canonical_json
-from grid.plan import CellStage, DatasetStage, LogitsStage, Plan, Stage, TeacherStage
+from grid.plan import Plan, Stage
 from grid.records import Record
 from grid.schedule import State
 from grid.store import Store
@@ -47,7 +47,7 @@ class Estimate:
 
     def add(self, stage: Stage, seconds: float, *, at: float | None = None) -> None:
         """at: when it ended, by a clock that runs on."""
-        if at is not None and not isinstance(stage, DatasetStage):  # Ray starts after it
+        if at is not None and stage.needs:  # Ray starts after the data set
             if self._first < math.inf:
                 self._since_first.append(seconds)
             self._first, self._last = min(self._first, at), at
@@ -84,13 +84,7 @@ class Estimate:
 
     @staticmethod
     def _key(stage: Stage) -> str:
-        if isinstance(stage, TeacherStage | CellStage):
-            payload = stage.spec_payload()
-            key = {"model": payload["model"], "recipe": payload["recipe"]}
-            if isinstance(stage, CellStage) and stage.teacher is not None and stage.targets == "online":
-                key["teacher"] = stage.teacher.id
-            return canonical_json(key)
-        return stage.kind
+        return canonical_json(stage.alike)
 
 
 def _text(template: str) -> TextColumn:
@@ -162,11 +156,8 @@ class Reporter:
 
     def _started(self, stage: Stage) -> None:
         self.running[stage.id] = (stage, 0.0)
-        if self._bars is not None and not isinstance(stage, DatasetStage):
-            if isinstance(stage, LogitsStage):
-                total, unit = len(stage.units), "views"
-            else:
-                total, unit = stage.recipe.epochs, "epochs"
+        if self._bars is not None and stage.steps is not None:
+            total, unit = stage.steps
             title = escape(self.titles[stage.id])
             self._tasks[stage.id] = self._bars.add_task(f"  {title}", total=total, unit=unit, note="")
 
@@ -225,8 +216,9 @@ class Reporter:
     def how_far(self, stage: Stage) -> str:
         """'epoch 3.5 of 32', of what is stored; empty where nothing is."""
         facts = self._progress(stage)
-        unit = "file" if isinstance(stage, LogitsStage) else "epoch"
-        return f"{unit} {facts[0]:.3g} of {facts[1]:g}" if facts is not None else ""
+        if facts is None or stage.steps is None:
+            return ""
+        return f"{stage.steps[1].removesuffix('s')} {facts[0]:.3g} of {facts[1]:g}"
 
     def _progress(self, stage: Stage) -> tuple[float, float] | None:
         try:

@@ -26,7 +26,7 @@ from grid.plan import Plan, Stage
 from grid.planned import write_plan
 from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
 from grid.standing import look, of_other_inputs, without_damaged_teachers
-from grid.store import Inputs, Store, inputs_of
+from grid.store import Inputs, Store
 from kd.alive import tell_alive
 
 if TYPE_CHECKING:
@@ -437,13 +437,13 @@ class _Run:
         inputs, others = Inputs(self.store), []
         finished = {i for i, state in self.schedule.states().items() if state in ("done", "reused")} | {made.id}
         for stage in self.plan.stages:
-            known = all(of is None or of.id in finished for of in inputs_of(stage))
+            known = all(of is None or of.id in finished for of in (stage.images, stage.source))
             if stage.id not in self.waits or stage.id in finished or not known:
                 continue
             standing = self.store.standing(stage, inputs)
             if standing.is_done and self.schedule.reuse(stage):
                 finished.add(stage.id)
-            elif made.id in {of.id for of in inputs_of(stage) if of is not None}:
+            elif made.id in {of.id for of in (stage.images, stage.source) if of is not None}:
                 others.append((stage, standing))
         for stage in self.plan.logits:
             if stage.id in unneeded_logits(self.plan, finished) - finished:

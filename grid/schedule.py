@@ -98,7 +98,7 @@ class Schedule:
                 for cell in self.plan.cells
                 if self._states[cell.id] == "waiting"
                 and cell.id not in but
-                and (cell.needs is None or self._states[cell.needs.id] in ("done", "reused"))
+                and all(self._states[needed.id] in ("done", "reused") for needed in cell.needs)
             ]
             if not ready:
                 return None

@@ -26,7 +26,7 @@ from grid.records import Record, RecordError, record_from_json
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec
 from grid.standing import READS_AT_A_TIME, of_other_inputs
-from grid.store import Standing, Store, damage_of, inputs_of
+from grid.store import Standing, Store, damage_of
 
 AGAIN = "launch the grid again to have it computed again"
 
@@ -112,7 +112,7 @@ class GridReader:
         standings: list[tuple[Stage, Standing]] = []
         for stage in planned.stages.values():
             record = records.get(stage.id)
-            dataset, teacher = (None if of is None else records.get(of.id) for of in inputs_of(stage))
+            dataset, teacher = (None if of is None else records.get(of.id) for of in (stage.images, stage.source))
             other = None if record is None else other_inputs(record, dataset=dataset, teacher=teacher)
             if other is not None:
                 standings.append((stage, Standing(other=other)))

@@ -27,7 +27,7 @@ from grid.contract.layout import FAILURE, PROGRESS, RECORD
 from grid.contract.record import SUMS, hashed_name
 from grid.datasets import source_of
 from grid.errors import UserError, one_line
-from grid.failures import axes_of, record_failure
+from grid.failures import record_failure
 from grid.lease import LOOK_SECONDS, Leases
 from grid.plan import DatasetStage, LogitsStage, Stage
 from grid.prepared import open_prepared
@@ -159,7 +159,7 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, hold
         store.write(f"{stage.folder}/{name}", data)
         sizes[name] = len(data)
     seconds = time.perf_counter() - started
-    values = axes_of(stage) | runtime.provenance() | {"dataset_fingerprint": meta.fingerprint, "seconds_total": seconds}
+    values = stage.axes() | runtime.provenance() | {"dataset_fingerprint": meta.fingerprint, "seconds_total": seconds}
     publish(stage, store, values, sizes=sizes, left_over=left_over, holds=holds)
 
 
@@ -220,7 +220,7 @@ def run_logits(
     for name in dataset.evaluated:
         cache.make_plain(name)
     seconds = time.perf_counter() - started
-    values = axes_of(stage) | {
+    values = stage.axes() | {
         "epochs": max(stage.epochs),
         "started_at": started_at,
         "seconds_total": seconds,

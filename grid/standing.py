@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from grid.lease import Leases
 from grid.plan import Plan, Stage, TeacherStage
 from grid.schedule import unneeded_logits
-from grid.store import UNREAD, Inputs, Standing, Store, inputs_of
+from grid.store import UNREAD, Inputs, Standing, Store
 
 log = logging.getLogger("kd_grid")
 
@@ -38,7 +38,7 @@ def look(plan: Plan, store: Store) -> Stands:
     waits: set[str] = set()
     for stage in plan.stages:
         standing = standings[stage.id]
-        if standing.is_done and all(of is None or of.id in done for of in inputs_of(stage)):
+        if standing.is_done and all(of is None or of.id in done for of in (stage.images, stage.source)):
             done.add(stage.id)
         elif standing.is_done or standing.waits:
             waits.add(stage.id)
@@ -75,7 +75,7 @@ def of_other_inputs(standings: Iterable[tuple[Stage, Standing]], plan: Plan, sto
     counts: Counter[str] = Counter()
     inputs: dict[str, Stage] = {}
     for stage, standing in standings:
-        dataset, teacher = inputs_of(stage)
+        dataset, teacher = stage.images, stage.source
         of = {"teacher": teacher, "data set": dataset}.get(standing.other or "")
         if of is not None:
             inputs[of.id] = of

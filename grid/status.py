@@ -14,7 +14,7 @@ from grid.contract.parsing import CLOCK_SKEW
 from grid.contract.signs import LEASE_SILENT, Sign, finished_at, state_of
 from grid.contract.text import on_one_line
 from grid.contract.units import duration
-from grid.plan import Stage, TeacherStage
+from grid.plan import Stage
 from grid.progress import Estimate
 from grid.schedule import unneeded_logits
 from grid.signs import Facts, Found
@@ -193,7 +193,7 @@ def _error(found: Found) -> str | None:
 
 
 def _is_given(stage: Stage | None) -> bool:
-    return isinstance(stage, TeacherStage) and stage.model.is_given
+    return stage is not None and stage.is_given
 
 
 def _signs_of(found: Found, now: datetime) -> list[datetime]:

@@ -15,7 +15,7 @@ from grid.contract.record import CURVE, WEIGHTS, files_of, is_of_record, other_i
 from grid.errors import UserError
 from grid.files import Files
 from grid.identity import canonical_json
-from grid.plan import CellStage, DatasetStage, LogitsStage, Stage, TeacherStage, Trainable
+from grid.plan import LogitsStage, Stage, Trainable
 from grid.records import Record, RecordError, Value, make_record, record_from_json, record_to_json
 
 log = logging.getLogger("kd_grid")
@@ -70,15 +70,6 @@ class Inputs:
         return record if record["status"] in (None, "done") else None
 
 
-def inputs_of(stage: Stage) -> tuple[DatasetStage | None, TeacherStage | None]:
-    """The data set and the teacher that a stage is computed from."""
-    if isinstance(stage, DatasetStage):
-        return None, None
-    if isinstance(stage, LogitsStage):
-        return stage.teacher.data, stage.teacher
-    return stage.data, stage.teacher if isinstance(stage, CellStage) else None
-
-
 def damage_of(stage: Stage, record: Record, sizes: Mapping[str, int]) -> str | None:
     """What is wrong with a stage's record or files, by the names and sizes of what lies in its folder; None where all
     is as it was left."""
@@ -92,7 +83,7 @@ def damage_of(stage: Stage, record: Record, sizes: Mapping[str, int]) -> str | N
         return f"{RECORD}: its files are no names with sizes: {error}"
     if files is None:
         # Older ones have these beside them, of sizes that nobody knows.
-        old = (WEIGHTS, CURVE) if record["weights_sha256"] is not None and stage.kind in ("teacher", "cell") else ()
+        old = (WEIGHTS, CURVE) if record["weights_sha256"] is not None and stage.is_trained else ()
         files = {name: sizes.get(name, -1) for name in old}
     for name, size in files.items():
         if sizes.get(name, -1) < 0:
@@ -196,7 +187,7 @@ class Store(Files):
         return self._with_inputs(stage, record, sizes, inputs)
 
     def _with_inputs(self, stage: Stage, record: Record, sizes: Mapping[str, int], inputs: Inputs) -> Standing:
-        dataset, teacher = inputs_of(stage)
+        dataset, teacher = stage.images, stage.source
         images = None if dataset is None else inputs.record(dataset)
         taught = None if teacher is None else inputs.record(teacher)
         other = other_inputs(record, dataset=images, teacher=taught)

@@ -12,7 +12,6 @@ from torch import nn
 
 from grid.contract.local_files import OddFileError
 from grid.contract.record import CURVE, WEIGHTS
-from grid.failures import axes_of
 from grid.models import at_start, pixels_of
 from grid.plan import CellStage, Trainable
 from grid.records import now
@@ -133,7 +132,7 @@ def run_trainable(
     outputs = {WEIGHTS: weights_to_bytes(model), CURVE: curve_to_parquet(curve)}
     seconds = {name: sum(float(row[name] or 0) for row in curve) for name in ("seconds_train", "seconds_evaluate")}
     facts = model_facts(stage, model, dataset.meta, device, seconds_train=seconds["seconds_train"])
-    values = axes_of(stage) | facts | metrics_of(curve) | seconds
+    values = stage.axes() | facts | metrics_of(curve) | seconds
     values |= {
         "epochs": 0 if is_given else recipe.epochs,
         "started_at": started_at,

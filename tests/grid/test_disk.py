@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from grid.disk import FACTS_BYTES, TRAINED_FACTS_BYTES, check_room
+from grid.disk import check_room
 from grid.errors import UserError
 from grid.plan import Plan
+from grid.plan.base import FACTS_BYTES, TRAINED_FACTS_BYTES
 from grid.preview import inspect_models, stage_bytes
 from grid.stages import Runtime
 from grid.store import Store

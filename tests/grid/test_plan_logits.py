@@ -172,11 +172,11 @@ def test_online_targets_need_no_logits_but_the_teacher(tiny_plan: Planner) -> No
     for title, cell in after.items():
         if cell.mode == "baseline":
             assert cell.targets is None
-            assert cell.needs is None
+            assert cell.needs == (online.data,)
             assert cell.id == before[title].id
         else:
             assert (cell.targets, before[title].targets) == ("online", "cached")
-            assert cell.needs == teacher
+            assert cell.needs == (online.data, teacher)
             assert cell.inputs() == {"dataset": online.data.id, "teacher": teacher.id}
             assert before[title].inputs() == {"dataset": cached.data.id, "logits": the_logits(cached).id}
             assert cell.id != before[title].id

@@ -13,7 +13,6 @@ from analysis.cli import table
 from analysis.load import load_grid
 from grid.contract.layout import RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
-from grid.failures import axes_of
 from grid.plan import LogitsStage, Plan, Stage
 from grid.planned import write_plan
 from grid.records import Value
@@ -40,7 +39,7 @@ def plan(tiny_plan: Planner) -> Plan:
 def leave(store: Store, stage: Stage, *, weights: str = "", **facts: Value) -> None:
     """What a stage leaves, with weights of this text and, of its inputs, the hashes of those that lie there."""
     outputs: dict[str, bytes] = {}
-    values = axes_of(stage)
+    values = stage.axes()
     if stage.kind in ("teacher", "cell"):
         outputs = {WEIGHTS: f"weights {stage.id} {weights}".encode(), CURVE: f"curve {stage.id} {weights}".encode()}
     if isinstance(stage, LogitsStage):

@@ -21,7 +21,6 @@ import grid.lease
 import grid.training
 from grid.contract.layout import FAILURE, RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
-from grid.failures import axes_of
 from grid.lease import Lease, Leases
 from grid.plan import CellStage, LogitsStage, Plan, Stage, stage_from_json, stage_to_json
 from grid.records import make_record
@@ -91,7 +90,7 @@ def taken(store: Store, launch: str, stage: Stage, monkeypatch: pytest.MonkeyPat
 def leave(store: Store, stage: Stage, launch: str, lease: Lease, **facts: Any) -> None:
     """What a worker publishes in the end."""
     outputs = {WEIGHTS: f"weights of {launch}".encode(), CURVE: f"curve of {launch}".encode()}
-    publish(stage, store, axes_of(stage) | {"launch": launch} | facts, outputs=outputs, holds=lease.holds)
+    publish(stage, store, stage.axes() | {"launch": launch} | facts, outputs=outputs, holds=lease.holds)
 
 
 def belongs_together(store: Store, stage: Stage) -> str:
@@ -180,13 +179,13 @@ def test_a_growing_cache_is_replaced_by_its_holder_and_not_by_one_that_has_less(
 ) -> None:
     short = plan.logits[0]
     long = LogitsStage(teacher=short.teacher, views=short.views, epochs=(4,))
-    publish(short.teacher, store, axes_of(short.teacher), outputs={WEIGHTS: b"w"})
+    publish(short.teacher, store, short.teacher.axes(), outputs={WEIGHTS: b"w"})
 
     def compute(stage: LogitsStage, lease: Lease, to: Store) -> None:
         for unit in stage.units:
             store.write(f"{stage.folder}/{unit.file}", b"logits")
         facts = {"epochs": max(stage.epochs), "teacher_sha256": hashlib.sha256(b"w").hexdigest()}
-        publish(stage, to, axes_of(stage) | facts, holds=lease.holds)
+        publish(stage, to, stage.axes() | facts, holds=lease.holds)
 
     with taken(store, "first", short, monkeypatch) as lease:
         compute(short, lease, store)

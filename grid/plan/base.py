@@ -1,0 +1,105 @@
+"""What all stages have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from grid.contract.layout import CALLED, stage_folder
+from grid.identity import stage_id
+from grid.spec.strict import Strict
+
+if TYPE_CHECKING:
+    from grid.plan.dataset import DatasetStage
+    from grid.plan.teacher import TeacherStage
+    from grid.spec.model import ModelSpec
+
+# A training step is a forward pass and a backward pass of about twice its cost.
+TRAINING_PASSES = 3
+
+# Beside weights, logits and images: the record, the curve, what W&B keeps of a run; in blocks of a disk.
+FACTS_BYTES, TRAINED_FACTS_BYTES = 12 * 2**10, 32 * 2**10
+
+# Raise a number when what that stage computes from the same spec changes: its results, and all that is built on
+# them, then have new ids, and old ones are left alone.
+STAGE_VERSIONS = {"dataset": 2, "teacher": 2, "logits": 2, "cell": 2}
+
+
+class BaseStage(Strict, ABC):
+    kind: str
+    is_trained: ClassVar[bool] = False  # and so keeps checkpoints while it runs
+
+    @abstractmethod
+    def spec_payload(self) -> dict[str, Any]:
+        """What is computed, apart from what it is computed from."""
+
+    def inputs(self) -> dict[str, str]:
+        """Ids of the stages this one is computed from, by role."""
+        return {}
+
+    @property
+    def images(self) -> DatasetStage | None:
+        """The data set that it is computed from."""
+        return None
+
+    @property
+    def source(self) -> TeacherStage | None:
+        """The teacher that it is computed from."""
+        return None
+
+    @property
+    def needs(self) -> tuple[BaseStage, ...]:
+        """The stages that have to be done before this one may run."""
+        return ()
+
+    @property
+    def is_given(self) -> bool:
+        """Whether it takes a model as it is."""
+        return False
+
+    @property
+    def called(self) -> str:
+        """What kind of stage it is, for people."""
+        return CALLED[self.kind]
+
+    @property
+    def steps(self) -> tuple[int, str] | None:
+        """What it is done in and tells its progress in: how many, and of what; None for what is done in one go."""
+        return None
+
+    def axes(self) -> dict[str, Any]:
+        """Where it stands in a grid, and what it is computed from, as its record has it."""
+        return {"stage_id": self.id, "kind": self.kind}
+
+    @property
+    def alike(self) -> dict[str, Any]:
+        """Stages that have this in common take equally long."""
+        return {"kind": self.kind}
+
+    def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:
+        """What it computes on models; of: the multiply-adds of one image in a forward pass."""
+        return 0.0
+
+    @abstractmethod
+    def bytes_left(self, of: Callable[[ModelSpec], int]) -> int:
+        """What it leaves on the storage, to some per cent; of: the bytes of a model's weights."""
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "version": STAGE_VERSIONS[self.kind],
+            "spec": self.spec_payload(),
+            "inputs": self.inputs(),
+        }
+
+    @cached_property
+    def id(self) -> str:
+        return stage_id(self.payload)
+
+    @property
+    def folder(self) -> str:
+        """Where its outputs live, relative to the storage."""
+        return stage_folder(self.kind, self.id)

@@ -1,0 +1,122 @@
+"""A student, alone or with a teacher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from grid.identity import without_defaults
+from grid.plan.base import TRAINED_FACTS_BYTES, TRAINING_PASSES, BaseStage
+from grid.plan.dataset import DatasetStage
+from grid.plan.logits import LogitsStage
+from grid.plan.models import model_payload
+from grid.plan.teacher import TeacherStage, recipe_axes
+from grid.spec.grid import Mode, Targets
+from grid.spec.method import OF_SHORTHAND, SHORTHAND, Setting
+from grid.spec.model import ModelSpec
+from kd.recipe import Recipe
+
+
+class CellStage(BaseStage):
+    """Train a student, alone (baseline: teacher and setting are None) or with a teacher, whose logits are cached or,
+    where `logits` is None, computed by the cell itself."""
+
+    kind: Literal["cell"] = "cell"
+    is_trained: ClassVar[bool] = True
+    data: DatasetStage
+    model: ModelSpec
+    recipe: Recipe
+    seed: int
+    mode: Mode
+    setting: Setting | None = None
+    teacher: TeacherStage | None = None
+    logits: LogitsStage | None = None
+
+    @property
+    def targets(self) -> Targets | None:
+        if self.teacher is None:
+            return None
+        return "online" if self.runs_its_teacher else "cached"
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """Its setting, as rows and records have it; all None of a baseline. params: JSON, of all; those that a grid may
+        say once for kd stand beside it."""
+        if self.setting is None:
+            return dict.fromkeys(("method", "temperature", "alpha", "params"))
+        params = self.setting.params
+        two = {name: params[name] if self.setting.method == OF_SHORTHAND else None for name in SHORTHAND}
+        return {"method": self.setting.method, **two, "params": json.dumps(params, sort_keys=True)}
+
+    def spec_payload(self) -> dict[str, Any]:
+        payload: dict[str, Any] = {
+            "model": model_payload(self.model, self.data.dataset),
+            "recipe": without_defaults(self.recipe),
+            "seed": self.seed,
+            "mode": self.mode,
+        }
+        return payload if self.setting is None else payload | self.setting.payload()
+
+    def inputs(self) -> dict[str, str]:
+        inputs = {"dataset": self.data.id}
+        if self.logits is not None:
+            inputs["logits"] = self.logits.id
+        elif self.teacher is not None:
+            inputs["teacher"] = self.teacher.id
+        return inputs
+
+    @property
+    def images(self) -> DatasetStage:
+        return self.data
+
+    @property
+    def source(self) -> TeacherStage | None:
+        return self.teacher
+
+    @property
+    def needs(self) -> tuple[BaseStage, ...]:
+        taught_by = self.logits or self.teacher
+        return (self.data,) if taught_by is None else (self.data, taught_by)
+
+    @property
+    def called(self) -> str:
+        return self.mode
+
+    @property
+    def steps(self) -> tuple[int, str]:
+        return (self.recipe.epochs, "epochs")
+
+    @property
+    def runs_its_teacher(self) -> bool:
+        return self.teacher is not None and self.logits is None
+
+    def axes(self) -> dict[str, Any]:
+        student = {"student": self.model.name, "student_args": json.dumps(self.model.args, sort_keys=True)}
+        logits = {} if self.logits is None else {"logits_id": self.logits.id}
+        source = {} if self.teacher is None else self.teacher.as_source
+        how = {"mode": self.mode, **self.how, "seed": self.seed, "targets": self.targets}
+        return {
+            **super().axes(),
+            **student,
+            **how,
+            **logits,
+            **source,
+            **recipe_axes(self.recipe),
+            **self.data.as_input,
+        }
+
+    @property
+    def alike(self) -> dict[str, Any]:
+        payload = self.spec_payload()
+        key = {"model": payload["model"], "recipe": payload["recipe"]}
+        return {**key, "teacher": self.teacher.id} if self.teacher is not None and self.runs_its_teacher else key
+
+    def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:
+        passes = TRAINING_PASSES * of(self.model)
+        if self.teacher is not None and self.runs_its_teacher:
+            passes += of(self.teacher.model)
+        return float(passes * self.data.dataset.splits["train"] * self.recipe.epochs)
+
+    def bytes_left(self, of: Callable[[ModelSpec], int]) -> int:
+        return TRAINED_FACTS_BYTES + of(self.model)
