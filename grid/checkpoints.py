@@ -9,12 +9,12 @@ import os
 import shutil
 import urllib.parse
 import urllib.request
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fsspec
 
+from grid.contract.local_files import publishing
 from grid.errors import UserError, check_path
 from grid.private import downloads_folder, private_folder
 from grid.spec.model import ModelSpec
@@ -36,19 +36,15 @@ def checkpoint_file(checkpoint: str) -> Path:
     downloads = private_folder(downloads_folder() / "checkpoints")
     target = downloads / hashlib.sha256(checkpoint.encode()).hexdigest()[:16] / name
     if not target.is_file():
-        part = target.with_name(f"{uuid.uuid4().hex[:8]}.part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _download(checkpoint, part)
-            part.replace(target)
+            with publishing(target) as part:
+                _download(checkpoint, part)
         except Exception as error:  # each protocol has exceptions of its own
             detail = " ".join(str(error).split())
             raise UserError(
                 f"checkpoint {checkpoint}: cannot be downloaded: {detail}; download it by hand and give its path"
             ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
     return target
 
 

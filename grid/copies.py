@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from grid.contract.local_files import publishing
 from grid.private import machine_folder, private_folder
 
 # What tells one state of a file from another; an object store's tag is of the contents.
@@ -44,12 +44,8 @@ class Copies:
             for target, info in zip(targets, infos, strict=True):
                 if _is_whole(target, info):
                     continue
-                part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-                try:
+                with publishing(target) as part:  # not synced: a copy that a crash cut short is fetched again
                     fetch(info, part)
-                    part.replace(target)
-                finally:
-                    part.unlink(missing_ok=True)
         return targets
 
     def drop(self, path: str, infos: Sequence[dict[str, Any]]) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +16,7 @@ from torch import nn
 from grid.contract.imports import broken
 from grid.contract.installed import hint
 from grid.contract.layout import RECORD, plan_file, stage_folder
+from grid.contract.local_files import publishing
 from grid.contract.parsing import parse_object
 from grid.contract.record import WEIGHTS, is_of_record, weights_file
 from grid.datasets import label_names
@@ -88,14 +86,9 @@ def export_student(storage: str, facts: Mapping[str, Any], to: Path, *, trust_co
             note = _compared_with_its_record(student, store)
         except (UserError, ModelError, CheckpointError, DatasetError) as error:
             raise ExportError(str(error)) from None
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-        part.mkdir(parents=True)
-        try:
+        with publishing(target) as part:
+            part.mkdir(parents=True)
             published = _write(student, part, [note] if note else [])
-            os.replace(part, target)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
     except OSError as error:
         raise ExportError(f"--to {to}: {error.strerror or error}") from None
     return published

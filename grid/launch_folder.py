@@ -44,7 +44,7 @@ def launch_folder(launch: str) -> Iterator[LaunchFolder]:
     making, path = root / f".{launch}", root / launch
     making.mkdir(mode=0o700)
     with open(making / LOCK, "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # before anybody else sees it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # before anybody else sees it, and kept past the rename
         (making / "ray").mkdir()
         making.rename(path)
         yield LaunchFolder(path)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from grid.contract.layout import RECORD
 from grid.contract.markdown import code_block, code_span, escape_markdown
@@ -27,7 +28,7 @@ IMAGES = {
 
 def model_card(facts: Facts) -> str:
     sections = [
-        "---\n" + yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=1000) + "---",
+        f"---\n{front_matter(facts).to_yaml()}\n---",
         f"# {escape_markdown(facts.title)}",
         _what(facts),
         "## Accuracy",
@@ -44,25 +45,31 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def front_matter(facts: Facts) -> dict[str, Any]:
-    """The card's YAML. Accuracy is a fraction, as the record has it."""
+def front_matter(facts: Facts) -> ModelCardData:
+    """Accuracy is a fraction, as the record has it."""
     name = facts.spec.dataset.name
     hub = HUB_DATASETS.get(name, name)
     tags = ["image-classification", "knowledge-distillation", "kd-grid"]
-    result = {
-        "task": {"type": "image-classification", "name": "Image Classification"},
-        "dataset": {"name": name, "type": hub, "split": "test"},
-        "metrics": [{"type": "accuracy", "name": "Top-1 accuracy", "value": facts.record["test_top1_last"]}],
-    }
-    return {
-        **({"library_name": "timm"} if facts.timm else {}),
-        "pipeline_tag": "image-classification",
-        "tags": [*tags, *(["timm"] if facts.timm else []), *(["onnx"] if facts.onnx else [])],
-        "datasets": [hub],
-        "metrics": ["accuracy"],
-        **({"base_model": facts.base_model} if facts.base_model else {}),
-        "model-index": [{"name": facts.title, "results": [result]}],
-    }
+    result = EvalResult(
+        task_type="image-classification",
+        task_name="Image Classification",
+        dataset_type=hub,
+        dataset_name=name,
+        dataset_split="test",
+        metric_type="accuracy",
+        metric_name="Top-1 accuracy",
+        metric_value=facts.record["test_top1_last"],
+    )
+    return ModelCardData(
+        library_name="timm" if facts.timm else None,
+        pipeline_tag="image-classification",
+        tags=[*tags, *(["timm"] if facts.timm else []), *(["onnx"] if facts.onnx else [])],
+        datasets=[hub],
+        metrics=["accuracy"],
+        base_model=facts.base_model,
+        model_name=facts.title,
+        eval_results=[result],
+    )
 
 
 def _what(facts: Facts) -> str:

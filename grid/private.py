@@ -59,7 +59,8 @@ def machine_folder() -> Path:
 
 
 def downloads_folder() -> Path:
-    """Where downloads are kept: below KD_GRID_CACHE, or in the user's cache. Raises as `private_folder`."""
+    """Where all is kept that took long to fetch: below KD_GRID_CACHE, or kd-grid in XDG_CACHE_HOME or ~/.cache, which
+    outlive the temporary folder. Raises as `private_folder`."""
     if os.environ.get(PLACE):
         return private_folder(machine_folder() / "downloads")
     return private_folder(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "kd-grid")

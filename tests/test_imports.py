@@ -19,7 +19,10 @@ ALLOWED = {
         *("onnx", "onnxruntime", "scipy"),
     },
     "analysis": {"fsspec", "matplotlib", "numpy", "polars", "scipy", "wandb", "wandb_workspaces"},
-    "grid": {"aiobotocore", "kd", "fsspec", "numpy", "polars", "pydantic", "rich", "safetensors", "torch", "yaml"},
+    "grid": {
+        *("aiobotocore", "kd", "fsspec", "huggingface_hub", "numpy", "polars", "pydantic", "rich", "safetensors"),
+        *("torch", "yaml"),
+    },
     "grid/cluster": {"grid", "grpc", "kd", "ray", "torch"},
     "grid/contract": set(),
 }
@@ -202,7 +205,7 @@ def test_the_command_imports_no_ray() -> None:
 
 def loaded_by(code: str) -> set[str]:
     """Which of the heavy packages a fresh interpreter has loaded after running `code`."""
-    heavy = ("torch", "timm", "ray", "polars", "wandb", "sklearn", "rich", "matplotlib")
+    heavy = ("torch", "timm", "huggingface_hub", "ray", "polars", "wandb", "sklearn", "rich", "matplotlib")
     script = f"import sys\n{code}\nprint(*[name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split()) if done.stdout.strip() else set()

@@ -20,6 +20,7 @@ from grid.load import load_grid
 from grid.models import pixels_of, provide_weights
 from grid.plan import Plan, make_plan
 from grid.preview import inspect_models, stage_costs
+from grid.private import downloads_folder
 from grid.stages import Runtime, execute, prepare_dataset
 from grid.store import Store
 from grid.training import _doubt
@@ -323,6 +324,8 @@ def test_a_checkpoint_by_url_is_downloaded_once(here: Path, served: tuple[str, l
         store = Store(str(here / "runs"))
         provide_weights(plan, set(), store)
     assert asked == ["/t.safetensors"]
+    (kept,) = (downloads_folder() / "checkpoints").glob("*/*")
+    assert kept.read_bytes() == (here / "web/t.safetensors").read_bytes()
     (stored,) = store.names("checkpoints")
     assert same(safetensors.torch.load(store.read(f"checkpoints/{stored}")), given)
 

@@ -16,6 +16,7 @@ from grid.datasets import source_of
 from grid.errors import UserError
 from grid.load import load_grid
 from grid.plan import Plan, make_plan, stage_from_json, stage_to_json
+from grid.private import downloads_folder
 from grid.stages import Runtime, execute, prepare_dataset
 from grid.store import Store
 from kd.data.dataset import open_dataset
@@ -44,6 +45,15 @@ def test_cifar_in_a_folder_of_the_users(tmp_path: Path, archived: bool) -> None:
     assert plan.data.spec_payload()["splits"] == {"train": 40, "val": 20, "test": 20}
     dataset = prepared(plan, tmp_path / "runs")
     assert (dataset.test.images_NHWC.numpy() == written["test"][0]).all()
+
+
+def test_a_cifar_that_was_downloaded_is_kept_with_all_downloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KD_GRID_CACHE", str(tmp_path / "cache"))
+    written = write_cifar(downloads_folder() / "data", "cifar10", train=60, test=20)
+    plan = make_plan(load_grid(grid_file(tmp_path, name="cifar10")))
+    assert (source_of(plan.data.dataset).read()["test"].images_NHWC == written["test"][0]).all()
 
 
 def test_parquet_files_as_the_hub_names_them(tmp_path: Path) -> None:

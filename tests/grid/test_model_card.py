@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import yaml
+from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -14,6 +16,7 @@ from grid.load import spec_from_dict
 from grid.model_card import model_card
 from grid.publication import Choice, Estimate, Facts
 from grid.records import FIELDS, make_record
+from kd.onnx_file import OnnxFacts
 from tests.conftest import tiny_grid
 
 HOSTILE = "x` </code><iframe src=x>\n\n# Owned\n\n[a](javascript:b) ![i](x) &lt;b&gt; *c* ~~d~~\n```\n---\n|"
@@ -99,12 +102,37 @@ def test_the_control_has_markup_of_its_own() -> None:
     assert {"heading_open", "inline", "fence"} <= {token.type for token in found}
 
 
-def test_the_title_and_the_front_matter_are_on_one_line_each() -> None:
+def front_matter(text: str) -> Any:
+    return yaml.safe_load(text.partition("\n---\n")[0].removeprefix("---\n"))
+
+
+def test_the_title_is_on_one_line_and_the_front_matter_holds_any_name() -> None:
     facts, text = card(HOSTILE)
     assert "\n" not in facts.title
-    front = yaml.safe_load(text.partition("\n---\n")[0].removeprefix("---\n"))
+    front = front_matter(text)
     assert front["base_model"] == HOSTILE
     assert front["model-index"][0]["name"] == facts.title
+    assert yaml.safe_load(ModelCard(text).data.to_yaml()) == front, "and the hub reads the same"
+
+
+def test_the_front_matter_says_this_and_no_more() -> None:
+    facts, text = card(PLAIN)
+    result = {
+        "task": {"type": "image-classification", "name": "Image Classification"},
+        "dataset": {"name": "digits", "type": "digits", "split": "test"},
+        "metrics": [{"type": "accuracy", "name": "Top-1 accuracy", "value": 1.0}],
+    }
+    always = {
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", "knowledge-distillation", "kd-grid"],
+        "datasets": ["digits"],
+        "metrics": ["accuracy"],
+        "model-index": [{"name": facts.title, "results": [result]}],
+    }
+    assert front_matter(text) == always | {"base_model": PLAIN}
+    of_timm = replace(facts, base_model=None, timm=True, onnx=OnnxFacts(opset=18, difference=0.0, runtime="x"))
+    tags = [*always["tags"], "timm", "onnx"]
+    assert front_matter(model_card(of_timm)) == always | {"library_name": "timm", "tags": tags}
 
 
 def test_ordinary_names_are_written_as_they_are() -> None:

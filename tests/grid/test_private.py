@@ -89,6 +89,7 @@ def test_what_somebody_else_has_made_beforehand_is_refused() -> None:
 def test_everything_of_a_machine_lies_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "place"
     monkeypatch.setenv("KD_GRID_CACHE", str(place))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     use_private_compiler_caches()
     used = [machine_folder(), downloads_folder(), *(Path(os.environ[name]) for name in COMPILER_CACHES)]
     assert all(folder.is_relative_to(place) for folder in used)

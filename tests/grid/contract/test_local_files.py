@@ -16,6 +16,7 @@ from grid.contract.local_files import (
     create_local,
     make_folder,
     open_to_append,
+    publishing,
     read_local,
     remove_local,
     write_local,
@@ -117,6 +118,64 @@ def test_what_is_written_has_the_usual_permissions(root: Path) -> None:
     (root / "plain").write_bytes(b"")
     write_local(str(root), "a", b"new")
     assert (root / "a").stat().st_mode == (root / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["model.pth", "x" * 255, "é" * 127])
+def test_what_is_written_by_path_is_seen_whole_or_not_at_all(tmp_path: Path, name: str) -> None:
+    target = tmp_path / name
+    for content in (b"old", b"new"):
+        seen = target.read_bytes() if target.exists() else None
+        with publishing(target) as part:
+            part.write_bytes(content)
+            assert (target.read_bytes() if target.exists() else None) == seen
+        assert target.read_bytes() == content
+        assert [*tmp_path.iterdir()] == [target]
+
+
+def test_a_folder_is_filled_before_it_has_its_name(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    with publishing(target) as part:
+        part.mkdir()
+        (part / "a").write_bytes(b"new")
+        assert [*target.iterdir()] == []
+    assert [*tmp_path.rglob("*")] == [target, target / "a"]
+
+
+def not_begun(part: Path) -> None:
+    pass
+
+
+def a_full_folder(part: Path) -> None:
+    (part / "inner").mkdir(parents=True)
+    (part / "inner/a").write_bytes(b"new")
+
+
+@pytest.mark.parametrize("begin", [not_begun, Path.touch, a_full_folder])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_what_breaks_off_leaves_only_what_lay_there(
+    tmp_path: Path, begin: Callable[[Path], None], error: type[BaseException]
+) -> None:
+    (tmp_path / "out").write_bytes(b"old")
+
+    def break_off() -> None:
+        with publishing(tmp_path / "out") as part:
+            begin(part)
+            raise error
+
+    with pytest.raises(error):
+        break_off()
+    assert (tmp_path / "out").read_bytes() == b"old"
+    assert [*tmp_path.iterdir()] == [tmp_path / "out"]
+
+
+def test_what_cannot_take_its_place_is_removed(tmp_path: Path) -> None:
+    """A folder that holds something is in it."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/kept").touch()
+    with pytest.raises(OSError, match="out"), publishing(tmp_path / "out") as part:
+        part.mkdir()
+    assert {*tmp_path.rglob("*")} == {tmp_path / "out", tmp_path / "out/kept"}
 
 
 def test_a_file_in_a_folders_place_is_an_error(root: Path) -> None:
