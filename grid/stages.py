@@ -290,7 +290,7 @@ def publish(
     became = store.commit(stage, record, holds=holds, left_over=left_over)
     if became == "lost":
         _leave_to_another(stage, store)
-    if became == "done" and not isinstance(stage, LogitsStage):  # whose files serve whoever made them
+    if became == "done" and not stage.grows:  # whose files serve whoever made them
         log.warning("%s: done by another launch meanwhile, whose result stands", store.location(stage.folder))
     passed = (CHECKPOINT, PROGRESS, *((FAILURE, TRACEBACK) if became == "published" else ()))
     for name in passed:

@@ -90,11 +90,10 @@ def damage_of(stage: Stage, record: Record, sizes: Mapping[str, int]) -> str | N
             return f"{name}: is missing, though its record names it"
         if sizes[name] != size:
             return f"{name}: has {sizes[name]} bytes, its record says {size}"
-    if isinstance(stage, LogitsStage):
-        there = {name: sizes[name] for name in sorted(unit.file for unit in stage.units) if name in sizes}
-        for name, size in there.items():
-            if size < max(there.values()) - HEADERS_DIFFER:
-                return f"{name}: has {size} bytes, others of these logits have {max(there.values())}"
+    there = {name: sizes[name] for name in sorted(stage.planned_files) if name in sizes}
+    for name, size in there.items():
+        if size < max(there.values()) - HEADERS_DIFFER:
+            return f"{name}: has {size} bytes, others of these logits have {max(there.values())}"
     return None
 
 
@@ -195,11 +194,9 @@ class Store(Files):
             return Standing(record, other=other)
         # Of an input that is gone nobody knows whether it will be the same.
         unknown = (dataset is not None and images is None and record["dataset_fingerprint"] is not None) or (
-            teacher is not None
-            and taught is None
-            and (record["teacher_sha256"] is not None or isinstance(stage, LogitsStage))
+            teacher is not None and taught is None and (record["teacher_sha256"] is not None or stage.grows)
         )
-        if isinstance(stage, LogitsStage) and not {unit.file for unit in stage.units} <= sizes.keys():
+        if not set(stage.planned_files) <= sizes.keys():
             return Standing(record)
         return Standing(record, is_done=not unknown, waits=unknown)
 

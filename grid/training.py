@@ -13,7 +13,7 @@ from torch import nn
 from grid.contract.local_files import OddFileError
 from grid.contract.record import CURVE, WEIGHTS
 from grid.models import at_start, pixels_of
-from grid.plan import CellStage, Trainable
+from grid.plan import Trainable
 from grid.records import now
 from grid.results import curve_to_parquet, metrics_of, model_facts, provenance
 from grid.stages import Holds, Progress, Runtime, always, opened, publish
@@ -55,8 +55,7 @@ def run_trainable(
     started_at, started = now(), time.perf_counter()
     device, recipe = torch.device(runtime.device), stage.recipe
     dataset = opened(stage.data, store, runtime)
-    seed = stage.seed if isinstance(stage, CellStage) else stage.model.seed
-    model = on_device(at_start(stage, store, dataset.meta, seed=seed), device)
+    model = on_device(at_start(stage, store, dataset.meta, seed=stage.seed), device)
     pixels = pixels_of(stage.model, dataset.meta, device)
     supervision = Supervision(stage, store, dataset, device)
     is_given = stage.model.is_given
@@ -109,7 +108,7 @@ def run_trainable(
                 views=ViewStream(dataset.train, recipe.views, pixels, device=device),
                 objective=supervision.objective,
                 recipe=recipe,
-                seed=seed,
+                seed=stage.seed,
                 evaluate=evaluate,
                 resume=resume,
                 on_state=on_state,

@@ -30,6 +30,7 @@ STAGE_VERSIONS = {"dataset": 2, "teacher": 2, "logits": 2, "cell": 2}
 class BaseStage(Strict, ABC):
     kind: str
     is_trained: ClassVar[bool] = False  # and so keeps checkpoints while it runs
+    grows: ClassVar[bool] = False  # what it leaves may be added to, once more of it is asked for
 
     @abstractmethod
     def spec_payload(self) -> dict[str, Any]:
@@ -68,6 +69,11 @@ class BaseStage(Strict, ABC):
     def steps(self) -> tuple[int, str] | None:
         """What it is done in and tells its progress in: how many, and of what; None for what is done in one go."""
         return None
+
+    @property
+    def planned_files(self) -> tuple[str, ...]:
+        """Files that are asked for by name, of one that grows."""
+        return ()
 
     def axes(self) -> dict[str, Any]:
         """Where it stands in a grid, and what it is computed from, as its record has it."""

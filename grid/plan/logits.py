@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from grid.identity import without_defaults
 from grid.plan.base import FACTS_BYTES, BaseStage
@@ -27,6 +27,7 @@ class LogitsStage(BaseStage):
     """
 
     kind: Literal["logits"] = "logits"
+    grows: ClassVar[bool] = True
     teacher: TeacherStage
     views: Views
     stored_as: LogitsFormat = LogitsFormat()
@@ -53,6 +54,10 @@ class LogitsStage(BaseStage):
     @property
     def steps(self) -> tuple[int, str]:
         return (len(self.units), "views")
+
+    @property
+    def planned_files(self) -> tuple[str, ...]:
+        return tuple(unit.file for unit in self.units)
 
     def axes(self) -> dict[str, Any]:
         return {**super().axes(), **self.teacher.as_source, **self.teacher.data.as_input}

@@ -35,6 +35,10 @@ class TeacherStage(BaseStage):
         return {"dataset": self.data.id}
 
     @property
+    def seed(self) -> int:
+        return self.model.seed
+
+    @property
     def images(self) -> DatasetStage:
         return self.data
 
