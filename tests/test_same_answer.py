@@ -59,6 +59,10 @@ def writes(name: str, data: bytes) -> Callable[[Written, CellStage], None]:
     return lambda written, cell: written.store.write(f"{cell.folder}/{name}", data)
 
 
+def holds_of_another_version(written: Written, stage: CellStage) -> None:
+    writes("lease-0001.json", b'{"at": "%s"}' % ago(seconds=5).encode())(written, stage)
+
+
 STATES: dict[str, tuple[list[Callable[[Written, CellStage], None]], str]] = {
     "no sign": ([nothing], "waiting"),
     "fresh progress": ([tells(minutes=1)], "running"),
@@ -71,7 +75,7 @@ STATES: dict[str, tuple[list[Callable[[Written, CellStage], None]], str]] = {
     "an old lease, old progress": ([tells(hours=1), holds(hours=1)], "silent"),
     "the later of two leases": ([holds(number=9, hours=1), holds(number=10, seconds=5)], "running"),
     "a lease that cannot be read, fresh progress": ([tells(seconds=5), writes("lease-0001.json", b"{")], "running"),
-    "a lease of another version": ([writes("lease-0001.json", b'{"at": "%s"}' % ago(seconds=5).encode())], "running"),
+    "a lease of another version": ([holds_of_another_version], "running"),
     "progress that cannot be read": ([writes("progress.json", b"[]")], "waiting"),
     "a failure": ([fails(minutes=5)], "failed"),
     "a failure, and progress from before it": ([tells(minutes=6), fails(minutes=5)], "failed"),
