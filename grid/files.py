@@ -326,7 +326,7 @@ class Files:
         """A folder's files on this machine's disk, as `local_file`."""
         if self._local:
             return Path(self._full(folder))
-        infos = [info for info in self._list(folder) if info["type"] == "file"]
+        infos = [*self.states(folder).values()]
         self._copies.provide(folder, infos, self._fetch)
         return self._copies.folder(folder, infos)
 

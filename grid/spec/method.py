@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, TypeAdapter, ValidationError, model_serializer, model_validator
 
-from grid.spec.strict import Strict, describe, one_or_many, shortened
+from grid.spec.strict import Strict, describe, first_twice, one_or_many, shortened
 from kd.methods import METHODS, method_of
 from kd.methods.method import Method
 from kd.methods.soft_targets import SoftTargets
@@ -36,7 +36,8 @@ class Setting(Strict):
 
     def payload(self) -> dict[str, Any]:
         """As an id knows it."""
-        version = {"method_version": self.built.version} if self.built.version > 1 else {}
+        number = METHODS[self.method].version
+        version = {"method_version": number} if number > 1 else {}
         if self.method == OF_SHORTHAND:
             return {"method": self.method, **self.params, **version}
         return {"method": self.method, "params": self.params, **version}
@@ -107,7 +108,7 @@ def _checked(name: str, params: dict[str, Any]) -> dict[str, tuple[Value, ...]]:
                 told = describe(error, METHODS[name], prefix=name) if isinstance(error, ValidationError) else error
                 raise ValueError(f"{told}") from None
             checked.append(getattr(method, key))
-        if len(set(checked)) < len(checked):
+        if first_twice(checked) is not None:
             raise ValueError(f"{name}.{key}: a value is given twice")
         found[key] = tuple(checked)
     return found

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kd.limits import FACTOR, TEMPERATURE, check_at_most
-from kd.methods.method import Batch, Method, Seen, Term
+from kd.limits import FACTOR, check_at_most
+from kd.methods.method import Batch, Method, Seen, Term, check_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,7 @@ class Decoupled(Method):
     warmup: float = 1 / 12
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, got {self.temperature:g}")
-        check_at_most("temperature", self.temperature, TEMPERATURE)
+        check_temperature(self.temperature)
         for weight in ("alpha", "beta", "ce"):
             value = getattr(self, weight)
             if not (math.isfinite(value) and value >= 0):

@@ -8,19 +8,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from kd.limits import TEMPERATURE, check_at_most
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kd.data.views import Labels
-
-
-class Needs(Enum):
-    """What a method asks of the teacher, which decides whether that can be computed beforehand and kept."""
-
-    LOGITS = "logits"
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,13 @@ class Term:
     value: Tensor
 
 
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError."""
+    if not temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, got {temperature:g}")
+    check_at_most("temperature", temperature, TEMPERATURE)
+
+
 class Method(ABC):
     """Subclasses are frozen dataclasses: their fields are what a grid file may write, and part of an id. Their
     docstring gives the formula, its source and what the fields mean.
@@ -63,7 +65,6 @@ class Method(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    needs: ClassVar[Needs] = Needs.LOGITS
     formula: ClassVar[str]
     source: ClassVar[str]
     one_label: ClassVar[bool] = False

@@ -6,8 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kd.limits import TEMPERATURE, check_at_most
-from kd.methods.method import Batch, Method, Seen, Term
+from kd.methods.method import Batch, Method, Seen, Term, check_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +25,7 @@ class SoftTargets(Method):
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be greater than 0, got {self.temperature:g}")
-        check_at_most("temperature", self.temperature, TEMPERATURE)
+        check_temperature(self.temperature)
         if not (math.isfinite(self.alpha) and 0 <= self.alpha <= 1):
             raise ValueError(f"alpha must be from 0 to 1, got {self.alpha:g}")
 
