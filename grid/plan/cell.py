@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from grid.identity import without_defaults
-from grid.plan.base import TRAINED_FACTS_BYTES, TRAINING_PASSES, BaseStage
-from grid.plan.dataset import DatasetStage
+from grid.plan.base import TRAINING_PASSES, BaseStage
 from grid.plan.logits import LogitsStage
 from grid.plan.models import model_payload
-from grid.plan.teacher import TeacherStage, recipe_axes
+from grid.plan.teacher import TeacherStage
+from grid.plan.trained import TrainedStage
 from grid.spec.grid import Mode, Targets
 from grid.spec.method import OF_SHORTHAND, SHORTHAND, Setting
 from grid.spec.model import ModelSpec
-from kd.recipe import Recipe
 
 
-class CellStage(BaseStage):
+class CellStage(TrainedStage):
     """Train a student, alone (baseline: teacher and setting are None) or with a teacher, whose logits are cached or,
     where `logits` is None, computed by the cell itself."""
 
     kind: Literal["cell"] = "cell"
-    is_trained: ClassVar[bool] = True
-    data: DatasetStage
-    model: ModelSpec
-    recipe: Recipe
     seed: int
     mode: Mode
     setting: Setting | None = None
@@ -67,25 +62,17 @@ class CellStage(BaseStage):
         return inputs
 
     @property
-    def images(self) -> DatasetStage:
-        return self.data
-
-    @property
     def source(self) -> TeacherStage | None:
         return self.teacher
 
     @property
     def needs(self) -> tuple[BaseStage, ...]:
         taught_by = self.logits or self.teacher
-        return (self.data,) if taught_by is None else (self.data, taught_by)
+        return super().needs if taught_by is None else (*super().needs, taught_by)
 
     @property
     def called(self) -> str:
         return self.mode
-
-    @property
-    def steps(self) -> tuple[int, str]:
-        return (self.recipe.epochs, "epochs")
 
     @property
     def runs_its_teacher(self) -> bool:
@@ -96,20 +83,11 @@ class CellStage(BaseStage):
         logits = {} if self.logits is None else {"logits_id": self.logits.id}
         source = {} if self.teacher is None else self.teacher.as_source
         how = {"mode": self.mode, **self.how, "seed": self.seed, "targets": self.targets}
-        return {
-            **super().axes(),
-            **student,
-            **how,
-            **logits,
-            **source,
-            **recipe_axes(self.recipe),
-            **self.data.as_input,
-        }
+        return {**super().axes(), **student, **how, **logits, **source}
 
     @property
     def alike(self) -> dict[str, Any]:
-        payload = self.spec_payload()
-        key = {"model": payload["model"], "recipe": payload["recipe"]}
+        key = super().alike
         return {**key, "teacher": self.teacher.id} if self.teacher is not None and self.runs_its_teacher else key
 
     def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:
@@ -117,6 +95,3 @@ class CellStage(BaseStage):
         if self.teacher is not None and self.runs_its_teacher:
             passes += of(self.teacher.model)
         return float(passes * self.data.dataset.splits["train"] * self.recipe.epochs)
-
-    def bytes_left(self, of: Callable[[ModelSpec], int]) -> int:
-        return TRAINED_FACTS_BYTES + of(self.model)

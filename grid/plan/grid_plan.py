@@ -30,7 +30,7 @@ class Row:
     def title(self) -> str:
         """How a person would call it."""
         if isinstance(self.stage, TeacherStage):
-            return f"teacher {self.teacher}" + (" (given)" if self.stage.model.is_given else "")
+            return f"teacher {self.teacher}" + (" (given)" if self.stage.is_given else "")
         how = "alone" if self.teacher is None else f"from {self.teacher}"
         return f"{self.student} {how}, seed {self.stage.seed}"
 

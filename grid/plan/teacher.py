@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from grid.identity import without_defaults
-from grid.plan.base import TRAINED_FACTS_BYTES, TRAINING_PASSES, BaseStage
-from grid.plan.dataset import DatasetStage
+from grid.plan.base import TRAINING_PASSES
 from grid.plan.models import model_payload
+from grid.plan.trained import TrainedStage
 from grid.spec.model import ModelSpec, TeacherSpec
-from kd.recipe import Recipe
 
 
-class TeacherStage(BaseStage):
+class TeacherStage(TrainedStage):
     """Train a teacher on the labels, or take it as its checkpoint has it."""
 
     kind: Literal["teacher"] = "teacher"
-    is_trained: ClassVar[bool] = True
-    data: DatasetStage
     model: TeacherSpec
-    recipe: Recipe
 
     def spec_payload(self) -> dict[str, Any]:
         model = model_payload(self.model, self.data.dataset)
@@ -39,14 +34,6 @@ class TeacherStage(BaseStage):
         return self.model.seed
 
     @property
-    def images(self) -> DatasetStage:
-        return self.data
-
-    @property
-    def needs(self) -> tuple[BaseStage, ...]:
-        return (self.data,)
-
-    @property
     def is_given(self) -> bool:
         return self.model.is_given
 
@@ -54,13 +41,8 @@ class TeacherStage(BaseStage):
     def called(self) -> str:
         return "given teacher" if self.is_given else super().called
 
-    @property
-    def steps(self) -> tuple[int, str]:
-        return (self.recipe.epochs, "epochs")
-
     def axes(self) -> dict[str, Any]:
-        trained = {"seed": self.model.seed, **recipe_axes(self.recipe)}
-        return {**super().axes(), **self.as_source, **trained, **self.data.as_input}
+        return {**super().axes(), **self.as_source, "seed": self.seed}
 
     @property
     def as_source(self) -> dict[str, Any]:
@@ -68,20 +50,8 @@ class TeacherStage(BaseStage):
         args = json.dumps(self.model.args, sort_keys=True)
         return {"teacher": self.model.name, "teacher_args": args, "teacher_id": self.id}
 
-    @property
-    def alike(self) -> dict[str, Any]:
-        payload = self.spec_payload()
-        return {"model": payload["model"], "recipe": payload["recipe"]}
-
     def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:
         splits = self.data.dataset.splits
         if self.model.is_given:
             return float(of(self.model) * (splits["val"] + splits["test"]))
         return float(TRAINING_PASSES * of(self.model) * splits["train"] * self.recipe.epochs)
-
-    def bytes_left(self, of: Callable[[ModelSpec], int]) -> int:
-        return TRAINED_FACTS_BYTES + of(self.model)
-
-
-def recipe_axes(recipe: Recipe) -> dict[str, Any]:
-    return {"recipe": json.dumps(asdict(recipe), sort_keys=True), "view_stream": recipe.views.stream}
