@@ -21,21 +21,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from analysis.errors import AnalysisError
-from analysis.output import Lasting, tell
+from analysis.write.output import Lasting, tell
 from grid.contract.credentials import address_problem, redact_tracebacks
-from grid.contract.installed import ShowVersion, analysis_command, grid_command
 from grid.contract.layout import STORAGE, grid_folder
 from grid.contract.local_files import OddFileError
+from grid.contract.program.installed import ShowVersion, analysis_command, grid_command
 from grid.contract.text import on_one_line
 from grid.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from grid.launch.run import Outcome
     from grid.plan import Plan
-    from grid.run import Outcome
-    from grid.signs import Planned
-    from grid.store import Store
+    from grid.store.store import Store
+    from grid.watch.signs import Planned
 
 DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -135,7 +135,7 @@ def main(argv: Sequence[str]) -> int:
     twice, or of one that is lost, may have to be left behind; the next launch refuses to start then, and only another
     process can.
     """
-    from grid.guest import left_as_found
+    from grid.launch.guest import left_as_found
 
     with left_as_found():
         return _launch(argv, end=None)
@@ -176,7 +176,7 @@ def _launch(argv: Sequence[str], *, end: Callable[[int], NoReturn] | None) -> in
 
 
 def list_grids() -> int:
-    from grid.load import load_grid, named_grids
+    from grid.read.grid_file import load_grid, named_grids
 
     for name in named_grids():
         tell(f"{name:<16} {load_grid(name).description}")
@@ -188,9 +188,9 @@ def show_status(args: argparse.Namespace) -> int:
     from what lies there, which builds no model and so runs no code of a factory."""
     from datetime import UTC, datetime
 
-    from grid.signs import GridReader
-    from grid.status import GridStatus, grid_status, lines
-    from grid.store import Store
+    from grid.store.store import Store
+    from grid.watch.signs import GridReader
+    from grid.watch.status import GridStatus, grid_status, lines
 
     if args.grid is not None and args.status != LAST:
         raise UserError("give the grid to --status alone: leave --grid out")
@@ -226,7 +226,7 @@ def show_status(args: argparse.Namespace) -> int:
 
 def to_go_on(args: argparse.Namespace, planned: Planned, asked: str | None) -> str:
     """The command that goes on with a grid. Its storage knows neither the grid's file nor what --set has changed."""
-    from grid.load import load_grid, named_grids
+    from grid.read.grid_file import load_grid, named_grids
 
     name, hint = planned.name, ""
     grid = asked if asked is not None and asked != name else name
@@ -257,17 +257,17 @@ def storage_of(args: argparse.Namespace) -> str:
 def run(args: argparse.Namespace) -> int:
     """Check, plan, run and conclude. Raises UserError before anything has started."""
     from analysis.cli import table
-    from analysis.wandb_export import Exporter
+    from analysis.wandb.export import Exporter
     from grid.cluster import token
     from grid.cluster.session import Dashboard, output_to
-    from grid.datasets import described
-    from grid.guest import logged_to_stderr
     from grid.interruption import to_mind
-    from grid.load import load_grid
+    from grid.launch.guest import logged_to_stderr
+    from grid.launch.run import Options, run_grid
     from grid.plan import make_plan
     from grid.private import use_private_compiler_caches
-    from grid.run import Options, run_grid
-    from grid.store import Store
+    from grid.read.datasets import described
+    from grid.read.grid_file import load_grid
+    from grid.store.store import Store
 
     plan = make_plan(load_grid(args.grid, overrides_of(args), data=args.data))
     store = Store(args.storage)
@@ -336,9 +336,9 @@ def run(args: argparse.Namespace) -> int:
 def dry_run(plan: Plan, store: Store) -> int:
     """Of images that nothing says the place of, those of the grid's last launch are meant: ids depend on the images."""
     from grid.plan import make_plan
-    from grid.preview import inspect_models, print_plan
-    from grid.signs import images_of_last_launch
-    from grid.standing import look
+    from grid.store.standing import look
+    from grid.watch.preview import inspect_models, print_plan
+    from grid.watch.signs import images_of_last_launch
 
     store.check_readable()
     images = ""
@@ -362,7 +362,7 @@ def run_on_cluster(args: argparse.Namespace, plan: Plan, store: Store) -> int:
     """Have the launch done by a process on the cluster. The models are checked here, before Ray is joined."""
     from grid.cluster.guest import check_free, leave_ray
     from grid.cluster.remote import launch_remotely
-    from grid.preview import inspect_models
+    from grid.watch.preview import inspect_models
 
     inspect_models(plan)
     check_free()

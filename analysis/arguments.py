@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from analysis.errors import AnalysisError
-from grid.contract.installed import ShowVersion, analysis_command
 from grid.contract.layout import STORAGE
+from grid.contract.program.installed import ShowVersion, analysis_command
 
 # By the ending of --output.
 FORMATS = {"md": "md", "html": "html", "tex": "latex", "csv": "csv", "json": "json", "parquet": "parquet"}

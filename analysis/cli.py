@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
-from analysis.output import tell, warn, write_asked, write_below, write_document, write_frame
+from analysis.write.output import tell, warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
 from grid.contract.layout import grid_folder
 from grid.contract.text import encoding_of
 
 if TYPE_CHECKING:
-    from analysis.grids import Grid, Grids
+    from analysis.read.grids import Grid, Grids
 
 DONE, BAD_INPUT = 0, 2
 
@@ -44,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run_table(args: argparse.Namespace) -> None:
-    from analysis.grids import Grids
-    from analysis.many import many_tables
-    from analysis.tables import tables
+    from analysis.read.grids import Grids
+    from analysis.tables.grid_tables import tables
+    from analysis.tables.grids_tables import many_tables
 
     found = _grids(args)
     document = many_tables(found) if isinstance(found, Grids) else tables(found)
@@ -54,7 +54,7 @@ def run_table(args: argparse.Namespace) -> None:
 
 
 def run_compare(args: argparse.Namespace) -> None:
-    from analysis.compare import comparison
+    from analysis.tables.compare import comparison
 
     grid = _grid(args)
     write_document(comparison(grid), grid.problems, args)
@@ -66,7 +66,7 @@ def run_records(args: argparse.Namespace) -> None:
 
 
 def run_curves(args: argparse.Namespace) -> None:
-    from analysis.curves import curves
+    from analysis.read.curves import curves
 
     found = _grids(args)
     frame = curves(found)
@@ -101,9 +101,9 @@ def run_report(args: argparse.Namespace) -> None:
 
 
 def run_wandb(args: argparse.Namespace) -> None:
-    from analysis.load import load_grid
-    from analysis.wandb_export import Exporter, default_mode
-    from analysis.wandb_summary import write_report, write_summary
+    from analysis.read.load import load_grid
+    from analysis.wandb.export import Exporter, default_mode
+    from analysis.wandb.summary import write_report, write_summary
 
     grid = load_grid(storages(args), args.grid)
     mode = args.mode or default_mode()
@@ -127,9 +127,9 @@ def run_wandb(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     """Publish one trained student as a folder; what had to be left out is told on stderr."""
-    from analysis.gains import AXES
-    from analysis.load import load_grid
+    from analysis.measures.gains import AXES
     from analysis.publish import choose
+    from analysis.read.load import load_grid
 
     storage, *more = storages(args)
     if more:
@@ -138,7 +138,7 @@ def run_export(args: argparse.Namespace) -> None:
     grid = load_grid(storage, args.grid)
     chosen = choose(grid, **asked)
     # The one thing here that builds models, and so the one that needs the code which trained them, and may run it.
-    from grid.export import ExportError, export_student
+    from grid.publish.export import ExportError, export_student
 
     try:
         published = export_student(storage, asdict(chosen), args.to, trust_code=args.trust_code)
@@ -163,25 +163,25 @@ RUN: dict[str, Callable[[argparse.Namespace], None]] = {
 
 def table(storage: str, grid: str | None = None) -> str:
     """The first table of a grid, with what belongs to it, as markdown that stdout can hold: what a launch ends with."""
-    from analysis.load import load_grid
-    from analysis.render import markdown
-    from analysis.tables import tables
+    from analysis.read.load import load_grid
+    from analysis.tables.grid_tables import tables
+    from analysis.write.render import markdown
 
     return markdown(tables(load_grid(storage, grid)).opening(), encoding=encoding_of(sys.stdout))
 
 
 def _grid(args: argparse.Namespace) -> Grid:
     # polars comes with it: --help does not wait.
-    from analysis.load import load_grid
-    from analysis.where import filtered
+    from analysis.read.load import load_grid
+    from analysis.read.where import filtered
 
     return filtered(load_grid(storages(args), args.grid), args.where)
 
 
 def _grids(args: argparse.Namespace) -> Grid | Grids:
     """One grid where one is named, or none; several where several are, or all are asked for."""
-    from analysis.load import load_grid, load_grids
-    from analysis.where import filtered
+    from analysis.read.load import load_grid, load_grids
+    from analysis.read.where import filtered
 
     if args.all and args.grid:
         raise AnalysisError("give grids' names or --all, not both")
@@ -193,7 +193,7 @@ def _grids(args: argparse.Namespace) -> Grid | Grids:
 def _grid_place(grid: Grid) -> tuple[str, str]:
     """Where what belongs to a whole grid is written: the storage's root and the grid's folder below it. Raises
     AnalysisError for a part, and for a storage by URL."""
-    from analysis.storage import local_root
+    from analysis.read.storage import local_root
 
     if grid.only:
         raise AnalysisError("--where shows a part of the grid: give --output, so that it does not replace the whole")

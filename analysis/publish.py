@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.gains import AXES, POINT, crossed, gains
-from analysis.grids import Grid
-from analysis.selection import select
+from analysis.measures.gains import AXES, POINT, crossed, gains
+from analysis.measures.selection import select
+from analysis.read.grids import Grid
 from analysis.shown import setting, value
 from analysis.stats import Summary, summarize
 

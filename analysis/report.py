@@ -11,17 +11,17 @@ from typing import Any
 
 import polars as pl
 
-from analysis.compare import comparison
-from analysis.conclusion import conclude
 from analysis.document import Document, Heading
-from analysis.grids import Grid
-from analysis.load import LABELS
 from analysis.plots import DARK, LIGHT, Picture, pictures
-from analysis.render import escape_html, html_fragment
+from analysis.read.grids import Grid
+from analysis.read.load import LABELS
 from analysis.shown import title
-from analysis.tables import tables
-from grid.contract.installed import grid_command
+from analysis.tables.compare import comparison
+from analysis.tables.conclusion import conclude
+from analysis.tables.grid_tables import tables
+from analysis.write.render import escape_html, html_fragment
 from grid.contract.parsing import parse_json
+from grid.contract.program.installed import grid_command
 from grid.contract.text import harmless_json
 
 PROVENANCE = {

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.alive import tell_alive
 from kd.data.dataset import Split
-from kd.data.pixels import Pixels
+from kd.data.views.pixels import Pixels
+from kd.machine.alive import tell_alive
 from kd.precision import autocast
 from kd.recipe import Precision
 

@@ -28,8 +28,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kd.alive import tell_alive
-from kd.data.views import EpochViews
+from kd.data.views.views import EpochViews
+from kd.machine.alive import tell_alive
 from kd.precision import autocast
 from kd.recipe import LogitsFormat, Precision
 

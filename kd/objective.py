@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.pixels import Pixels
-from kd.data.views import EpochViews, Labels
+from kd.data.views.pixels import Pixels
+from kd.data.views.views import EpochViews, Labels
 from kd.logits import StoredLogits
 from kd.methods.method import Batch, Method, Seen
 from kd.precision import autocast

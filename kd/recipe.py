@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, assert_never, get_args
 
+from kd.data.views.policy import Views
 from kd.limits import CLASSES, EPOCHS, FACTOR, IMAGES_AT_ONCE, check_at_most
-from kd.policy import Views
 
 Optimizer = Literal["adamw", "adam", "sgd"]
 Schedule = Literal["constant", "cosine", "step"]

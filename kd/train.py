@@ -14,15 +14,15 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from kd.alive import tell_alive
 from kd.checkpoint import cloned, model_state, optimizer_state
-from kd.data.draws import derive_seed, permutation
-from kd.data.views import EpochViews, ViewStream
+from kd.data.views.views import EpochViews, ViewStream
+from kd.draws import derive_seed, permutation
+from kd.machine.alive import tell_alive
+from kd.machine.workers import WHOLE, Shard, first_decides, first_says
 from kd.objective import Objective
 from kd.optim import make_optimizer
 from kd.precision import autocast
 from kd.recipe import Recipe
-from kd.workers import WHOLE, Shard, first_decides, first_says
 
 Row = dict[str, float | int | None]
 

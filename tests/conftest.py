@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from grid.load import spec_from_dict
 from grid.plan import LogitsStage, Plan, make_plan
+from grid.read.grid_file import spec_from_dict
 from tests.launching import Launch
 from tests.object_store import BUCKET, ObjectStore, as_environment
 from tests.ray_cluster import RayCluster

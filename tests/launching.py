@@ -15,7 +15,7 @@ import psutil
 import yaml
 
 from grid.contract.record import weights_file
-from grid.records import record_from_json
+from grid.store.records import record_from_json
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ import jsonschema
 import ray.autoscaler
 
 import launch
-from grid.load import named_grids
+from grid.read.grid_file import named_grids
 from tests.docker_files import (
     DOCKER,
     MADE_BY_THE_USER,

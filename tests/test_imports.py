@@ -31,7 +31,7 @@ ALLOWED = {
 CONTRACT = "grid.contract"
 
 # Publishing a student builds its model. Nothing else in analysis may need the code that ran the grid, but the contract.
-EXPORT = (ROOT / "analysis" / "cli.py", "grid.export")
+EXPORT = (ROOT / "analysis" / "cli.py", "grid.publish.export")
 
 
 def modules_of(path: Path) -> set[str]:
@@ -104,7 +104,7 @@ def test_analysis_reaches_the_grid_for_an_export_alone_and_only_then() -> None:
 
 def test_nothing_is_unpickled_but_cifars_own_files() -> None:
     """Those by an unpickler that allows five names. torch's collectives for objects unpickle what they are sent."""
-    assert [path for path in FILES if "pickle" in imported(path)] == [ROOT / "kd" / "data" / "cifar.py"]
+    assert [path for path in FILES if "pickle" in imported(path)] == [ROOT / "kd" / "data" / "reading" / "cifar.py"]
     for path in FILES:
         nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
         named = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
@@ -212,7 +212,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_planning_needs_neither_torch_nor_ray() -> None:
-    code = "from grid.load import load_grid; from grid.plan import make_plan; make_plan(load_grid('digits'))"
+    code = "from grid.read.grid_file import load_grid; from grid.plan import make_plan; make_plan(load_grid('digits'))"
     assert loaded_by(code) == set()
 
 
@@ -222,6 +222,6 @@ def test_help_needs_nothing_heavy() -> None:
 
 
 def test_only_plots_load_matplotlib_and_never_its_global_state() -> None:
-    tables = "import analysis.compare, analysis.curves, analysis.tables, analysis.wandb_export"
+    tables = "import analysis.tables.compare, analysis.read.curves, analysis.tables.grid_tables, analysis.wandb.export"
     assert "matplotlib" not in loaded_by(tables)
     assert loaded_by("import analysis.plots; assert 'matplotlib.pyplot' not in sys.modules") >= {"matplotlib"}

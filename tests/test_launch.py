@@ -96,8 +96,8 @@ def test_a_storage_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: py
 
 
 def test_a_foreign_result_under_an_id_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from grid.load import load_grid
     from grid.plan import make_plan
+    from grid.read.grid_file import load_grid
 
     grid = grid_file(tmp_path)
     cell = make_plan(load_grid(grid)).cells[0]
@@ -120,10 +120,10 @@ def test_a_grid_that_is_refused_leaves_the_last_plan_alone(tmp_path: Path, capsy
 
 def test_logits_that_nothing_needs_are_not_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As after someone has deleted the logits of a finished grid to free the disk."""
-    from grid.load import load_grid
     from grid.plan import make_plan
-    from grid.records import make_record, record_to_json
-    from grid.store import Store
+    from grid.read.grid_file import load_grid
+    from grid.store.records import make_record, record_to_json
+    from grid.store.store import Store
 
     grid, storage = grid_file(tmp_path), str(tmp_path / "runs")
     plan, store = make_plan(load_grid(grid)), Store(storage)
@@ -166,10 +166,10 @@ def test_a_storage_that_went_away_in_the_middle_leaves_no_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from analysis.errors import AnalysisError
-    from grid.load import load_grid
     from grid.plan import make_plan
-    from grid.records import make_record, record_to_json
-    from grid.store import Store
+    from grid.read.grid_file import load_grid
+    from grid.store.records import make_record, record_to_json
+    from grid.store.store import Store
 
     grid, storage = grid_file(tmp_path), str(tmp_path / "runs")
     plan, store = make_plan(load_grid(grid)), Store(storage)
@@ -222,11 +222,11 @@ def test_dry_run_shows_pairs_stages_and_what_would_run(tmp_path: Path, capsys: p
 
 def test_a_dry_run_means_the_images_of_the_last_launch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --data, too: with other images all stages have other ids."""
-    from grid.load import load_grid
     from grid.plan import make_plan
-    from grid.planned import write_plan
-    from grid.records import make_record, record_to_json
-    from grid.store import Store
+    from grid.read.grid_file import load_grid
+    from grid.store.plan_file import write_plan
+    from grid.store.records import make_record, record_to_json
+    from grid.store.store import Store
     from tests.images import noise, png, write_parquet
 
     data, storage = tmp_path / "my images", str(tmp_path / "runs")

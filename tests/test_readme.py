@@ -12,7 +12,7 @@ import pytest
 
 import launch
 from analysis import arguments, cli
-from grid.load import named_grids
+from grid.read.grid_file import named_grids
 from tests.launching import ROOT
 
 RECORDS = ROOT / "tests/analysis/digits_records"

@@ -15,9 +15,9 @@ import pytest
 
 from analysis import load_grid
 from analysis.cli import main
-from analysis.load import load_grids
-from grid.lease import Holder
+from analysis.read.load import load_grids
 from grid.plan import CellStage, Plan, Stage
+from grid.store.lease import Holder
 from tests.grid.written import Written, alone
 from tests.object_store import BUCKET
 

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-import analysis.output
+import analysis.write.output
 import launch
 from grid.cluster.remote import _show
 from grid.contract.text import is_hidden
@@ -63,7 +63,7 @@ def test_lines_that_a_closed_terminal_does_not_take_are_left_out(monkeypatch: py
         os.close(master)
         for _ in range(3):
             console.print("a line that nobody reads")
-        analysis.output.tell("another", file)
+        analysis.write.output.tell("another", file)
 
 
 def test_a_launch_whose_terminal_was_closed_says_the_rest_to_nobody(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from analysis.document import Document, Heading, Note
 from analysis.errors import AnalysisError
-from analysis.grids import Grid
-from analysis.output import write_below
 from analysis.plots.cost import cost
 from analysis.plots.dots import accuracy, calibration
 from analysis.plots.fonts import missing
@@ -18,7 +16,9 @@ from analysis.plots.picture import Picture, dataset
 from analysis.plots.settings_map import settings_maps
 from analysis.plots.style import DARK, LIGHT, THEMES, Theme
 from analysis.plots.training import training
-from analysis.render import markdown
+from analysis.read.grids import Grid
+from analysis.write.output import write_below
+from analysis.write.render import markdown
 from grid.contract.text import on_one_line
 
 __all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "write"]

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
 
-from analysis.efficiency import efficiency
-from analysis.grids import Grid
+from analysis.measures.efficiency import efficiency
 from analysis.plots.fonts import wrap
 from analysis.plots.labels import Label, Spot, place
 from analysis.plots.picture import Picture, caption, dataset, said_n
 from analysis.plots.style import Theme, color, key, legend, legend_height, marker, new_figure, settle
 from analysis.plots.ways import KEYS, Ways, ways
+from analysis.read.grids import Grid
 from grid.contract.text import on_one_line
 from grid.contract.units import human
 

@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.gains import POINT
-from analysis.grids import Grid
+from analysis.measures.gains import POINT
 from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, axis_said, caption, dataset, said_interval
 from analysis.plots.style import (
@@ -26,6 +25,7 @@ from analysis.plots.style import (
     new_figure,
 )
 from analysis.plots.ways import Point, Ways, is_cut, limits, of_teachers, points, students, ways
+from analysis.read.grids import Grid
 from grid.contract.text import on_one_line
 
 ROW = 0.17  # inches between two ways

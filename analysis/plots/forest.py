@@ -11,8 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.gains import crossed, gains
-from analysis.grids import Grid
+from analysis.measures.gains import crossed, gains
 from analysis.plots.dots import interval
 from analysis.plots.fonts import width, wrap
 from analysis.plots.picture import (
@@ -26,6 +25,7 @@ from analysis.plots.picture import (
 )
 from analysis.plots.style import LINE, TALL, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import is_cut
+from analysis.read.grids import Grid
 from analysis.shown import setting, shown_gain
 from grid.contract.text import on_one_line
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 import polars as pl
 from matplotlib.figure import Figure
 
-from analysis.curves import is_of_a_curve
-from analysis.grids import Grid
 from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
+from analysis.read.curves import is_of_a_curve
+from analysis.read.grids import Grid
 from analysis.shown import Row
 from analysis.stats import CONFIDENCE
 from grid.contract.text import on_one_line

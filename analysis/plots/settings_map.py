@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.gains import crossed, gains
-from analysis.grids import Grid
+from analysis.measures.gains import crossed, gains
+from analysis.measures.selection import has_validation, select
 from analysis.plots.fonts import CHARACTER, wrap
 from analysis.plots.picture import INTERVAL, Picture, caption, dataset, pages, pair, said_n
 from analysis.plots.style import WIDTH, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import may_change
-from analysis.selection import has_validation, select
+from analysis.read.grids import Grid
 from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, setting, shown_gain
 from grid.contract.text import on_one_line
 

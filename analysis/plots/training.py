@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.curves import curves
-from analysis.grids import Grid
 from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, caption, dataset, said_n
 from analysis.plots.style import Theme, color, dash, key, legend, legend_height, marker, new_figure
 from analysis.plots.ways import Ways, students, ways
+from analysis.read.curves import curves
+from analysis.read.grids import Grid
 from grid.contract.text import on_one_line
 
 COLUMNS = {"test_top1": ("Test top-1 (%)", 100.0), "train_loss": ("Training loss", 1.0)}

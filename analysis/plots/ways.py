@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.gains import AXES, crossed, gains
-from analysis.grids import Grid
+from analysis.measures.gains import AXES, crossed, gains
+from analysis.measures.selection import has_validation, select
 from analysis.plots.picture import pair
-from analysis.selection import has_validation, select
+from analysis.read.grids import Grid
 from analysis.shown import setting
 from analysis.stats import Summary, summarize
 from grid.contract.text import on_one_line

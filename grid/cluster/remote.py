@@ -20,8 +20,8 @@ from typing import TextIO
 
 from grid.cluster.ray_internals.core import head_resource
 from grid.cluster.session import session
+from grid.contract.program.version import parts
 from grid.contract.text import shown_on
-from grid.contract.version import parts
 from grid.errors import one_line
 
 POLL_SECONDS = 0.5

@@ -18,10 +18,10 @@ from grid.cluster import token
 from grid.cluster.address import address_meant
 from grid.cluster.ray_internals import core
 from grid.cluster.ray_internals.names import check_internals
-from grid.contract.imports import broken, missing_module
-from grid.contract.installed import hint
 from grid.contract.local_files import open_to_append
-from grid.contract.version import parts
+from grid.contract.program.imports import broken, missing_module
+from grid.contract.program.installed import hint
+from grid.contract.program.version import parts
 from grid.errors import UserError
 from grid.interruption import deaf_to_hangup
 from grid.private import ray_folder

@@ -12,7 +12,7 @@ def import_work() -> None:
     if hidden:
         sys.modules["wandb"] = None  # type: ignore[assignment]
     try:
-        import grid.training  # noqa: F401
+        import grid.work.training  # noqa: F401
     finally:
         if hidden:
             del sys.modules["wandb"]

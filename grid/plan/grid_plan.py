@@ -14,7 +14,7 @@ from grid.plan.stages import Stage, Trainable
 from grid.plan.teacher import TeacherStage
 from grid.spec.grid import GridSpec
 from grid.spec.method import OF_SHORTHAND
-from kd.policy import Views
+from kd.data.views.policy import Views
 from kd.recipe import Recipe
 
 

@@ -12,7 +12,7 @@ from grid.plan.base import FACTS_BYTES, BaseStage
 from grid.plan.dataset import DatasetStage
 from grid.plan.teacher import TeacherStage
 from grid.spec.model import ModelSpec
-from kd.policy import Views
+from kd.data.views.policy import Views
 from kd.recipe import LogitsDtype, LogitsFormat
 
 BYTES: dict[LogitsDtype, int] = {"float16": 2, "float32": 4}

@@ -96,7 +96,7 @@ class DatasetSpec(Strict):
 
     @property
     def info(self) -> DatasetInfo:
-        """Known once the images are found (`grid.datasets.located`)."""
+        """Known once the images are found (`grid.read.datasets.located`)."""
         return self.facts or CATALOG[self.name]
 
     @property

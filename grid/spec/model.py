@@ -45,7 +45,7 @@ class ModelSpec(Strict):
     pretrained: start from timm's weights. checkpoint: start from those of a file or URL, a state dict as safetensors or
     as torch.save writes it. image_size: views are resized to it (default: the native grid). normalize: default, the
     statistics of the training images. label: how tables call it (default: its name). recipe: what differs from the
-    grid's recipe for this model. code, checkpoint_sha256: filled in when they are found (`grid.models.located`).
+    grid's recipe for this model. code, checkpoint_sha256: filled in when they are found (`grid.work.models.located`).
     """
 
     name: Name

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from kd.data.views.policy import Views
 from kd.limits import PASSES, STAGES
-from kd.policy import Views
 from kd.recipe import Recipe
 
 

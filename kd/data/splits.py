@@ -6,8 +6,8 @@ import numpy as np
 
 from kd.data.catalog import DatasetInfo
 from kd.data.classes import counted, listed
-from kd.data.draws import uniform
 from kd.data.sources import DatasetError
+from kd.draws import uniform
 
 
 def stratified_draw(labels_N: np.ndarray, *, sizes: dict[str, int], seed: int) -> dict[str, np.ndarray]:

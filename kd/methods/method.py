@@ -15,7 +15,7 @@ from kd.limits import TEMPERATURE, check_at_most
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from kd.data.views import Labels
+    from kd.data.views.views import Labels
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd.data.draws import derive_seed
+from kd.draws import derive_seed
 from kd.models.cifar_resnet import CIFAR_RESNETS
 from kd.models.cifar_wrn import WIDE_RESNETS
 from kd.models.small_cnn import small_cnn

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from grid.records import Value, make_record, record_to_json
+from grid.store.records import Value, make_record, record_to_json
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"teacher": "teachers", "cell": "cells"}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from analysis.compare import comparison
 from analysis.document import Document, Part
-from analysis.grids import Grid
-from analysis.render import markdown
-from analysis.tables import tables
+from analysis.read.grids import Grid
+from analysis.tables.compare import comparison
+from analysis.tables.grid_tables import tables
+from analysis.write.render import markdown
 
 
 def markdown_table(grid: Grid) -> str:

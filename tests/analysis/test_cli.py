@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from analysis import cli
 from analysis.cli import main
-from analysis.load import load_grid
+from analysis.read.load import load_grid
 from tests.analysis.conftest import ROOT, SyntheticGrid
 from tests.analysis.reading import markdown_table
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from analysis.cli import main
-from analysis.compare import compare
 from analysis.errors import AnalysisError
-from analysis.grids import Grid
-from analysis.load import load_grid
-from grid.records import Value
+from analysis.read.grids import Grid
+from analysis.read.load import load_grid
+from analysis.tables.compare import compare
 from grid.spec.published import Published, PublishedModel, PublishedPair
+from grid.store.records import Value
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_comparison
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from analysis.conclusion import conclude
-from analysis.load import load_grid
-from analysis.where import filtered
+from analysis.read.load import load_grid
+from analysis.read.where import filtered
+from analysis.tables.conclusion import conclude
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]

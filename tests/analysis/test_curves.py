@@ -7,8 +7,8 @@ from collections.abc import Callable
 import polars as pl
 import pytest
 
-from analysis.curves import CURVE, curves
-from analysis.load import load_grid
+from analysis.read.curves import CURVE, curves
+from analysis.read.load import load_grid
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]

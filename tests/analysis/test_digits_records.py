@@ -23,18 +23,18 @@ import scipy.stats
 from PIL import Image
 from polars.testing import assert_frame_equal
 
-import grid.export
-from analysis import wandb_summary
+import grid.publish.export
 from analysis.cli import main
-from analysis.compare import comparison
-from analysis.curves import curves
 from analysis.document import Document, Table
-from analysis.grids import Grid
-from analysis.load import load_grid
 from analysis.plots import pictures
-from analysis.schema import RECORD, ROW
-from analysis.tables import tables
-from grid.contract.installed import hint
+from analysis.read.curves import curves
+from analysis.read.grids import Grid
+from analysis.read.load import load_grid
+from analysis.read.schema import RECORD, ROW
+from analysis.tables.compare import comparison
+from analysis.tables.grid_tables import tables
+from analysis.wandb import summary as wandb_summary
+from grid.contract.program.installed import hint
 from grid.spec.published import Published, PublishedModel, PublishedPair
 from tests.analysis.reading import markdown_comparison, markdown_rows, markdown_table
 from tests.analysis.test_cli import refused
@@ -420,7 +420,7 @@ def test_a_student_is_published_with_its_figures(
     storage: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # ONNX takes seconds and is asked for in tests/grid/test_export.py.
-    monkeypatch.setattr(grid.export, "missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr(grid.publish.export, "missing_packages", lambda: ["onnx"])
     row, folder = weighed(), tmp_path / "published"
     arguments = ["--student", row["student"], "--mode", row["mode"], "--seed", str(row["seed"]), "--to", str(folder)]
     arguments += ["--teacher", row["teacher"]] if row["teacher"] else []

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from analysis.efficiency import digits, efficiency, models_section
-from analysis.load import load_grid
-from grid.records import Value
+from analysis.measures.efficiency import digits, efficiency, models_section
+from analysis.read.load import load_grid
+from grid.store.records import Value
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import section
 

@@ -121,7 +121,7 @@ def test_the_control_what_is_told_is_otherwise_as_it_was_written(
         finish(made, row)
     assert main(["table", "--storage", str(made.root)]) == 0
     assert "学生 é" in capsys.readouterr().out
-    monkeypatch.setattr("analysis.output.shown_on", lambda stream, text: text)
+    monkeypatch.setattr("analysis.write.output.shown_on", lambda stream, text: text)
     made.fail(rows[-1], "\x1b[2J")
     (made.root / made.folder(rows[-1]) / "record.json").unlink()
     assert main(["records", "--storage", str(made.root)]) == 0

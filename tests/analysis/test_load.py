@@ -13,12 +13,12 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from analysis.errors import AnalysisError
-from analysis.load import load_grid
-from analysis.schema import RECORD, ROW
+from analysis.read.load import load_grid
+from analysis.read.schema import RECORD, ROW
 from grid.plan import Plan
-from grid.planned import write_plan
-from grid.records import Value, make_record, record_to_json
-from grid.store import Store
+from grid.store.plan_file import write_plan
+from grid.store.records import Value, make_record, record_to_json
+from grid.store.store import Store
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]

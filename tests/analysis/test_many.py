@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 
 from analysis.cli import main
-from analysis.costs import costs
-from analysis.curves import curves
 from analysis.errors import AnalysisError
-from analysis.gains import gains
-from analysis.grids import Grids
-from analysis.load import load_grid, load_grids
-from analysis.many import GRIDS_SCHEMA, grids_frame, many_tables
-from analysis.render import markdown
-from analysis.where import filtered
+from analysis.measures.costs import costs
+from analysis.measures.gains import gains
+from analysis.read.curves import curves
+from analysis.read.grids import Grids
+from analysis.read.load import load_grid, load_grids
+from analysis.read.where import filtered
+from analysis.tables.grids_tables import GRIDS_SCHEMA, grids_frame, many_tables
+from analysis.write.render import markdown
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]

@@ -16,14 +16,14 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import analysis
-from analysis.curves import curves
-from analysis.gains import gains
-from analysis.grids import Grid
-from analysis.many import many_tables
-from analysis.overall import overall
+from analysis.measures.gains import gains
+from analysis.measures.overall import overall
+from analysis.read.curves import curves
+from analysis.read.grids import Grid
+from analysis.read.where import filtered
 from analysis.report import report
-from analysis.tables import tables
-from analysis.where import filtered
+from analysis.tables.grid_tables import tables
+from analysis.tables.grids_tables import many_tables
 from tests.analysis.conftest import SyntheticGrid
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from polars.testing import assert_frame_equal
 
-from analysis.load import load_grid
-from analysis.overall import OVERALL_SCHEMA, overall
+from analysis.measures.overall import OVERALL_SCHEMA, overall
+from analysis.read.load import load_grid
 from analysis.stats import Estimate, interquartile_mean, probability_of_improvement
 from tests.analysis.conftest import SyntheticGrid
 

@@ -9,8 +9,8 @@ import pytest
 
 from analysis.cli import main
 from analysis.errors import AnalysisError
-from analysis.load import load_grid
 from analysis.publish import Chosen, choose
+from analysis.read.load import load_grid
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]

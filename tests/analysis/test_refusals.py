@@ -17,11 +17,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-import grid.export
-from analysis import wandb_export, wandb_summary
+import grid.publish.export
 from analysis.cli import main
 from analysis.plots import Picture
-from grid.records import Value
+from analysis.wandb import export as wandb_export
+from analysis.wandb import summary as wandb_summary
+from grid.store.records import Value
 from tests.analysis.conftest import Row, SyntheticGrid
 from tests.analysis.test_cli import refused
 from tests.analysis.test_compare import PUBLISHED
@@ -382,7 +383,7 @@ def test_little_is_put_beside_a_study(little: SyntheticGrid, capsys: Capture) ->
 
 @pytest.fixture
 def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(grid.export, "missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr(grid.publish.export, "missing_packages", lambda: ["onnx"])
     return copied(tmp_path / "runs")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from analysis.document import Document, Heading, Items, Note, Table
-from analysis.render import LATEX, as_document, data, html_page, latex, markdown
+from analysis.write.render import LATEX, as_document, data, html_page, latex, markdown
 from grid.contract.text import on_one_line
 
 FRAME = pl.DataFrame({"name": ["a|b", "<i>"], "gain": [1.5, None]})

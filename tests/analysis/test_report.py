@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from analysis.cli import main
-from analysis.load import load_grid
+from analysis.read.load import load_grid
 from analysis.report import report
 from tests.analysis.conftest import SyntheticGrid
 

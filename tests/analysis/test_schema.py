@@ -8,32 +8,29 @@ from pathlib import Path
 
 import polars as pl
 
-import analysis.load
-import analysis.plans
-import analysis.schema
-import grid.records
+from analysis.read import load, plans, schema
 from grid.contract.plan import PLAN_SCHEMA_VERSION
 from grid.contract.record import FIELDS
 from grid.plan import Plan
-from grid.planned import write_plan
-from grid.records import Value
 from grid.spec.published import PublishedModel, PublishedPair
-from grid.store import Store
+from grid.store.plan_file import write_plan
+from grid.store.records import Value, make_record, record_from_json, record_to_json
+from grid.store.store import Store
 from tests.analysis.conftest import SyntheticGrid
 
 
 def test_a_whole_record_fits_the_columns() -> None:
     samples: dict[type, Value] = {str: "text", int: 7, float: 0.5, bool: True}
     values = {name: samples[kind] for name, kind in FIELDS.items()} | {"status": "done"}
-    row = analysis.load.parse_record(grid.records.record_to_json(grid.records.make_record(values)), stage_id="text")
+    row = load.parse_record(record_to_json(make_record(values)), stage_id="text")
     assert row == {**values, "schema_version": 1}
-    assert pl.DataFrame([row], schema=analysis.schema.RECORD).null_count().sum_horizontal().item() == 0
+    assert pl.DataFrame([row], schema=schema.RECORD).null_count().sum_horizontal().item() == 0
 
 
 def test_what_older_records_lack_reads_as_none() -> None:
     facts = {"schema_version": 1, "stage_id": "text", "status": "done", "latency_ms": 1.5, "latency_batch": 32}
     older = json.dumps(facts).encode()
-    for row in (analysis.load.parse_record(older, stage_id="text"), grid.records.record_from_json(older)):
+    for row in (load.parse_record(older, stage_id="text"), record_from_json(older)):
         assert (row["latency_ms"], row["latency_batch"]) == (1.5, 32)
         assert (row["latency_runs"], row["throughput"]) == (None, None)
 
@@ -42,7 +39,7 @@ def test_the_plans_rows_are_the_columns_of_the_grid(tmp_path: Path, tiny_plan: C
     write_plan(tiny_plan(), Store(str(tmp_path / "real")))
     written = json.loads((tmp_path / "real/grids/tiny/plan.json").read_text())
     assert written["schema_version"] == PLAN_SCHEMA_VERSION
-    assert {name for row in written["rows"] for name in row} == set(analysis.schema.ROW)
+    assert {name for row in written["rows"] for name in row} == set(schema.ROW)
 
     by_hand = SyntheticGrid(tmp_path / "by hand").plan
     assert written.keys() == by_hand.keys()
@@ -55,7 +52,7 @@ def test_the_plans_rows_are_the_columns_of_the_grid(tmp_path: Path, tiny_plan: C
 
 def test_the_figures_of_a_study_are_those_that_a_grid_may_state() -> None:
     for part, stated in (("pairs", PublishedPair), ("models", PublishedModel)):
-        read = {*analysis.plans.LABELS[part], *analysis.plans.FIGURES[part]}
+        read = {*plans.LABELS[part], *plans.FIGURES[part]}
         assert read == stated.model_fields.keys() - {"mode"}
         needed = {name for name, field in stated.model_fields.items() if field.is_required()}
-        assert needed == read & {*analysis.plans.LABELS[part], *analysis.plans.NEEDED}
+        assert needed == read & {*plans.LABELS[part], *plans.NEEDED}

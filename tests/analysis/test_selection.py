@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from analysis.gains import gains
-from analysis.load import load_grid
-from analysis.selection import gain_grids, select, selection_section
+from analysis.measures.gains import gains
+from analysis.measures.selection import gain_grids, select, selection_section
+from analysis.read.load import load_grid
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_table, section
 

@@ -16,9 +16,9 @@ from markdown_it import MarkdownIt
 from polars.testing import assert_frame_equal
 from scipy import stats
 
-from analysis.gains import GAINS_SCHEMA, baselines, gains
-from analysis.load import load_grid
-from analysis.render import align, display_width
+from analysis.measures.gains import GAINS_SCHEMA, baselines, gains
+from analysis.read.load import load_grid
+from analysis.write.render import align, display_width
 from grid.contract.text import on_one_line
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_table

@@ -17,10 +17,11 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
-from analysis import wandb_export, wandb_summary
 from analysis.cli import main
-from analysis.wandb_export import Exporter, default_mode, title
-from grid.records import Value
+from analysis.wandb import export as wandb_export
+from analysis.wandb import summary as wandb_summary
+from analysis.wandb.export import Exporter, default_mode, title
+from grid.store.records import Value
 from tests.analysis.conftest import Row, SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import main
-from analysis.gains import gains
-from analysis.load import load_grid
-from analysis.render import markdown
-from analysis.tables import tables
-from analysis.wandb_summary import counts, report_blocks
+from analysis.measures.gains import gains
+from analysis.read.load import load_grid
+from analysis.tables.grid_tables import tables
+from analysis.wandb.summary import counts, report_blocks
+from analysis.write.render import markdown
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.test_wandb_export import folders, read_records, read_run
 

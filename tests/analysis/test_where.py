@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from analysis.cli import main
-from analysis.costs import costs, costs_section, saved_hours
 from analysis.errors import AnalysisError
-from analysis.gains import gains
-from analysis.load import load_grid
-from analysis.render import markdown
-from analysis.tables import tables
-from analysis.where import filtered
+from analysis.measures.costs import costs, costs_section, saved_hours
+from analysis.measures.gains import gains
+from analysis.read.load import load_grid
+from analysis.read.where import filtered
+from analysis.tables.grid_tables import tables
+from analysis.write.render import markdown
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import section
 

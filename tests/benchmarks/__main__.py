@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from kd.measure import device_name
+from kd.machine.measure import device_name
 from tests.benchmarks.cluster import cell_overhead_s, grid_vs_ideal, start_to_first_cell_s
 from tests.benchmarks.many_cells import cells_1000
 from tests.benchmarks.memory import cell_extra_mb

@@ -13,10 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from grid.load import load_grid, spec_from_dict
 from grid.plan import CellStage, Plan, Stage, make_plan
-from grid.schedule import Schedule, State
-from grid.store import Store
+from grid.plan.schedule import Schedule, State
+from grid.read.grid_file import load_grid, spec_from_dict
+from grid.store.store import Store
 from tests.benchmarks.harness import Row
 from tests.launching import Launch
 
@@ -59,11 +59,11 @@ def start_to_first_cell_s() -> list[Row]:
 def cell_overhead_s() -> list[Row]:
     """Seconds between the ends of successive cells in one slot, less those that the later cell took by its own record:
     the median, once the worker is warm."""
-    from grid.cluster.cells import run_cells
-    from grid.cluster.fleet import Fleet
-    from grid.cluster.packing import Packing
+    from grid.cluster.cells.pool import run_cells
+    from grid.cluster.nodes.fleet import Fleet
+    from grid.cluster.nodes.packing import Packing
     from grid.cluster.session import session
-    from grid.stages import Runtime, prepare_dataset
+    from grid.work.execute import Runtime, prepare_dataset
 
     plan = _few_cells()
     with tempfile.TemporaryDirectory() as storage:

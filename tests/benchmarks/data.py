@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from kd.data.dataset import DatasetMeta, Split
-from kd.data.pixels import Pixels
-from kd.data.views import ViewStream
-from kd.policy import Views
+from kd.data.views.pixels import Pixels
+from kd.data.views.policy import Views
+from kd.data.views.views import ViewStream
 
 CPU = torch.device("cpu")
 CROP_AND_FLIP = Views(crop_padding=4, horizontal_flip=True)

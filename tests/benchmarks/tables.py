@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from grid.records import make_record, record_to_json
+from grid.store.records import make_record, record_to_json
 from tests.benchmarks.harness import Row
 
 GRIDS, CELLS, EPOCHS = 1000, 100, 100

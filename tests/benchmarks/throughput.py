@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from kd.data.dataset import DatasetMeta, Split
-from kd.data.pixels import Pixels
-from kd.data.views import ViewStream
+from kd.data.views.pixels import Pixels
+from kd.data.views.views import ViewStream
 from kd.logits import StoredLogits
-from kd.measure import device_name
+from kd.machine.measure import device_name
 from kd.methods.soft_targets import SoftTargets
 from kd.models.build import build, describe, on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher

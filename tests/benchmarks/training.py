@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kd.data.pixels import Pixels
-from kd.data.views import EpochViews, ViewStream
+from kd.data.views.pixels import Pixels
+from kd.data.views.views import EpochViews, ViewStream
 from kd.logits import StoredLogits, logits_to_bytes, open_logits, store_logits
 from kd.methods.soft_targets import SoftTargets
 from kd.models.build import build, describe, on_device

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from grid.cluster.capacity import MAX_WORKER_DEATHS
+from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS
 from grid.private import PLACE, private_folder
 from tests.chaos.balloon import limit
 from tests.chaos.campaign import NODES, Campaign

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from grid.cluster.capacity import MAX_WORKER_DEATHS
+from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS
 from grid.private import machine_folder
 from tests.at_work import CONTROLLER_TITLE, Ledger, Worker, title, workers
 from tests.chaos.balloon import squeeze

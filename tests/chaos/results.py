@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from analysis.cli import table
 from grid.contract.layout import RECORD
 from grid.contract.record import weights_file
-from grid.records import record_from_json
-from grid.store import Store
+from grid.store.records import record_from_json
+from grid.store.store import Store
 
 KINDS = ("datasets", "teachers", "logits", "cells")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from grid.contract.version import MODULES, PACKAGES
-from grid.load import load_grid
-from grid.memory import FOLDER, memory_key
+from grid.contract.program.version import MODULES, PACKAGES
 from grid.plan import make_plan
-from grid.store import Store
+from grid.read.grid_file import load_grid
+from grid.store.store import Store
+from grid.work.memory import FOLDER, memory_key
 from tests.conftest import tiny_grid
 from tests.launching import ROOT, Launch, records, write_grid
 from tests.ray_cluster import ENVIRONMENT, RayCluster

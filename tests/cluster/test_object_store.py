@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 from analysis.cli import main, table
-from analysis.load import load_grid
-from grid.load import spec_from_dict
+from analysis.read.load import load_grid
 from grid.plan import make_plan
-from grid.planned import write_plan
-from grid.stages import Runtime
-from grid.store import Store
+from grid.read.grid_file import spec_from_dict
+from grid.store.plan_file import write_plan
+from grid.store.store import Store
+from grid.work.execute import Runtime
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare, train
 from tests.launching import Launch, write_grid

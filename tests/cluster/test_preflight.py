@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import ray
 
-import grid.cluster.preflight
+import grid.cluster.nodes.preflight
 import kd.models.build
-from grid.cluster.fleet import Node
-from grid.cluster.preflight import Needs, check_nodes, look, versions
+from grid.cluster.nodes.fleet import Node
+from grid.cluster.nodes.preflight import Needs, check_nodes, look, versions
 from grid.errors import UserError
-from grid.store import Store
+from grid.store.store import Store
 from kd.models.build import ModelError
 
 Look = Callable[..., Any]
@@ -34,7 +34,7 @@ class Cluster:
         monkeypatch.setattr(ray, "get_runtime_context", lambda: self)
         monkeypatch.setattr(ray, "wait", self.wait)
         monkeypatch.setattr(ray, "get", self.get)
-        monkeypatch.setattr(grid.cluster.preflight, "alive_nodes", lambda: self.nodes)
+        monkeypatch.setattr(grid.cluster.nodes.preflight, "alive_nodes", lambda: self.nodes)
 
     @property
     def nodes(self) -> list[Node]:
@@ -107,7 +107,7 @@ def test_what_a_node_writes_must_be_seen_here(cluster: Cluster, store: Store) ->
 def test_a_node_that_may_not_write_is_told(cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*given: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(grid.cluster.preflight.Files, "write", refuse)
+            patch.setattr(grid.cluster.nodes.preflight.Files, "write", refuse)
             return look(*given)
 
     def refuse(*_: Any) -> None:

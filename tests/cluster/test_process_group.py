@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from grid.cluster import process_group
+from grid.cluster.teachers import process_group
 
 Listening = set[tuple[str, int]]
 

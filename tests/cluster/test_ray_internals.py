@@ -20,7 +20,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.tune.execution import tune_controller
 
 import grid.cluster
-from grid.cluster.memory_kills import KilledForMemoryError, MemoryKills
+from grid.cluster.nodes.memory_kills import KilledForMemoryError, MemoryKills
 from grid.cluster.ray_internals import core, train
 from grid.cluster.ray_internals.names import RANGE, TESTED, Name, check_internals
 from grid.cluster.ray_internals.tune import TuneController

@@ -17,18 +17,18 @@ import ray.train
 import ray.train.torch
 import torch
 
-import grid.cluster.departure
-import grid.cluster.lane
-import grid.cluster.teachers
-from grid.cluster.capacity import MAX_WORKER_DEATHS, Capacity
-from grid.cluster.lane import DepartureError
-from grid.cluster.teachers import run_lane
-from grid.lease import Leases
+import grid.cluster.nodes.departure
+import grid.cluster.teachers.group_worker
+import grid.cluster.teachers.groups
+from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS, Capacity
+from grid.cluster.teachers.group_worker import DepartureError
+from grid.cluster.teachers.groups import run_lane
 from grid.plan import LogitsStage, Plan, Stage, TeacherStage, stage_from_json, stage_to_json
-from grid.schedule import Schedule, State
+from grid.plan.schedule import Schedule, State
 from grid.spec.grid import Resources
-from grid.stages import Runtime, execute, prepare_dataset
-from grid.store import CHECKPOINT, Store
+from grid.store.lease import Leases
+from grid.store.store import CHECKPOINT, Store
+from grid.work.execute import Runtime, execute, prepare_dataset
 from tests.conftest import tiny_grid
 from tests.grid.running import Killed, compute, dying, retrain, train, weights_bytes
 from tests.launching import signature
@@ -97,7 +97,7 @@ def test_a_teacher_that_fails_takes_its_logits_along_and_nothing_else(
     plan = tiny_plan(teachers=TEACHERS, seeds=[0])
     store, (broken, good) = prepared(plan, tmp_path), plan.teachers
     as_worker(monkeypatch, rank=0, world=1)
-    grid.cluster.lane.train_lane(config_of(lane_of(plan), store))
+    grid.cluster.teachers.groups.group_worker.train_lane(config_of(lane_of(plan), store))
     failure = store.failure(broken, launch=LAUNCH)
     assert failure is not None
     assert str(failure["error"]).startswith("DivergedError")
@@ -108,7 +108,7 @@ def test_a_teacher_that_fails_takes_its_logits_along_and_nothing_else(
 
     # A group that is started again finds what it had done, and what had failed.
     before, said = signature(tmp_path), store.read(f"{broken.folder}/failure.json")
-    grid.cluster.lane.train_lane(config_of(lane_of(plan), store))
+    grid.cluster.teachers.groups.group_worker.train_lane(config_of(lane_of(plan), store))
     assert signature(tmp_path) == before
     assert store.read(f"{broken.folder}/failure.json") == said
     assert not store.names(plan.logits[0].folder)
@@ -126,13 +126,13 @@ def test_a_teacher_whose_workers_die_too_often_is_given_up(
         assert lost is not None
         assert lost.holder.tries == tries
         lost.lost = True  # it renews nothing any more
-    grid.cluster.lane.train_lane(config_of([teacher], store))
+    grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
     failure = store.failure(teacher, launch=LAUNCH)
     assert failure is not None
     assert str(failure["error"]).startswith("its workers died too often")
     assert not store.is_done(teacher)
     # Another launch begins to count anew.
-    grid.cluster.lane.train_lane(config_of([teacher], store) | {"run": {"launch": "launch-2"}})
+    grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store) | {"run": {"launch": "launch-2"}})
     assert store.record(teacher)["tries"] == 1
 
 
@@ -143,16 +143,16 @@ def test_a_lane_saves_and_leaves_a_machine_that_is_about_to_go(
     store, (teacher,) = prepared(plan, tmp_path), plan.teachers
     as_worker(monkeypatch, rank=0, world=1)
     looks = iter([set(), {"another"}, {"another"}])
-    monkeypatch.setattr(grid.cluster.departure, "LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(grid.cluster.departure, "draining_nodes", lambda: next(looks, {"node-0"}))
+    monkeypatch.setattr(grid.cluster.nodes.departure, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(grid.cluster.nodes.departure, "draining_nodes", lambda: next(looks, {"node-0"}))
     with pytest.raises(DepartureError):
-        grid.cluster.lane.train_lane(config_of([teacher], store))
+        grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
     assert not store.is_done(teacher)
     assert store.failure(teacher, launch=LAUNCH) is None, "it has not failed"
     assert set(store.names(teacher.folder)) >= {CHECKPOINT}
     assert not [name for name in store.names(teacher.folder) if name.startswith("lease")], "another one may go on"
-    monkeypatch.setattr(grid.cluster.departure, "draining_nodes", set)
-    grid.cluster.lane.train_lane(config_of([teacher], store))
+    monkeypatch.setattr(grid.cluster.nodes.departure, "draining_nodes", set)
+    grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
     assert store.record(teacher)["tries"] == 1, "nobody was lost"
 
 
@@ -196,7 +196,7 @@ def _one_of_two(rank: int, config: dict[str, Any], meeting_place: str, second_is
             patch.setattr(Store, "is_done", _looks_late())
         if rank == 1 and second_is == "without checkpoint":
             patch.setattr(Store, "read", _finds_no_checkpoint())
-        grid.cluster.lane.train_lane(config)
+        grid.cluster.teachers.groups.group_worker.train_lane(config)
     torch.distributed.destroy_process_group()
 
 
@@ -284,7 +284,7 @@ class Nobody:
 def group(monkeypatch: pytest.MonkeyPatch) -> type[Group]:
     Group.made, Group.deadly, Group.losing, Group.ended = [], set(), {}, threading.Event()
     Group.starts_after, Group.dies_after = 0.0, 0.3
-    monkeypatch.setattr(grid.cluster.teachers, "TorchTrainer", Group)
+    monkeypatch.setattr(grid.cluster.teachers.groups, "TorchTrainer", Group)
     monkeypatch.setattr(ray, "available_resources", dict)
     monkeypatch.setattr(ray, "get", lambda helpers: helpers)
     return Group

@@ -16,7 +16,7 @@ def test_a_worker_does_without_wandb_and_may_import_it_all_the_same() -> None:
 import sys
 from grid.cluster.work import import_work
 import_work()
-assert "timm" in sys.modules and "grid.training" in sys.modules
+assert "timm" in sys.modules and "grid.work.training" in sys.modules
 assert "wandb" not in sys.modules
 import wandb  # as a user's own model may
 assert wandb.__version__

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from grid.stages import Runtime
-from grid.store import Store
+from grid.store.store import Store
+from grid.work.execute import Runtime
 from tests.object_store import BUCKET
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from grid.contract.text import hidden_character
 from grid.errors import UserError
-from grid.load import spec_from_dict
-from grid.parse import parse_json, parse_yaml
 from grid.plan import make_plan
+from grid.read.grid_file import spec_from_dict
+from grid.read.parse import parse_json, parse_yaml
 from grid.spec.grid import GridSpec
 from tests.conftest import tiny_grid
 

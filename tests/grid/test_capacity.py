@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from grid.cluster.capacity import Capacity, Share
+from grid.cluster.nodes.capacity import Capacity, Share
 from grid.errors import UserError
 from grid.spec.grid import Resources
 

@@ -16,14 +16,14 @@ import torch
 
 from grid.contract.record import curve_file
 from grid.errors import UserError
-from grid.load import load_grid
-from grid.models import pixels_of, provide_weights
 from grid.plan import Plan, make_plan
-from grid.preview import inspect_models, stage_costs
 from grid.private import downloads_folder
-from grid.stages import Runtime, execute, prepare_dataset
-from grid.store import Store
-from grid.training import _doubt
+from grid.read.grid_file import load_grid
+from grid.store.store import Store
+from grid.watch.preview import inspect_models, stage_costs
+from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.models import pixels_of, provide_weights
+from grid.work.training import _doubt
 from kd.data.dataset import Dataset, DatasetMeta, Split, open_dataset
 from kd.evaluate import predict
 from kd.models.build import build

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import grid.teacher_logits
+import grid.work.teacher_logits
 from grid.contract.layout import RECORD
 from grid.plan import LogitsStage, Plan
-from grid.stages import Runtime
-from grid.store import CHECKPOINT, Store
-from grid.teacher_logits import LogitsCache
+from grid.store.store import CHECKPOINT, Store
+from grid.work.execute import Runtime
+from grid.work.teacher_logits import LogitsCache
 from kd.data.dataset import open_dataset
 from kd.logits import StoredLogits, logits_to_bytes
 from tests.conftest import tiny_grid
@@ -247,5 +247,5 @@ def test_a_stale_copy_on_this_machine_is_fetched_again_before_anything_is_comput
     def refuse(*args: object) -> None:
         raise AssertionError("the teacher is loaded")
 
-    monkeypatch.setattr(grid.teacher_logits, "load_teacher", refuse)
+    monkeypatch.setattr(grid.work.teacher_logits, "load_teacher", refuse)
     assert torch.equal(cache_of(stage, store).plain("test").values, expected)

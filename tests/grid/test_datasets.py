@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from grid.datasets import source_of
 from grid.errors import UserError
-from grid.load import load_grid
 from grid.plan import Plan, make_plan, stage_from_json, stage_to_json
 from grid.private import downloads_folder
-from grid.stages import Runtime, execute, prepare_dataset
-from grid.store import Store
+from grid.read.datasets import source_of
+from grid.read.grid_file import load_grid
+from grid.store.store import Store
+from grid.work.execute import Runtime, execute, prepare_dataset
 from kd.data.dataset import open_dataset
 from tests.images import archive_cifar, noise, png, write_cifar, write_folder, write_parquet
 

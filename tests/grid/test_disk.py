@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from grid.disk import check_room
 from grid.errors import UserError
 from grid.plan import Plan
 from grid.plan.base import FACTS_BYTES, TRAINED_FACTS_BYTES
-from grid.preview import inspect_models, stage_bytes
-from grid.stages import Runtime
-from grid.store import Store
+from grid.store.disk import check_room
+from grid.store.store import Store
+from grid.watch.preview import inspect_models, stage_bytes
+from grid.work.execute import Runtime
 from tests.grid.running import prepare
 
 Planner = Callable[..., Plan]

@@ -20,8 +20,8 @@ from grid.cluster import guest
 from grid.cluster.session import output_to, quiet
 from grid.contract.credentials import redact_tracebacks
 from grid.errors import UserError
-from grid.guest import left_as_found, logged_to_stderr
 from grid.interruption import deaf_to_hangup, on_first_signal
+from grid.launch.guest import left_as_found, logged_to_stderr
 from grid.private import use_private_compiler_caches
 from tests.conftest import tiny_grid
 from tests.launching import write_grid
@@ -53,7 +53,7 @@ def test_a_launch_puts_back_what_it_changed(
         changed.append(state())
         raise error or UserError("it ends here")
 
-    monkeypatch.setattr("grid.run.run_grid", run_grid)
+    monkeypatch.setattr("grid.launch.run.run_grid", run_grid)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "7")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     before = state()
@@ -68,7 +68,9 @@ def test_a_launch_puts_back_what_it_changed(
 
 
 def test_a_launch_in_another_thread_touches_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("grid.run.run_grid", lambda *args, **options: (_ for _ in ()).throw(UserError("it ends")))
+    monkeypatch.setattr(
+        "grid.launch.run.run_grid", lambda *args, **options: (_ for _ in ()).throw(UserError("it ends"))
+    )
     argv = ["--grid", write_grid(tmp_path, tiny_grid()), "--storage", str(tmp_path / "runs"), "--wandb", "disabled"]
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(launch.main(argv)))

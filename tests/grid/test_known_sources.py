@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from grid.load import load_grid, named_grids
 from grid.plan import make_plan
-from kd.data.folder import ImageFolder
-from kd.data.parquet import Parquet
+from grid.read.grid_file import load_grid, named_grids
+from kd.data.reading.folder import ImageFolder
+from kd.data.reading.parquet import Parquet
 
 PICTURES = {
     "png": "iBL{Q4GJ0x0000DNk~Le00002000022m$~A0R7aOa{vGU7D+@wRCt_Y`2R$y^7CFM_W3UQ@hku`1_iAJ!N)%U0000<MNUMnLSTX",

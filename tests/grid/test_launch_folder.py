@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grid.launch_folder import KEPT, KEPT_SECONDS, MAKING_SECONDS, LaunchFolder, launch_folder
+from grid.launch.launch_folder import KEPT, KEPT_SECONDS, MAKING_SECONDS, LaunchFolder, launch_folder
 from grid.private import PLACE
 from tests.launching import ROOT
 
@@ -50,7 +50,7 @@ def test_what_a_killed_launch_left_goes_with_the_next(launches: Path, tmp_path: 
     script = """
 import os, sys
 from pathlib import Path
-from grid.launch_folder import launch_folder
+from grid.launch.launch_folder import launch_folder
 with launch_folder("killed") as folder:
     folder.owns_session(Path(sys.argv[1]))
     os.kill(os.getpid(), 9)

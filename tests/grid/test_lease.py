@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import grid.contract.processes
-import grid.lease
-from grid.lease import Holder, Lease, Leases
-from grid.store import Store
+import grid.store.lease
+from grid.store.lease import Holder, Lease, Leases
+from grid.store.store import Store
 
 FOLDER = "cells/0123456789abcdef"
 # Of a clock ahead of this one, which does not count: what was written long ago would.
@@ -31,8 +31,8 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid.lease, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(grid.lease, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(grid.store.lease, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(grid.store.lease, "BEAT_SECONDS", 0.02)
 
 
 def put(store: Store, holder: Holder, number: int = 1) -> None:
@@ -109,7 +109,7 @@ def test_a_holder_elsewhere_is_passed_over_after_a_minute_of_silence(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = 1000.0
-    monkeypatch.setattr(grid.lease.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(grid.store.lease.time, "monotonic", lambda: clock)
     leases = Leases(store, "mine")
     put(store, ELSEWHERE)
     assert leases.other(FOLDER) == ELSEWHERE
@@ -126,7 +126,7 @@ def test_a_holder_elsewhere_is_passed_over_after_a_minute_of_silence(
 
 def test_who_listened_a_minute_tells_a_process_that_begins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
-    monkeypatch.setattr(grid.lease.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(grid.store.lease.time, "monotonic", lambda: clock)
     driver = Leases(store, "mine")
     assert driver.silent(FOLDER) is None
     put(store, ELSEWHERE)
@@ -154,7 +154,7 @@ def test_a_lease_of_long_ago_is_free_at_once(store: Store, minutes: int, free: b
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"who": 1}', b'{"launch": "x"}'])
 def test_a_lease_that_cannot_be_read_is_a_strangers(store: Store, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
-    monkeypatch.setattr(grid.lease.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(grid.store.lease.time, "monotonic", lambda: clock)
     store.write(f"{FOLDER}/lease-0003.json", data)
     leases = Leases(store, "mine")
     assert leases.take(FOLDER) is None

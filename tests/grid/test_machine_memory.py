@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from grid import machine_memory
-from grid.machine_memory import ADDRESS_BYTES, LAUNCH_BYTES, available_bytes, short_of_memory
+from grid.launch import machine_memory
+from grid.launch.machine_memory import ADDRESS_BYTES, LAUNCH_BYTES, available_bytes, short_of_memory
 from tests.conftest import tiny_grid
 from tests.launching import ROOT, write_grid
 

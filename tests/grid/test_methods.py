@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from grid.errors import UserError
-from grid.load import spec_from_dict
 from grid.plan import CellStage, Plan, make_plan
-from grid.planned import write_plan
-from grid.store import Store
+from grid.read.grid_file import spec_from_dict
+from grid.store.plan_file import write_plan
+from grid.store.store import Store
 from tests.conftest import tiny_grid
 
 Planner = Callable[..., Plan]

@@ -12,11 +12,11 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from grid.load import spec_from_dict
-from grid.model_card import model_card
-from grid.publication import Choice, Estimate, Facts
-from grid.records import FIELDS, make_record
-from kd.onnx_file import OnnxFacts
+from grid.publish.model_card import model_card
+from grid.publish.publication import Choice, Estimate, Facts
+from grid.read.grid_file import spec_from_dict
+from grid.store.records import FIELDS, make_record
+from kd.models.onnx_file import OnnxFacts
 from tests.conftest import tiny_grid
 
 HOSTILE = "x` </code><iframe src=x>\n\n# Owned\n\n[a](javascript:b) ![i](x) &lt;b&gt; *c* ~~d~~\n```\n---\n|"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import grid.results
+import grid.work.results
 from grid.errors import UserError
-from grid.load import load_grid, named_grids
 from grid.plan import make_plan
-from grid.preview import inspect_models, saved_by_cache, stage_costs
-from grid.stages import Runtime, execute, prepare_dataset
-from grid.store import Store
+from grid.read.grid_file import load_grid, named_grids
+from grid.store.store import Store
+from grid.watch.preview import inspect_models, saved_by_cache, stage_costs
+from grid.work.execute import Runtime, execute, prepare_dataset
 from tests.grid.running import compute, train
 from tests.images import write_cifar
 
@@ -129,8 +129,8 @@ def test_cifar100_full_shrunk_runs_the_true_models(
     tmp_path: Path, size: int, student: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step of each student alone, and from the logits of a small teacher; at the study's 224 px, and at fewer."""
-    monkeypatch.setattr(grid.results, "LATENCY_BATCH", 1)
-    monkeypatch.setattr(grid.results, "LATENCY_RUNS", 1)
+    monkeypatch.setattr(grid.work.results, "LATENCY_BATCH", 1)
+    monkeypatch.setattr(grid.work.results, "LATENCY_RUNS", 1)
     write_cifar(tmp_path / "data", "cifar100", train=100, test=100)
     small = ["teachers.0.name=resnet18", "recipe.batch_size=100", "recipe.micro_batch_size=4"]
     if size != 224:

@@ -14,10 +14,10 @@ import launch
 from analysis import cli
 from grid.contract.layout import RECORD
 from grid.errors import UserError
-from grid.load import load_grid, spec_from_dict
 from grid.plan import Plan
-from grid.stages import Runtime
-from grid.store import CHECKPOINT, IDENTITY, Store
+from grid.read.grid_file import load_grid, spec_from_dict
+from grid.store.store import CHECKPOINT, IDENTITY, Store
+from grid.work.execute import Runtime
 from kd.checkpoint import CheckpointError
 from kd.models.weights import read_weights
 from tests.conftest import tiny_grid
@@ -87,7 +87,7 @@ def test_a_users_checkpoint_is_not_unpickled(tmp_path: Path, canary: Path) -> No
 def test_the_analysis_unpickles_nothing(
     file: str, tiny_plan: Callable[..., Plan], tmp_path: Path, canary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from grid.planned import write_plan
+    from grid.store.plan_file import write_plan
 
     plan, store, runtime = (
         tiny_plan(teachers=[], modes=["baseline"], seeds=[0]),

@@ -15,14 +15,14 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import launch
 from analysis import cli
-from grid import files
 from grid.contract.layout import FAILURE
 from grid.errors import UserError, one_line
 from grid.plan import Plan
-from grid.retry import retried
-from grid.signs import GridReader
-from grid.stages import Runtime, execute
-from grid.store import TRACEBACK, Store
+from grid.store import files
+from grid.store.retry import retried
+from grid.store.store import TRACEBACK, Store
+from grid.watch.signs import GridReader
+from grid.work.execute import Runtime, execute
 from tests.conftest import tiny_grid
 from tests.images import write_folder
 from tests.launching import ROOT, write_grid
@@ -201,7 +201,7 @@ def test_the_log_of_a_launch_holds_none(tmp_path: Path, capsys: Capture, monkeyp
         logging.getLogger("some.library").warning("GET %s", SAID)
         raise UserError("it ends here")
 
-    monkeypatch.setattr("grid.run.run_grid", run)
+    monkeypatch.setattr("grid.launch.run.run_grid", run)
     storage = str(tmp_path / "runs")
     assert launch.main(["--grid", write_grid(tmp_path, tiny_grid()), "--storage", storage, "--wandb", "disabled"]) == 2
     told = capsys.readouterr()

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 import launch
-from grid import files, retry
 from grid.errors import StorageError, UserError
-from grid.files import NONCE
-from grid.lease import Leases
 from grid.plan import Plan
-from grid.stages import Runtime, execute
-from grid.store import Store
-from grid.training import run_trainable
+from grid.store import files, retry
+from grid.store.files import NONCE
+from grid.store.lease import Leases
+from grid.store.store import Store
+from grid.work.execute import Runtime, execute
+from grid.work.training import run_trainable
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare
 from tests.launching import ROOT, write_grid
@@ -40,7 +40,7 @@ def store(s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 def elsewhere(store: Store, code: str) -> None:
     """Run with the same storage in another process."""
-    script = f"from grid.store import Store; store = Store({store.url!r}); {code}"
+    script = f"from grid.store.store import Store; store = Store({store.url!r}); {code}"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 

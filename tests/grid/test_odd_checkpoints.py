@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from grid.plan import CellStage, Plan
-from grid.stages import Runtime
-from grid.store import CHECKPOINT, Store
+from grid.store.store import CHECKPOINT, Store
+from grid.work.execute import Runtime
 from kd.checkpoint import state_from_bytes, state_to_bytes
 from tests.conftest import tiny_grid
 from tests.grid.running import Killed, cell_of, dying, prepare, saving_every_step, train, weights_bytes

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from grid.code import find_code, load_factory
 from grid.errors import UserError
-from grid.load import load_grid
 from grid.plan import Plan, make_plan, stage_from_json, stage_to_json
-from grid.preview import inspect_models
+from grid.read.code import find_code, load_factory
+from grid.read.grid_file import load_grid
 from grid.spec.model import ModelSpec
-from grid.stages import Runtime
-from grid.store import Store
+from grid.store.store import Store
+from grid.watch.preview import inspect_models
+from grid.work.execute import Runtime
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare, train
 from tests.launching import ROOT
@@ -71,7 +71,7 @@ def test_a_package_is_carried_whole_and_imported_in_a_fresh_process_elsewhere(he
     assert model.code is not None
     assert sorted(model.code) == ["my_nets/__init__.py", "my_nets/parts/__init__.py", "my_nets/small.py"]
     script = (
-        "import sys; from grid.spec.model import ModelSpec; from grid.code import load_factory\n"
+        "import sys; from grid.spec.model import ModelSpec; from grid.read.code import load_factory\n"
         "print(load_factory(ModelSpec.model_validate_json(sys.argv[1]))(10))"
     )
     elsewhere = tmp_path / "elsewhere"

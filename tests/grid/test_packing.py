@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from grid.cluster.capacity import Capacity, Share
-from grid.cluster.packing import Packing, part_of_a_gpu
-from grid.host_memory import forget_peak, peak_bytes
-from grid.memory import FOLDER, Footprint, kept_footprint, memory_key
+from grid.cluster.nodes.capacity import Capacity, Share
+from grid.cluster.nodes.packing import Packing, part_of_a_gpu
 from grid.plan import Plan, Stage
-from grid.schedule import Schedule, State
+from grid.plan.schedule import Schedule, State
 from grid.spec.grid import Resources
-from grid.store import Store
+from grid.store.store import Store
+from grid.work.host_memory import forget_peak, peak_bytes
+from grid.work.memory import FOLDER, Footprint, kept_footprint, memory_key
 from tests.conftest import tiny_grid
 
 Planner = Callable[..., Plan]

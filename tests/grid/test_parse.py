@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-import grid.parse
+import grid.read.parse
 from grid.errors import UserError
-from grid.load import load_grid, read_grid
-from grid.parse import MAX_DEPTH, parse_json, parse_yaml
+from grid.read.grid_file import load_grid, read_grid
+from grid.read.parse import MAX_DEPTH, parse_json, parse_yaml
 
 
 def aliases(levels: int, *, merge: bool = False) -> str:
@@ -75,7 +75,7 @@ def test_whole_numbers_that_nothing_can_be_are_refused_at_their_place(number: st
 def test_json_is_bounded_as_yaml_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "is too large: they go up to 2^63 - 1" in refused('{"a": ' + "9" * 5000 + "}", parse=parse_json)
     assert "key 'a' is given twice" in refused('{"a": 1, "b": {"a": 1, "c": 2, "a": 1}}', parse=parse_json)
-    monkeypatch.setattr(grid.parse, "MAX_VALUES", 5)
+    monkeypatch.setattr(grid.read.parse, "MAX_VALUES", 5)
     assert "more than 5 values" in refused('{"a": [1, 2, 3, 4]}', parse=parse_json)
     assert parse_json('{"a": [1, 2, 3]}', what="x") == {"a": [1, 2, 3]}
 
@@ -101,7 +101,7 @@ def test_values_that_are_not_what_they_look_like_are_a_line(text: str, words: st
 
 
 def test_libyaml_reads_as_the_loader_in_python_does() -> None:
-    assert issubclass(grid.parse._Loader, yaml.CSafeLoader)
+    assert issubclass(grid.read.parse._Loader, yaml.CSafeLoader)
     text = "a: [1e-3, 1.0e-3, 010, 0x10, 1_000, yes, ~, .inf, '1e-3', 2024-01-01, !!set {b}, \"\\u00e9\"]\nb: |\n  x\n"
     read, python = parse_yaml(text, what="x"), yaml.load(text, Loader=yaml.SafeLoader)
     assert read.pop("a") == [0.001, *python.pop("a")[1:]]

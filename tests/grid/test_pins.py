@@ -13,14 +13,14 @@ import polars.selectors as cs
 import pytest
 import torch
 
-from analysis.gains import gains
-from analysis.load import load_grid as load_records
-from grid.load import load_grid, named_grids, spec_from_dict
+from analysis.measures.gains import gains
+from analysis.read.load import load_grid as load_records
 from grid.plan import LogitsStage, Plan, Stage, make_plan
-from grid.records import record_from_json
-from grid.stages import Runtime, execute, prepare_dataset
-from grid.store import CHECKPOINT, RECORD, Store
-from kd.measure import device_name
+from grid.read.grid_file import load_grid, named_grids, spec_from_dict
+from grid.store.records import record_from_json
+from grid.store.store import CHECKPOINT, RECORD, Store
+from grid.work.execute import Runtime, execute, prepare_dataset
+from kd.machine.measure import device_name
 from tests.grid.running import compute, results, train
 from tests.grid.test_written_before import BEFORE, GRID
 

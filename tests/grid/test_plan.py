@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from grid.identity import canonical, canonical_json, stage_id, without_defaults
-from grid.load import spec_from_dict
 from grid.plan import STAGE_VERSIONS, CellStage, Plan, make_plan, stage_from_json, stage_to_json
-from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from grid.read.grid_file import spec_from_dict
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
 from kd.recipe import LogitsFormat, Recipe
 from tests.conftest import tiny_grid
 
@@ -184,7 +184,7 @@ def test_all_that_is_left_spelled_out_is_the_same_split(tiny_plan: Planner) -> N
 
 def test_a_fresh_process_with_another_hash_seed_plans_the_same() -> None:
     code = (
-        "from grid.load import load_grid; from grid.plan import make_plan; "
+        "from grid.read.grid_file import load_grid; from grid.plan import make_plan; "
         "print(*[s.id for s in make_plan(load_grid('digits')).stages])"
     )
     outputs = set()

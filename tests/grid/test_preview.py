@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from grid.plan import Plan
-from grid.preview import print_plan, stage_costs
+from grid.watch.preview import print_plan, stage_costs
 from kd.models.build import ModelFacts
 
 Planner = Callable[..., Plan]

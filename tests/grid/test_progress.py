@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from grid.plan import Plan
-from grid.progress import Estimate, Reporter
-from grid.records import make_record, record_to_json
-from grid.store import Store
+from grid.store.records import make_record, record_to_json
+from grid.store.store import Store
+from grid.watch.progress import Estimate, Reporter
 from tests.conftest import tiny_grid
 
 Planner = Callable[..., Plan]

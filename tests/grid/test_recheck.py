@@ -14,15 +14,15 @@ import safetensors.torch
 import torch
 
 from analysis.cli import main
-from grid.load import load_grid
-from grid.models import untrained
 from grid.plan import Plan, make_plan
-from grid.planned import write_plan
-from grid.prepared import open_prepared
-from grid.recheck import RebuiltError, check_accuracy
-from grid.stages import Runtime, execute, prepare_dataset
-from grid.store import Store
-from grid.teacher_logits import LogitsCache
+from grid.read.grid_file import load_grid
+from grid.store.plan_file import write_plan
+from grid.store.store import Store
+from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.models import untrained
+from grid.work.prepared import open_prepared
+from grid.work.recheck import RebuiltError, check_accuracy
+from grid.work.teacher_logits import LogitsCache
 from kd.evaluate import score
 from kd.logits import logits_to_bytes
 from kd.models.build import build
@@ -96,7 +96,7 @@ def test_a_teacher_is_rebuilt_with_what_its_weights_leave_out(tmp_path: Path, ru
 def test_a_student_is_published_with_what_its_weights_leave_out(
     tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grid.export.missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr("grid.publish.export.missing_packages", lambda: ["onnx"])
     plan = plan_of(tmp_path, FEATURES.format(drawn=DRAWN["torch"]), teachers=[], modes=["baseline"])
     store = Store(str(tmp_path / "runs"))
     prepare(plan, store, runtime)

@@ -14,8 +14,8 @@ import torch
 import kd.train
 from grid.contract.layout import RECORD
 from grid.plan import CellStage, Plan, stage_from_json, stage_to_json
-from grid.stages import Runtime
-from grid.store import CHECKPOINT, Store
+from grid.store.store import CHECKPOINT, Store
+from grid.work.execute import Runtime
 from kd.optim import make_optimizer
 from tests.conftest import tiny_grid
 from tests.grid.running import (

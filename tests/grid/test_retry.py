@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from grid import retry
 from grid.errors import StorageError
-from grid.retry import PATIENCE, passes, retried
-from grid.store import Store
+from grid.store import retry
+from grid.store.retry import PATIENCE, passes, retried
+from grid.store.store import Store
 
 
 class Clock:

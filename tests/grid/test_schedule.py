@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from grid.plan import CellStage, Plan, Stage
-from grid.schedule import Schedule, State, TeacherJob, unneeded_logits
+from grid.plan.schedule import Schedule, State, TeacherJob, unneeded_logits
 from tests.conftest import VIT, tiny_grid
 
 Planner = Callable[..., Plan]

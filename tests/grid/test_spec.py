@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from grid.errors import UserError
-from grid.load import load_grid, named_grids, spec_from_dict
+from grid.read.grid_file import load_grid, named_grids, spec_from_dict
 from grid.spec.grid import GridSpec
-from kd.policy import Mixing
+from kd.data.views.policy import Mixing
 from tests.conftest import tiny_grid
 
 

@@ -14,17 +14,17 @@ import pytest
 import safetensors.torch
 import torch
 
-import grid.stages
-import grid.training
+import grid.work.execute
+import grid.work.training
 from grid.contract.layout import FAILURE, PROGRESS
 from grid.contract.record import FIELDS, curve_file, weights_file
-from grid.failures import record_failure
 from grid.plan import CellStage, Plan, TeacherStage
-from grid.results import model_facts
-from grid.stages import Runtime, opened, prepare_dataset
-from grid.store import CHECKPOINT, TRACEBACK, Store
-from kd import measure
-from kd.measure import Latency
+from grid.store.failures import record_failure
+from grid.store.store import CHECKPOINT, TRACEBACK, Store
+from grid.work.execute import Runtime, opened, prepare_dataset
+from grid.work.results import model_facts
+from kd.machine import measure
+from kd.machine.measure import Latency
 from tests.conftest import tiny_grid
 from tests.grid.running import (
     Killed,
@@ -208,7 +208,7 @@ def test_an_online_teacher_serves_views_that_depend_on_the_batch(
 def test_progress_is_done_of_total_epochs_with_their_parts(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid.stages, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(grid.work.execute, "PROGRESS_SECONDS", 0.0)
     plan, store = tiny_plan(seeds=[0]), Store(str(tmp_path))
     prepare(plan, store, runtime)
     reports: list[tuple[float, float]] = []
@@ -246,7 +246,7 @@ def test_an_error_becomes_a_record_that_a_later_success_removes(
         raise ValueError("no such\nmodel")
 
     with monkeypatch.context() as patch:
-        patch.setattr(grid.training, "at_start", fails)
+        patch.setattr(grid.work.training, "at_start", fails)
         error = train(cell, store, runtime)
     assert error == "ValueError: no such model"
     failure = store.failure(cell, launch=runtime.launch)

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from grid.contract.layout import FAILURE
+from grid.launch.run import _Run
 from grid.plan import Plan
-from grid.run import _Run
-from grid.stages import Runtime, execute
-from grid.stall import watched
-from grid.store import TRACEBACK, Store
-from kd.alive import tell_alive
+from grid.store.store import TRACEBACK, Store
+from grid.work.execute import Runtime, execute
+from grid.work.stall import watched
+from kd.machine.alive import tell_alive
 from tests.launching import ROOT
 
 Planner = Callable[..., Plan]
@@ -55,8 +55,8 @@ def test_what_gets_on_slowly_is_left_alone() -> None:
 def test_time_in_which_the_process_stood_still_does_not_count() -> None:
     script = """
 import sys, time
-from grid.stall import watched
-from kd.alive import tell_alive
+from grid.work.stall import watched
+from kd.machine.alive import tell_alive
 
 told = []
 with watched(0.02, lambda reason, stack: told.append(reason)):
@@ -96,10 +96,10 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     script = """
 import json, sys, time
 from dataclasses import replace
-from grid.load import spec_from_dict
+from grid.read.grid_file import spec_from_dict
 from grid.plan import make_plan
-from grid.stages import Runtime, execute
-from grid.store import Store
+from grid.work.execute import Runtime, execute
+from grid.store.store import Store
 from tests.conftest import tiny_grid
 
 stage = make_plan(spec_from_dict(tiny_grid(), what="grid")).data
@@ -123,7 +123,7 @@ def test_a_launch_waits_for_no_preparation_that_broke_off(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("minutes", ["0", "-1", "soon"])
 def test_the_limit_is_a_time(minutes: str) -> None:
     from grid.errors import UserError
-    from grid.load import load_grid
+    from grid.read.grid_file import load_grid
 
     with pytest.raises(UserError, match=r"resources\.stall_minutes"):
         load_grid("digits", [f"resources.stall_minutes={minutes}"])

@@ -10,18 +10,18 @@ import pytest
 from rich.console import Console
 
 from analysis.cli import table
-from analysis.load import load_grid
+from analysis.read.load import load_grid
 from grid.contract.layout import RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
+from grid.launch.run import Outcome, _Run
 from grid.plan import LogitsStage, Plan, Stage
-from grid.planned import write_plan
-from grid.records import Value
-from grid.run import Outcome, _Run
-from grid.signs import GridReader
-from grid.stages import publish
-from grid.standing import look, without_damaged_teachers
-from grid.status import grid_status
-from grid.store import UNREAD, Store
+from grid.store.plan_file import write_plan
+from grid.store.records import Value
+from grid.store.standing import look, without_damaged_teachers
+from grid.store.store import UNREAD, Store
+from grid.watch.signs import GridReader
+from grid.watch.status import grid_status
+from grid.work.execute import publish
 
 Planner = Callable[..., Plan]
 

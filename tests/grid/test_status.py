@@ -16,12 +16,12 @@ import pytest
 
 import launch
 from grid.errors import UserError
-from grid.lease import Holder
 from grid.plan import Plan
-from grid.progress import Estimate
-from grid.signs import GridReader
-from grid.status import grid_status
-from grid.store import Store
+from grid.store.lease import Holder
+from grid.store.store import Store
+from grid.watch.progress import Estimate
+from grid.watch.signs import GridReader
+from grid.watch.status import grid_status
 from tests.conftest import tiny_grid
 from tests.grid.written import NOW, Written, ago, alone, taught
 from tests.launching import ROOT, write_grid
@@ -336,8 +336,8 @@ def test_without_a_name_it_is_the_grid_launched_last(
 
 
 def test_a_named_grid_is_gone_on_with_as_it_was_launched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from grid.load import load_grid
     from grid.plan import make_plan
+    from grid.read.grid_file import load_grid
 
     for overrides, hint in (([], ""), (["seeds=[0]"], " (with the --set and --data that it was launched with)")):
         Written(make_plan(load_grid("digits", overrides)), str(tmp_path))

@@ -21,8 +21,8 @@ from grid.contract.layout import FAILURE, RECORD
 from grid.contract.record import SCHEMA_VERSION
 from grid.errors import UserError
 from grid.plan import LogitsStage, Plan, Stage
-from grid.records import RecordError, Value, make_record, record_from_json, record_to_json
-from grid.store import IDENTITY, IdentityMismatchError, Store
+from grid.store.records import RecordError, Value, make_record, record_from_json, record_to_json
+from grid.store.store import IDENTITY, IdentityMismatchError, Store
 from tests.conftest import with_epochs
 
 Planner = Callable[..., Plan]

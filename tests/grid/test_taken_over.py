@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-import grid.lease
-import grid.training
+import grid.store.lease
+import grid.work.training
 from grid.contract.layout import FAILURE, RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
-from grid.lease import Lease, Leases
 from grid.plan import CellStage, LogitsStage, Plan, Stage, stage_from_json, stage_to_json
-from grid.records import make_record
-from grid.stages import Runtime, execute, publish
-from grid.store import CHECKPOINT, TRACEBACK, UNREAD, Store
-from grid.training import run_trainable
+from grid.store.lease import Lease, Leases
+from grid.store.records import make_record
+from grid.store.store import CHECKPOINT, TRACEBACK, UNREAD, Store
+from grid.work.execute import Runtime, execute, publish
+from grid.work.training import run_trainable
 from kd.checkpoint import state_dict_to_bytes
 from kd.train import StoppedError
 from tests.conftest import tiny_grid
@@ -81,7 +81,7 @@ class HeldUp(Store):
 def taken(store: Store, launch: str, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Lease:
     """The lease of a stage, whoever has it."""
     with monkeypatch.context() as patch:
-        patch.setattr(grid.lease, "SILENT_SECONDS", -1.0)
+        patch.setattr(grid.store.lease, "SILENT_SECONDS", -1.0)
         lease = Leases(Store(store.url), launch).take(stage.folder)
     assert lease is not None
     return lease
@@ -211,7 +211,7 @@ def with_other_bits(monkeypatch: pytest.MonkeyPatch) -> contextlib.AbstractConte
     def patched() -> Any:
         with context as patch:
             shifted = lambda model: state_dict_to_bytes({k: v + 1 for k, v in model.state_dict().items()})  # noqa: E731
-            patch.setattr(grid.training, "weights_to_bytes", shifted)
+            patch.setattr(grid.work.training, "weights_to_bytes", shifted)
             yield patch
 
     return patched()

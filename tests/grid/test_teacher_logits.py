@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-import grid.stages
-import grid.teacher_logits
+import grid.work.execute
+import grid.work.teacher_logits
 from grid.contract.layout import PROGRESS, RECORD
 from grid.plan import LogitsStage, Plan
-from grid.stages import Runtime
-from grid.store import Store
-from grid.teacher_logits import LogitsCache, load_teacher
+from grid.store.store import Store
+from grid.work.execute import Runtime
+from grid.work.teacher_logits import LogitsCache, load_teacher
 from kd.data.dataset import Dataset, open_dataset
-from kd.data.pixels import Pixels
-from kd.data.views import EpochViews, ViewStream
+from kd.data.views.pixels import Pixels
+from kd.data.views.policy import Views
+from kd.data.views.views import EpochViews, ViewStream
 from kd.logits import compute_logits
 from kd.objective import OnlineTeacher
-from kd.policy import Views
 from kd.recipe import LogitsFormat
 from tests.conftest import tiny_grid, with_epochs
 from tests.grid.running import Killed, WatchedStore, compute, dying, files, prepare, retrain, train
@@ -42,7 +42,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[EpochViews]:
         seen.append(views)
         return compute_logits(teacher, views, **options)
 
-    monkeypatch.setattr(grid.teacher_logits, "compute_logits", counted)
+    monkeypatch.setattr(grid.work.teacher_logits, "compute_logits", counted)
     return seen
 
 
@@ -183,7 +183,7 @@ def test_an_intact_cache_needs_no_teacher(
     def refuse(*args: object) -> nn.Module:
         raise AssertionError("the teacher is loaded")
 
-    monkeypatch.setattr(grid.teacher_logits, "load_teacher", refuse)
+    monkeypatch.setattr(grid.work.teacher_logits, "load_teacher", refuse)
     cache = cache_of(stage, store)
     cache.epoch(views_of(stage, store, stream=0, epoch=1))
     cache.plain("test")
@@ -274,7 +274,7 @@ def test_workers_do_their_shares_first_and_then_what_the_others_have_not(
 def test_progress_is_counted_in_views(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid.stages, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(grid.work.execute, "PROGRESS_SECONDS", 0.0)
     plan = tiny_plan(seeds=[0])
     store, (stage,) = prepared(plan, tmp_path, runtime), plan.logits
     longer = with_epochs(stage, 4)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import main
-from analysis.load import load_grid
+from analysis.read.load import load_grid
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
-from grid.load import spec_from_dict
 from grid.plan import Plan, make_plan
-from grid.signs import GridReader
-from grid.stages import Runtime
-from grid.standing import look, without_damaged_teachers
-from grid.status import grid_status
-from grid.store import Store
+from grid.read.grid_file import spec_from_dict
+from grid.store.standing import look, without_damaged_teachers
+from grid.store.store import Store
+from grid.watch.signs import GridReader
+from grid.watch.status import grid_status
+from grid.work.execute import Runtime
 from tests.conftest import VIT, tiny_grid
 from tests.grid.running import train, weights
 
@@ -80,7 +80,7 @@ def test_the_status_the_analysis_and_an_export_read_it(
     assert grid.cells["status"].to_list().count("done") == 4
     assert grid.curves()["stage_id"].n_unique() == 4
     assert grid.problems == []
-    monkeypatch.setattr("grid.export.missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr("grid.publish.export.missing_packages", lambda: ["onnx"])
     to = str(tmp_path / "published")
     assert main(["export", "tiny", "--storage", store.url, "--student", "ViT-S", "--mode", "baseline", "--to", to]) == 0
     assert (tmp_path / "published" / "model.safetensors").exists()

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from grid.lease import Holder
 from grid.plan import CellStage, LogitsStage, Plan, Stage
-from grid.planned import write_plan
-from grid.records import Value, make_record, record_to_json
-from grid.signs import GridReader
-from grid.status import GridStatus, grid_status, lines
-from grid.store import Store
+from grid.store.lease import Holder
+from grid.store.plan_file import write_plan
+from grid.store.records import Value, make_record, record_to_json
+from grid.store.store import Store
+from grid.watch.signs import GridReader
+from grid.watch.status import GridStatus, grid_status, lines
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
 LAUNCHED = NOW - timedelta(hours=3)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import table
-from grid.load import spec_from_dict
 from grid.plan import Plan, make_plan
-from grid.planned import write_plan
-from grid.stages import Runtime
-from grid.store import Store
+from grid.read.grid_file import spec_from_dict
+from grid.store.plan_file import write_plan
+from grid.store.store import Store
+from grid.work.execute import Runtime
 from tests.at_work import workers
 from tests.conftest import tiny_grid
 from tests.grid.running import prepare, train

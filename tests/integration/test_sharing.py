@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from analysis.load import load_grid
+from analysis.read.load import load_grid
 from tests.at_work import Worker, workers
 from tests.conftest import tiny_grid
 from tests.launching import Launch, records, signature, write_grid

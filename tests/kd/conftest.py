@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kd.data.dataset import Dataset
-from kd.data.pixels import Pixels
+from kd.data.views.pixels import Pixels
 from kd.evaluate import predict, score
 from kd.train import Row
 from tests.kd import helpers

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from kd.data.dataset import Dataset, DatasetMeta, Split, prepare
-from kd.data.digits import Digits
-from kd.data.pixels import Pixels
-from kd.data.views import EpochViews, Labels, ViewStream
+from kd.data.reading.digits import Digits
+from kd.data.views.pixels import Pixels
+from kd.data.views.policy import Views
+from kd.data.views.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, logits_to_bytes, open_logits
 from kd.models.build import on_device
 from kd.objective import HardLabels
-from kd.policy import Views
 from kd.recipe import Recipe
 from kd.train import TrainState, train
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kd.data.boxes import box_area, box_mask, cutmix_boxes, cutout_boxes, erasing_boxes
-from kd.policy import RandAugment, RandomErasing, Views
+from kd.data.views.boxes import box_area, box_mask, cutmix_boxes, cutout_boxes, erasing_boxes
+from kd.data.views.policy import RandAugment, RandomErasing, Views
 from tests.kd.helpers import noise, stream, whole
 
 SIZES = [(8, 9), (6, 5), (1, 3), (32, 32)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kd.class_order import fit_of
+from kd.models.class_order import fit_of
 
 
 def labels(classes: int, each: int) -> np.ndarray:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF  # type: ignore[import-untyped]
 
-from kd.data import color
-from kd.data.color import jitter_draws
-from kd.policy import ColorJitter, Views
+from kd.data.views import color
+from kd.data.views.color import jitter_draws
+from kd.data.views.policy import ColorJitter, Views
 from tests.kd.helpers import noise, stream, whole
 
 Change = Callable[[Tensor, Tensor], Tensor]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kd.data.crops import Cropper
-from kd.data.views import ViewStream
-from kd.policy import Padding, Views
+from kd.data.views.crops import Cropper
+from kd.data.views.policy import Padding, Views
+from kd.data.views.views import ViewStream
 from tests.kd.helpers import noise, stream, whole
 
 CROPPED = Views(crop_padding=2, horizontal_flip=True)

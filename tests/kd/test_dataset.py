@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import kd.data.digits
+import kd.data.reading.digits
 from kd.data import dataset
 from kd.data.catalog import CATALOG, DatasetInfo
 from kd.data.dataset import DatasetMeta, check_fingerprint, meta_to_json, open_dataset, prepare
-from kd.data.digits import Digits
+from kd.data.reading.digits import Digits
 from kd.data.sources import DatasetError, Images
 from kd.data.splits import stratified_draw
 
@@ -278,12 +278,12 @@ def test_what_can_be_evaluated_on_are_the_splits_with_images(folder: Path) -> No
 
 @pytest.mark.parametrize("part", ["pixel", "label"])
 def test_other_digits_under_the_known_name_are_refused(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    images_NCHW, labels_N = kd.data.digits._load()
+    images_NCHW, labels_N = kd.data.reading.digits._load()
     if part == "pixel":
         images_NCHW[1000, 0, 3, 3] += 1
     else:
         labels_N[1000] = (labels_N[1000] + 1) % 10
-    monkeypatch.setattr(kd.data.digits, "_load", lambda: (images_NCHW, labels_N))
+    monkeypatch.setattr(kd.data.reading.digits, "_load", lambda: (images_NCHW, labels_N))
     with pytest.raises(DatasetError, match=r"data set digits: the images read hash to .* known is 0b7e9c3202d7bcd2"):
         digits(train_size=None, val_size=100, test_size=150, split_seed=0)
 

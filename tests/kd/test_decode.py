@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from kd.data.decode import FORMATS, READ, decode
-from kd.data.folder import ImageFolder
-from kd.data.parquet import Parquet
+from kd.data.reading.decode import FORMATS, READ, decode
+from kd.data.reading.folder import ImageFolder
+from kd.data.reading.parquet import Parquet
 from kd.data.sources import DatasetError
 from tests.images import noise, png, write_folder, write_parquet
 

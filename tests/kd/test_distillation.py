@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from kd.data.dataset import Dataset
-from kd.data.draws import permutation
-from kd.data.pixels import Pixels
-from kd.data.views import EpochViews
+from kd.data.views.pixels import Pixels
+from kd.data.views.policy import Mixing, RandAugment, Views
+from kd.data.views.views import EpochViews
+from kd.draws import permutation
 from kd.logits import StoredLogits, compute_logits, gather, store_logits
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, OnlineTeacher, Teacher
-from kd.policy import Mixing, RandAugment, Views
 from kd.recipe import LogitsDtype, LogitsFormat, Recipe
 from tests.kd import helpers
 from tests.kd.helpers import CPU, AnyRow, noisy_model, same_weights, through_a_file, untimed, views_of

@@ -10,7 +10,7 @@ import pytest
 from torch import Tensor, nn
 
 from kd.checkpoint import state_from_bytes, state_to_bytes
-from kd.data.views import EpochViews, Labels
+from kd.data.views.views import EpochViews, Labels
 from kd.objective import HardLabels
 from kd.recipe import Recipe
 from kd.train import DivergedError, Row, TrainState

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from kd.data.draws import derive_seed, integers, permutation, raw, uniform
+from kd.draws import derive_seed, integers, permutation, raw, uniform
 
 WORD = 2**64
 

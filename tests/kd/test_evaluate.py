@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kd.data.dataset import Dataset
-from kd.data.pixels import Pixels
+from kd.data.views.pixels import Pixels
 from kd.evaluate import expected_calibration_error, predict, score
 from kd.recipe import Precision
 from tests.kd.helpers import CPU, linear, noisy_model

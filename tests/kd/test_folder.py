@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import kd.data.walk
-from kd.data.decode import FORMATS
-from kd.data.folder import ImageFolder
+import kd.data.reading.walk
+from kd.data.reading.decode import FORMATS
+from kd.data.reading.folder import ImageFolder
 from kd.data.sources import DatasetError, sha256_of
 from tests.images import noise, png, write_folder
 
@@ -77,7 +77,7 @@ def test_a_strangers_link_to_a_folder_is_not_followed(
 ) -> None:
     shutil.move(place / "train" / "dog", tmp_path / "elsewhere")
     (place / "train" / "dog").symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(kd.data.walk.os, "geteuid", lambda: 12_345)
+    monkeypatch.setattr(kd.data.reading.walk.os, "geteuid", lambda: 12_345)
     if os.lstat(place / "train" / "dog").st_uid == 0:
         if os.getuid() != 0:
             pytest.skip("only root may give a link away")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kd.data.parquet import Parquet
+from kd.data.reading.parquet import Parquet
 from kd.data.sources import DatasetError
 from tests.images import noise, png
 

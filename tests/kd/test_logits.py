@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kd.data.dataset import Dataset
-from kd.data.views import ViewStream
+from kd.data.views.policy import Mixing, Views
+from kd.data.views.views import ViewStream
 from kd.logits import (
     StoredLogits,
     compute_logits,
@@ -20,7 +21,6 @@ from kd.logits import (
     store_logits,
 )
 from kd.losses.soft_targets import soft_target_loss
-from kd.policy import Mixing, Views
 from kd.recipe import LogitsFormat
 from tests.kd.helpers import MADE_FROM, noisy_model, normal, same_logits, through_a_file, views_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd import measure
+from kd.machine import measure
 from tests.kd.helpers import CPU, noisy_model
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kd.checkpoint import CheckpointError, state_from_bytes
-from kd.workers import WHOLE, Shard, all_say, first_reads
+from kd.machine.workers import WHOLE, Shard, all_say, first_reads
 
 CPU = torch.device("cpu")
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd.data.views import EpochViews
+from kd.data.views.policy import Mixing, Views
+from kd.data.views.views import EpochViews
 from kd.logits import StoredLogits
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective
-from kd.policy import Mixing, Views
 from kd.recipe import Recipe
 from kd.train import _batches
 from tests.kd.helpers import CPU, AnyRow, flat, normal

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from kd.data.boxes import box_mask
-from kd.data.draws import permutation
-from kd.data.views import Labels
-from kd.policy import Mixing, Views
+from kd.data.views.boxes import box_mask
+from kd.data.views.policy import Mixing, Views
+from kd.data.views.views import Labels
+from kd.draws import permutation
 from tests.kd.helpers import noise, stream, whole
 
 CROPPED = Views(crop_padding=2, horizontal_flip=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
 from tests.kd.helpers import noise, stream, whole
 
 COUNTED = [

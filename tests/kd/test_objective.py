@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd.data.dataset import Dataset
-from kd.data.pixels import Pixels
-from kd.data.views import EpochViews, Labels, ViewStream
+from kd.data.views.pixels import Pixels
+from kd.data.views.policy import Mixing, Views
+from kd.data.views.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, store_logits
 from kd.losses.soft_targets import soft_target_loss
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, HardLabels, OnlineTeacher
-from kd.policy import Mixing, Views
 from kd.recipe import LogitsFormat
 from tests.kd.helpers import CPU, noisy_model, normal, views_of
 

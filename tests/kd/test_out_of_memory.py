@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kd.out_of_memory import is_out_of_gpu_memory
+from kd.machine.out_of_memory import is_out_of_gpu_memory
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from kd.data.decode import ORIENTATION, TURNS, Look, decode, look
-from kd.data.folder import ImageFolder
-from kd.data.parquet import Parquet
+from kd.data.reading.decode import ORIENTATION, TURNS, Look, decode, look
+from kd.data.reading.folder import ImageFolder
+from kd.data.reading.parquet import Parquet
 from kd.data.sources import DatasetError
 from tests.images import noise, png, write_folder, write_parquet
 

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from kd.data.dataset import DatasetMeta
-from kd.data.pixels import Pixels
-from kd.policy import Views
+from kd.data.views.pixels import Pixels
+from kd.data.views.policy import Views
 from tests.kd.helpers import COLOURS, CPU, GREYS, noise, stream, whole
 
 METAS = {1: GREYS, 3: COLOURS}

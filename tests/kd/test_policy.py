@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
 
 
 @pytest.mark.parametrize(

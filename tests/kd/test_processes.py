@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kd.checkpoint import state_from_bytes
-from kd.policy import Mixing, Views
+from kd.data.views.policy import Mixing, Views
 from kd.recipe import Recipe
 from tests.kd.helpers import flat, run, untimed
 from tests.kd.processes import Result, network, odd_digits, start, train_noisy, train_sharded

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
-from kd.data import rand_augment as module
-from kd.data.rand_augment import OPERATIONS, Operation, rand_augment, rand_augment_draws
-from kd.policy import RandAugment, Views
+from kd.data.views import rand_augment as module
+from kd.data.views.policy import RandAugment, Views
+from kd.data.views.rand_augment import OPERATIONS, Operation, rand_augment, rand_augment_draws
 from tests.kd.helpers import noise, stream, whole
 
 # By number, under the names of torchvision's RandAugment, in its order.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kd.policy import Views
+from kd.data.views.policy import Views
 from kd.recipe import LogitsFormat, Recipe
 
 

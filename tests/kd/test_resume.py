@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from kd.checkpoint import state_from_bytes, state_to_bytes
-from kd.data.views import EpochViews
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.views import EpochViews
 from kd.logits import StoredLogits, store_logits
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation
-from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
 from kd.recipe import LogitsFormat, Recipe
 from kd.train import Row, TrainState
 from tests.kd.helpers import CPU, AnyRow, noisy_model, normal, same_weights, untimed

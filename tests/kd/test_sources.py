@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from kd.data.catalog import CATALOG
-from kd.data.cifar import Cifar
-from kd.data.decode import decode
-from kd.data.folder import ImageFolder
-from kd.data.parquet import Parquet
+from kd.data.reading.cifar import Cifar
+from kd.data.reading.decode import decode
+from kd.data.reading.folder import ImageFolder
+from kd.data.reading.parquet import Parquet
 from kd.data.sources import DatasetError
 from tests.images import archive_cifar, noise, png, write_cifar, write_folder, write_parquet
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from kd.data.dataset import Dataset
-from kd.data.pixels import Pixels
-from kd.data.views import Labels
+from kd.data.views.pixels import Pixels
+from kd.data.views.policy import Mixing, Views
+from kd.data.views.views import Labels
 from kd.evaluate import predict, score
 from kd.models.build import build
 from kd.objective import HardLabels
-from kd.policy import Mixing, Views
 from kd.recipe import Precision, Recipe
 from kd.train import Row, TrainState
 from tests.kd.helpers import CPU, AnyRow, Watching, flat, linear, noisy_model, same_weights, views_of

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd.data.dataset import Split
-from kd.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
 from tests.kd.helpers import noise, stream, whole
 
 JITTER = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from kd.machine.workers import Shard
 from kd.recipe import Recipe
 from kd.train import Row, TrainState
-from kd.workers import Shard
 from tests.kd.helpers import AnyRow, Watching, flat, linear
 
 Run = Callable[..., list[AnyRow]]

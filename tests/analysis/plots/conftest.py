@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from grid.records import Value
+from grid.store.records import Value
 from tests.analysis.conftest import SyntheticGrid
 
 TOP1 = {"baseline": 80.0, "distilled": 81.0}

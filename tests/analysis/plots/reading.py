@@ -5,8 +5,8 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.load import load_grid
 from analysis.plots import Picture, pictures
+from analysis.read.load import load_grid
 from tests.analysis.conftest import SyntheticGrid
 
 

@@ -19,9 +19,9 @@ from matplotlib.text import Text
 
 from analysis import plots
 from analysis.errors import AnalysisError
-from analysis.load import load_grid
 from analysis.plots import DARK, LIGHT, Picture, Theme, pictures, style, write
 from analysis.plots.style import MARKERS, color, dash, marker
+from analysis.read.load import load_grid
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.plots.conftest import filled
 

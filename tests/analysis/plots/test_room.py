@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis import plots
-from analysis.load import load_grid
 from analysis.plots import LIGHT, pictures, write
 from analysis.plots.fonts import CHARACTER, FONT_SIZE, missing, width, wrap
 from analysis.plots.labels import AROUND, Label, place
 from analysis.plots.style import new_figure, settings, settle
+from analysis.read.load import load_grid
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.plots.conftest import filled
 

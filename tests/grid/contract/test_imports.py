@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from torch import nn
 
-import grid.export
+import grid.publish.export
 from analysis.errors import AnalysisError
-from analysis.storage import Reader
-from analysis.wandb_summary import report_blocks
+from analysis.read.storage import Reader
+from analysis.wandb.summary import report_blocks
 from grid.cluster.session import Dashboard, _client_problem
-from grid.contract.imports import broken
+from grid.contract.program.imports import broken
 from grid.errors import UserError
-from grid.files import connect
-from kd.onnx_file import OnnxError, write_onnx
+from grid.store.files import connect
+from kd.models.onnx_file import OnnxError, write_onnx
 
 WAITS = (1.0, 1.0)
 ABSENT = "ModuleNotFoundError: No module named 'no_such_part'"
@@ -108,7 +108,7 @@ def test_a_broken_package_of_the_export_leaves_the_rest_with_a_note(module: str,
     net, notes = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval(), list[str]()
     with pytest.raises(OnnxError):
         write_onnx(net, tmp_path / "model.onnx", input_size=(3, 2, 2))
-    assert grid.export._onnx(net, tmp_path, (3, 2, 2), notes) is None
+    assert grid.publish.export._onnx(net, tmp_path, (3, 2, 2), notes) is None
     (note,) = notes
     assert f"{module} 9.8.7" in note
     assert f"are installed, but cannot be imported here: {ABSENT}" in note

@@ -13,8 +13,8 @@ import pytest
 import launch
 from analysis.arguments import parser as analysis_parser
 from analysis.cli import main as analysis
-from grid.contract import installed
-from grid.contract.version import code_version
+from grid.contract.program import installed
+from grid.contract.program.version import code_version
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from analysis.load import parse_record
+from analysis.read.load import parse_record
 from grid.contract.record import FIELDS, RANGES
-from grid.records import RecordError, make_record, record_from_json
+from grid.store.records import RecordError, make_record, record_from_json
 
 WHOLE = {"schema_version": 1, "stage_id": "text", "status": "done", "test_top1_last": 0.5, "parameters": 7}
 

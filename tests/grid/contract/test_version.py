@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from grid.contract import version
+from grid.contract.program import version
 
 ROOT = Path(version.__file__).parents[2]
 
@@ -32,7 +32,7 @@ def ask(what: str, *folders: Path, cwd: Path | None = None) -> str:
     # Without what makes the checkout that is tested here known everywhere.
     code = (
         "import sys; sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder)]\n"
-        f"from grid.contract.version import *; print({what})"
+        f"from grid.contract.program.version import *; print({what})"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     done = subprocess.run(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd.data.views import Labels
+from kd.data.views.views import Labels
 from kd.methods import METHODS, method_of
 from kd.methods.method import Batch, Method, Seen
 from tests.kd.methods import formulas

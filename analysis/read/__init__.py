@@ -1,0 +1,1 @@
+"""Storages read into frames."""

@@ -1,0 +1,104 @@
+"""What runs in a Tune trial.
+
+torch and timm are imported by the first trial of a process, not by this module: at the end of a grid Tune takes away a
+worker that is still starting when another one becomes free for its trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+from ray import tune
+
+from grid.cluster.nodes.departure import Departure, end_process, leave_on_sigterm
+from grid.cluster.ray_internals.tune import trainable_of
+from grid.cluster.teachers.group_worker import CANNOT_IMPORT
+from grid.cluster.work import import_work
+from grid.errors import one_line
+
+log = logging.getLogger("kd_grid")
+
+
+class _CrowdedError(BaseException):
+    """No memory is left on a GPU that others use too: no failure of the cell's, so nothing that catches errors may
+    record it."""
+
+
+def train_cell(config: dict[str, Any]) -> None:
+    """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
+    try:
+        import_work()
+    except ImportError as error:
+        tune.report({"error": f"{CANNOT_IMPORT}: {one_line(error)}", "left": False, "crowded": False})
+    else:
+        _train_cell(config)
+
+
+def _train_cell(config: dict[str, Any]) -> None:
+    from grid.contract.layout import RECORD
+    from grid.plan import CellStage, stage_from_json
+    from grid.store.lease import Leases
+    from grid.store.store import Store
+    from grid.work.execute import Runtime, execute, free_gpu
+    from grid.work.host_memory import forget_peak, peak_bytes
+    from grid.work.training import run_trainable
+    from kd.machine.out_of_memory import is_out_of_gpu_memory
+    from kd.train import StoppedError
+
+    stage = stage_from_json(config["stage"])
+    assert isinstance(stage, CellStage)
+    store, runtime = Store(config["storage"]), Runtime(**config["run"])
+    leases = Leases(store, runtime.launch, stop=runtime.stop, passed_over=config["passed_over"])
+    error, left, crowded = None, True, False
+    forget_peak()
+    with Departure() as departure:
+        # On an object store the lease's thread finds out within seconds: a look is a request.
+        is_to_leave = departure.is_near() or (store.is_local and leases.stopping())
+        lease = None if is_to_leave else leases.take(stage.folder)
+        if lease is not None:
+            # A worker that hung has said so, and ended.
+            hung = store.failure(stage, launch=runtime.launch) if lease.holder.tries > 1 else None
+
+            def work() -> None:
+                # Another launch over the same storage may have been faster.
+                if RECORD in lease.found and store.is_done(stage):
+                    return
+                here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
+                try:
+                    run_trainable(
+                        stage,
+                        store,
+                        here,
+                        leave=lambda: lease.leave() or departure.is_near(),
+                        holds=lease.holds,
+                        found=lease.found,
+                    )
+                except RuntimeError as error:
+                    if config["shares_gpu"] and is_out_of_gpu_memory(error):
+                        raise _CrowdedError from error
+                    raise
+
+            with lease, contextlib.suppress(StoppedError):
+                try:
+                    if hung is None:
+                        error = execute(stage, store, runtime, work, holds=lease.holds)
+                    else:
+                        error = str(hung["error"])
+                    left = False
+                except _CrowdedError as no_room:
+                    log.warning("cell %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
+                    crowded = True
+            free_gpu()
+        if left and departure.is_near():
+            end_process()
+    tune.report({"error": error or "", "left": left, "crowded": crowded, "peak": peak_bytes()})
+
+
+class Cell(trainable_of(train_cell)):  # type: ignore[misc]
+    """`train_cell` in an actor that minds SIGTERM; set up in the main thread, which alone may say so."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        leave_on_sigterm()
+        super().setup(config)

@@ -1,0 +1,1 @@
+"""The nodes of a Ray, and how they are divided."""

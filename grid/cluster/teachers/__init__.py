@@ -1,0 +1,1 @@
+"""Teachers, as worker groups of Ray Train."""

@@ -1,0 +1,1 @@
+"""One launch: the plan's stages run on Ray."""

@@ -1,0 +1,1 @@
+"""One trained student as a folder that others can use."""

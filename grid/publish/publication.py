@@ -1,0 +1,70 @@
+"""What is known of a student that is published: the analysis' choice, its record, and the form it is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grid.spec.grid import GridSpec
+from grid.spec.model import ModelSpec
+from grid.spec.strict import Strict
+from grid.store.records import Record
+from kd.models.onnx_file import OnnxFacts
+
+
+class Estimate(Strict):
+    """A mean over n seeds with its 95 % t interval, in percent or points; no interval where n is 1."""
+
+    n: int
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+
+
+class Choice(Strict):
+    """What is published, and what is known of it beside its own record. setting, seed_why: how the setting and the seed
+    were chosen, as clauses. accuracy: of all seeds of the setting; alone: of the same student without a teacher."""
+
+    grid: str
+    spec: dict[str, Any]
+    stage_id: str
+    student: str
+    teacher: str | None
+    teacher_top1: float | None
+    teacher_parameters: int | None
+    seed: int
+    setting: str
+    seed_why: str
+    accuracy: Estimate
+    alone: Estimate | None
+    gain: Estimate | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """input_size: channels, height, width. timm: whether the folder is one that timm loads. build: Python that makes
+    `model` where it is not. files: the user's code beside it. onnx: None where there is no model.onnx."""
+
+    choice: Choice
+    record: Record
+    spec: GridSpec
+    model: ModelSpec
+    base_model: str | None
+    input_size: tuple[int, int, int]
+    mean: Sequence[float]
+    std: Sequence[float]
+    interpolation: str
+    labels: Sequence[str] | None
+    weights_sha256: str
+    timm: bool
+    build: str
+    files: Sequence[str]
+    onnx: OnnxFacts | None
+
+    @property
+    def title(self) -> str:
+        """On one line, whatever labels hold."""
+        how = f"distilled from {self.choice.teacher}" if self.choice.teacher is not None else "trained alone"
+        return " ".join(f"{self.choice.student} {how} on {self.spec.dataset.name}".split())

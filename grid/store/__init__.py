@@ -1,0 +1,1 @@
+"""The storage: files, records, leases, and what is done."""

@@ -1,0 +1,1 @@
+"""What people are shown of a grid: before it runs, while it runs, and from another terminal."""

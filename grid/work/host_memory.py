@@ -1,0 +1,51 @@
+"""How much of a machine's memory training a student takes: seen while its cells run, and kept on the storage. Linux
+alone tells it; elsewhere nothing is known."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from grid.contract.local_files import OddFileError
+from grid.contract.parsing import parse_object
+from grid.plan import CellStage
+from grid.store.store import Store
+from grid.work.memory import FOLDER, memory_key
+
+_PROCESS = Path("/proc/self")
+
+
+def forget_peak() -> None:
+    """From now on the most memory is that of what comes."""
+    with contextlib.suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """The most that this process had since then, without the files that it shares with others; 0 where nobody knows."""
+    try:
+        lines = (_PROCESS / "status").read_text().splitlines()
+        kib = {
+            name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "kB" in value
+        }
+        return max(0, 1024 * (kib["VmHWM"] - kib["RssFile"] - kib["RssShmem"]))
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
+def kept_bytes(cell: CellStage, store: Store) -> int:
+    """What cells of this student took before; 0 where nothing was kept that can be read."""
+    try:
+        taken = int(parse_object(store.read(_file(cell)))["taken"])
+    except (FileNotFoundError, OddFileError, ValueError, TypeError, KeyError):
+        return 0
+    return max(0, taken)
+
+
+def keep_bytes(cell: CellStage, store: Store, taken: int) -> None:
+    store.write(_file(cell), json.dumps({"taken": taken}).encode())
+
+
+def _file(cell: CellStage) -> str:
+    return f"{FOLDER}/{memory_key(cell)}-host.json"

@@ -1,0 +1,109 @@
+"""How much of a GPU's memory training a student takes: measured once, by a few steps of it, and kept on the storage."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import logging
+from dataclasses import asdict, dataclass
+
+import torch
+
+from grid.contract.local_files import OddFileError
+from grid.contract.parsing import parse_object
+from grid.identity import canonical_json, without_defaults
+from grid.plan import CellStage, model_payload
+from grid.store.store import Store
+from grid.work.models import at_start, pixels_of, untrained
+from grid.work.prepared import open_prepared
+from kd.data.dataset import Dataset
+from kd.data.views.views import ViewStream
+from kd.evaluate import INFERENCE_BATCH, predict
+from kd.machine.out_of_memory import is_out_of_gpu_memory
+from kd.models.build import on_device
+from kd.objective import Distillation, HardLabels, Objective, OnlineTeacher
+from kd.train import StoppedError, train
+
+log = logging.getLogger("kd_grid")
+
+FOLDER = "memory"
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """taken: bytes of a GPU that a process training the student takes, its CUDA context and its images included; of
+    `total`. gpu: its name."""
+
+    taken: int
+    total: int
+    gpu: str
+
+
+def memory_key(stage: CellStage) -> str:
+    """Of all that the memory depends on: the model, the recipe, the images, and a teacher that runs beside it."""
+    recipe = without_defaults(stage.recipe)
+    for name in ("epochs", "learning_rate", "weight_decay", "warmup_epochs", "evaluate_every"):
+        recipe.pop(name, None)
+    facts = {"model": model_payload(stage.model, stage.data.dataset), "recipe": recipe, "dataset": stage.data.id}
+    if stage.teacher is not None and stage.targets == "online":
+        facts["teacher"] = model_payload(stage.teacher.model, stage.data.dataset)
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]
+
+
+def kept_footprint(stage: CellStage, store: Store) -> Footprint | None:
+    """What was measured before; None where nothing was that can be read."""
+    try:
+        facts = parse_object(store.read(f"{FOLDER}/{memory_key(stage)}.json"))
+        found = Footprint(**{**facts, "taken": int(facts["taken"]), "total": int(facts["total"])})
+    except (FileNotFoundError, OddFileError, ValueError, TypeError, KeyError):
+        return None
+    return found if 0 < found.taken <= found.total else None
+
+
+def measure_footprint(stage: CellStage, store: Store) -> Footprint:
+    """Train for a few steps, evaluate a batch, and see what is gone of the GPU, which must not be shared meanwhile."""
+    device = torch.device("cuda")
+    total = torch.cuda.mem_get_info(device)[1]
+    try:
+        _use(stage, store, device)
+        taken = total - torch.cuda.mem_get_info(device)[0]
+    except RuntimeError as error:
+        if not is_out_of_gpu_memory(error):
+            raise
+        taken = total
+    found = Footprint(taken, total, torch.cuda.get_device_name(device))
+    store.write(f"{FOLDER}/{memory_key(stage)}.json", json.dumps(asdict(found)).encode())
+    return found
+
+
+def _use(stage: CellStage, store: Store, device: torch.device) -> None:
+    dataset, recipe = open_prepared(stage.data, store), stage.recipe
+    model = on_device(at_start(stage, store, dataset.meta, seed=stage.seed), device)
+    pixels = pixels_of(stage.model, dataset.meta, device)
+    steps = itertools.count(1)
+    with contextlib.suppress(StoppedError):
+        train(
+            model,
+            views=ViewStream(dataset.train, recipe.views, pixels, device=device),
+            objective=_objective(stage, dataset, device),
+            recipe=recipe,
+            seed=stage.seed,
+            evaluate=lambda model: {},
+            leave=lambda: next(steps) >= STEPS,
+        )
+    split = dataset.split(dataset.evaluated[-1])
+    predict(model, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=recipe.precision)
+
+
+def _objective(stage: CellStage, dataset: Dataset, device: torch.device) -> Objective:
+    """A teacher that runs beside the student takes memory whatever its weights; cached logits are on the CPU."""
+    if stage.teacher is None or stage.targets != "online":
+        return HardLabels(label_smoothing=stage.recipe.label_smoothing)
+    assert stage.setting is not None
+    model = on_device(untrained(stage.teacher.model, dataset.meta, seed=stage.teacher.model.seed), device).eval()
+    pixels = pixels_of(stage.teacher.model, dataset.meta, device)
+    teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
+    return Distillation(stage.setting.built, teacher, label_smoothing=stage.recipe.label_smoothing)

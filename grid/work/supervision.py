@@ -1,0 +1,41 @@
+"""What a stage learns from: labels, a teacher's cached logits, or the teacher itself."""
+
+from __future__ import annotations
+
+import torch
+
+from grid.plan import CellStage, Trainable
+from grid.store.store import Store
+from grid.work.models import pixels_of
+from grid.work.teacher_logits import LogitsCache, load_teacher, logits_of_teacher
+from kd.data.dataset import Dataset
+from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
+
+
+class Supervision:
+    """What a stage learns from. plain_logits: its teacher's logits of the plain splits, float [N, C], by split."""
+
+    def __init__(self, stage: Trainable, store: Store, dataset: Dataset, device: torch.device) -> None:
+        smoothing = stage.recipe.label_smoothing
+        self.objective: Objective = HardLabels(label_smoothing=smoothing)
+        self.plain_logits: dict[str, torch.Tensor] = {}
+        self.teacher_sha256: str | None = None
+        if not isinstance(stage, CellStage) or stage.teacher is None:
+            return
+        assert stage.setting is not None
+        teacher: CachedTeacher | OnlineTeacher
+        if stage.logits is not None:
+            cache = LogitsCache(stage.logits, store, dataset, device)
+            self.teacher_sha256 = cache.teacher_sha256
+            teacher = CachedTeacher(cache.epoch, device=device)
+            for name in dataset.evaluated:
+                stored = cache.plain(name)
+                self.plain_logits[name] = stored.at(torch.arange(len(stored)), temperature=1.0)
+        else:
+            self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
+            model = load_teacher(stage.teacher, store, dataset, device)
+            pixels = pixels_of(stage.teacher.model, dataset.meta, device)
+            teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
+            for name in dataset.evaluated:
+                self.plain_logits[name] = logits_of_teacher(model, stage.teacher, name, store, dataset, device)
+        self.objective = Distillation(stage.setting.built, teacher, label_smoothing=smoothing)

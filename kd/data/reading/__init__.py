@@ -1,0 +1,1 @@
+"""Formats of data sets, a reader a file."""

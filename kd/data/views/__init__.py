@@ -1,0 +1,1 @@
+"""What a model sees of images in an epoch."""

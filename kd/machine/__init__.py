@@ -1,0 +1,1 @@
+"""The machine that models are trained on."""
