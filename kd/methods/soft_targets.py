@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from kd.methods.method import Batch, Method, Seen, Term, check_temperature
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,6 @@ class SoftTargets(Method):
             raise ValueError(f"alpha must be from 0 to 1, got {self.alpha:g}")
 
     def terms(self, student: Seen, teacher: Seen, batch: Batch) -> dict[str, Term]:
-        from kd.losses.soft_targets import soft_target_loss
-
         soft = soft_target_loss(student.logits_BC, teacher.logits_BC, temperature=self.temperature)
         return {
             "kd": Term(self.alpha, soft),
@@ -41,3 +42,25 @@ class SoftTargets(Method):
     @property
     def softened_at(self) -> float:
         return self.temperature
+
+
+def soft_target_loss(
+    student_logits_BC: Tensor,
+    teacher_logits_BC: Tensor,
+    *,
+    temperature: float,
+    reduction: Literal["batchmean", "none"] = "batchmean",
+) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), summed over classes, in nats.
+
+    T^2 keeps the gradient's scale as T grows. reduction: "batchmean" averages over the batch (a float32 scalar; 'mean'
+    would divide by the number of classes as well), "none" keeps one loss a sample (float32 [B]). Inputs [B, C] of any
+    float type.
+    """
+    from torch.nn import functional as F
+
+    student_BC = F.log_softmax(student_logits_BC.float() / temperature, dim=-1)
+    teacher_BC = F.log_softmax(teacher_logits_BC.float() / temperature, dim=-1)
+    if reduction == "none":
+        return F.kl_div(student_BC, teacher_BC, log_target=True, reduction="none").sum(dim=-1) * temperature**2
+    return F.kl_div(student_BC, teacher_BC, log_target=True, reduction="batchmean") * temperature**2

@@ -38,7 +38,7 @@ from grid.contract.program.installed import hint
 from grid.spec.published import Published, PublishedModel, PublishedPair
 from tests.analysis.reading import markdown_comparison, markdown_rows, markdown_table
 from tests.analysis.test_cli import refused
-from tests.analysis.test_wandb_export import read_run
+from tests.analysis.wandb.test_export import read_run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -419,7 +419,7 @@ def weighed() -> dict[str, Any]:
 def test_a_student_is_published_with_its_figures(
     storage: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # ONNX takes seconds and is asked for in tests/grid/test_export.py.
+    # ONNX takes seconds and is asked for in tests/grid/publish/test_export.py.
     monkeypatch.setattr(grid.publish.export, "missing_packages", lambda: ["onnx"])
     row, folder = weighed(), tmp_path / "published"
     arguments = ["--student", row["student"], "--mode", row["mode"], "--seed", str(row["seed"]), "--to", str(folder)]

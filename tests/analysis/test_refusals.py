@@ -24,10 +24,10 @@ from analysis.wandb import export as wandb_export
 from analysis.wandb import summary as wandb_summary
 from grid.store.records import Value
 from tests.analysis.conftest import Row, SyntheticGrid
+from tests.analysis.tables.test_compare import PUBLISHED
 from tests.analysis.test_cli import refused
-from tests.analysis.test_compare import PUBLISHED
 from tests.analysis.test_digits_records import change_plan, copied, records_of, weighed
-from tests.analysis.test_wandb_export import folders
+from tests.analysis.wandb.test_export import folders
 
 Maker = Callable[..., SyntheticGrid]
 Capture = pytest.CaptureFixture[str]

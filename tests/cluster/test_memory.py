@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.conftest import tiny_grid
-from tests.grid.test_own_models import MLP
+from tests.grid.read.test_own_models import MLP
 from tests.launching import Launch, records, write_grid
 
 GIB = 2**30

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.conftest import tiny_grid
-from tests.grid.test_own_models import MLP
+from tests.grid.read.test_own_models import MLP
 from tests.launching import Launch, records, write_grid
 
 MODELS = """

@@ -20,7 +20,7 @@ from kd.logits import (
     open_logits,
     store_logits,
 )
-from kd.losses.soft_targets import soft_target_loss
+from kd.methods.soft_targets import soft_target_loss
 from kd.recipe import LogitsFormat
 from tests.kd.helpers import MADE_FROM, noisy_model, normal, same_logits, through_a_file, views_of
 

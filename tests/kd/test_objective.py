@@ -13,8 +13,7 @@ from kd.data.views.pixels import Pixels
 from kd.data.views.policy import Mixing, Views
 from kd.data.views.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, store_logits
-from kd.losses.soft_targets import soft_target_loss
-from kd.methods.soft_targets import SoftTargets
+from kd.methods.soft_targets import SoftTargets, soft_target_loss
 from kd.objective import CachedTeacher, Distillation, HardLabels, OnlineTeacher
 from kd.recipe import LogitsFormat
 from tests.kd.helpers import CPU, noisy_model, normal, views_of

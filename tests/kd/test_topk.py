@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kd.logits import StoredLogits, store_logits
-from kd.losses.soft_targets import soft_target_loss
+from kd.methods.soft_targets import soft_target_loss
 from kd.recipe import LogitsDtype, LogitsFormat
 from tests.kd.helpers import normal, through_a_file
 

@@ -15,7 +15,7 @@ from analysis.tables.grid_tables import tables
 from analysis.wandb.summary import counts, report_blocks
 from analysis.write.render import markdown
 from tests.analysis.conftest import SyntheticGrid
-from tests.analysis.test_wandb_export import folders, read_records, read_run
+from tests.analysis.wandb.test_export import folders, read_records, read_run
 
 Maker = Callable[..., SyntheticGrid]
 

@@ -22,7 +22,7 @@ from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing
 from kd.recipe import LogitsFormat, Recipe
 from tests.conftest import tiny_grid
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 Planner = Callable[..., Plan]
 
 

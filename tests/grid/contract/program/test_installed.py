@@ -16,7 +16,7 @@ from analysis.cli import main as analysis
 from grid.contract.program import installed
 from grid.contract.program.version import code_version
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from grid.contract.program import version
 
-ROOT = Path(version.__file__).parents[2]
+ROOT = Path(version.__file__).parents[3]
 
 
 def installed(folder: Path, *names: str) -> Path:

@@ -171,7 +171,7 @@ def test_a_corrupt_image_fails_the_data_set_with_its_name(tmp_path: Path) -> Non
 
 @pytest.mark.long
 def test_the_jpeg_copy_of_cifar10_when_it_is_at_hand() -> None:
-    folder = Path(__file__).parents[3] / "shared" / "data" / "cifar10"
+    folder = Path(__file__).parents[4] / "shared" / "data" / "cifar10"
     if not folder.is_dir():
         pytest.skip(f"SKIPPED LOUDLY: {folder} is not here; the hub's real parquet files are not read in this run")
     spec = load_grid("cifar10_light", data=str(folder)).dataset

@@ -38,8 +38,8 @@ from grid.work.models import pixels_of
 from kd.data.dataset import Dataset, open_dataset
 from kd.evaluate import predict, score
 from tests.conftest import RESNET, tiny_grid
+from tests.grid.read.test_own_models import MLP
 from tests.grid.running import prepare, train
-from tests.grid.test_own_models import MLP
 
 Capture = pytest.CaptureFixture[str]
 CPU = torch.device("cpu")

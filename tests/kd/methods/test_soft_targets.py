@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd.losses.soft_targets import soft_target_loss
+from kd.methods.soft_targets import soft_target_loss
 
 TEMPERATURES = (1.0, 4.0, 20.0)
 

@@ -1,1 +1,0 @@
-"""Distillation losses: pure functions of logits, one family a file, always computed in float32."""
