@@ -257,7 +257,7 @@ def storage_of(args: argparse.Namespace) -> str:
 def run(args: argparse.Namespace) -> int:
     """Check, plan, run and conclude. Raises UserError before anything has started."""
     from analysis.cli import table
-    from analysis.wandb.export import Exporter
+    from analysis.tracking.export import Exporter
     from grid.cluster import token
     from grid.cluster.session import Dashboard, output_to
     from grid.interruption import to_mind

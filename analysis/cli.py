@@ -102,8 +102,8 @@ def run_report(args: argparse.Namespace) -> None:
 
 def run_wandb(args: argparse.Namespace) -> None:
     from analysis.read.load import load_grid
-    from analysis.wandb.export import Exporter, default_mode
-    from analysis.wandb.summary import write_report, write_summary
+    from analysis.tracking.export import Exporter, default_mode
+    from analysis.tracking.summary import write_report, write_summary
 
     grid = load_grid(storages(args), args.grid)
     mode = args.mode or default_mode()

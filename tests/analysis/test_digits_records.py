@@ -33,12 +33,12 @@ from analysis.read.load import load_grid
 from analysis.read.schema import RECORD, ROW
 from analysis.tables.compare import comparison
 from analysis.tables.grid_tables import tables
-from analysis.wandb import summary as wandb_summary
+from analysis.tracking import summary as wandb_summary
 from grid.contract.program.installed import hint
 from grid.spec.published import Published, PublishedModel, PublishedPair
 from tests.analysis.reading import markdown_comparison, markdown_rows, markdown_table
 from tests.analysis.test_cli import refused
-from tests.analysis.wandb.test_export import read_run
+from tests.analysis.tracking.test_export import read_run
 
 Capture = pytest.CaptureFixture[str]
 

@@ -20,14 +20,14 @@ from PIL import Image
 import grid.publish.export
 from analysis.cli import main
 from analysis.plots import Picture
-from analysis.wandb import export as wandb_export
-from analysis.wandb import summary as wandb_summary
+from analysis.tracking import export as wandb_export
+from analysis.tracking import summary as wandb_summary
 from grid.store.records import Value
 from tests.analysis.conftest import Row, SyntheticGrid
 from tests.analysis.tables.test_compare import PUBLISHED
 from tests.analysis.test_cli import refused
 from tests.analysis.test_digits_records import change_plan, copied, records_of, weighed
-from tests.analysis.wandb.test_export import folders
+from tests.analysis.tracking.test_export import folders
 
 Maker = Callable[..., SyntheticGrid]
 Capture = pytest.CaptureFixture[str]

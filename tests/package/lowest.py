@@ -52,7 +52,7 @@ def exports_a_student_without_onnx(folder: Path) -> None:
 
 
 def imports_what_a_report_at_wandb_is_made_of(folder: Path) -> None:
-    python(folder, "-c", "import analysis.wandb.summary as summary; summary._reports()")
+    python(folder, "-c", "import analysis.tracking.summary as summary; summary._reports()")
 
 
 def shares_an_s3_with_a_forked_process(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import main
-from analysis.wandb.export import Exporter
+from analysis.tracking.export import Exporter
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.test_cli import refused
 from tests.analysis.test_refusals import finish
@@ -105,7 +105,7 @@ def test_output_follows_no_strangers_link(grid: SyntheticGrid, home: Path, capsy
 def test_what_is_uploaded_is_noted_through_no_link(
     grid: SyntheticGrid, home: Path, monkeypatch: pytest.MonkeyPatch, strangers: bool
 ) -> None:
-    monkeypatch.setattr("analysis.wandb.export.write_run", lambda *args, **about: None)
+    monkeypatch.setattr("analysis.tracking.export.write_run", lambda *args, **about: None)
     warnings: list[str] = []
     link(grid.root / "grids/tiny/wandb", home, mine=not strangers)
     (home / "written.jsonl").symlink_to(home / "keys")

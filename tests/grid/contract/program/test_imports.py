@@ -13,7 +13,7 @@ from torch import nn
 import grid.publish.export
 from analysis.errors import AnalysisError
 from analysis.read.storage import Reader
-from analysis.wandb.summary import report_blocks
+from analysis.tracking.summary import report_blocks
 from grid.cluster.session import Dashboard, _client_problem
 from grid.contract.program.imports import broken
 from grid.errors import UserError

@@ -18,9 +18,9 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from analysis.cli import main
-from analysis.wandb import export as wandb_export
-from analysis.wandb import summary as wandb_summary
-from analysis.wandb.export import Exporter, default_mode, title
+from analysis.tracking import export as wandb_export
+from analysis.tracking import summary as wandb_summary
+from analysis.tracking.export import Exporter, default_mode, title
 from grid.store.records import Value
 from tests.analysis.conftest import Row, SyntheticGrid
 

@@ -18,14 +18,14 @@ from typing import Any, Literal, Self, get_args
 
 import polars as pl
 
-from analysis.read.curves import parse_curve
 from analysis.errors import AnalysisError
+from analysis.read.curves import parse_curve
 from analysis.read.load import parse_record
 from analysis.read.plans import parse_plan
 from analysis.read.schema import RECORD
-from analysis.shown import title
 from analysis.read.storage import Reader, local_root, said
-from analysis.wandb.mark import Mark
+from analysis.shown import title
+from analysis.tracking.mark import Mark
 from grid.contract import layout
 from grid.contract.credentials import redacted
 from grid.contract.local_files import make_folder

@@ -13,12 +13,12 @@ from typing import Any
 from analysis.document import Document
 from analysis.errors import AnalysisError
 from analysis.measures.gains import gains
-from analysis.read.grids import Grid
 from analysis.plots import LIGHT, Picture, pictures
-from analysis.write.render import markdown
+from analysis.read.grids import Grid
 from analysis.report import report
 from analysis.tables.grid_tables import tables
-from analysis.wandb.export import PROJECT, TAG_LENGTH, Mode, start_run
+from analysis.tracking.export import PROJECT, TAG_LENGTH, Mode, start_run
+from analysis.write.render import markdown
 from grid.contract.program.imports import broken
 from grid.contract.program.installed import hint
 

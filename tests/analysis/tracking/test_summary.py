@@ -12,10 +12,10 @@ from analysis.cli import main
 from analysis.measures.gains import gains
 from analysis.read.load import load_grid
 from analysis.tables.grid_tables import tables
-from analysis.wandb.summary import counts, report_blocks
+from analysis.tracking.summary import counts, report_blocks
 from analysis.write.render import markdown
 from tests.analysis.conftest import SyntheticGrid
-from tests.analysis.wandb.test_export import folders, read_records, read_run
+from tests.analysis.tracking.test_export import folders, read_records, read_run
 
 Maker = Callable[..., SyntheticGrid]
 

@@ -1,0 +1,1 @@
+"""Grids at Weights & Biases."""
