@@ -32,7 +32,7 @@ from grid.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from grid.launch.run import Outcome
+    from grid.launch.launch import Outcome
     from grid.plan import Plan
     from grid.store.store import Store
     from grid.watch.signs import Planned
@@ -262,7 +262,8 @@ def run(args: argparse.Namespace) -> int:
     from grid.cluster.session import Dashboard, output_to
     from grid.interruption import to_mind
     from grid.launch.guest import logged_to_stderr
-    from grid.launch.run import Options, run_grid
+    from grid.launch.launch import Options
+    from grid.launch.run import run_grid
     from grid.plan import make_plan
     from grid.private import use_private_compiler_caches
     from grid.read.datasets import described

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+CANNOT_IMPORT = "its worker cannot import what it needs"
+
 
 def import_work() -> None:
     """Raises ImportError. timm imports wandb wherever that is installed, which takes more than half a second and leaves
@@ -12,6 +14,7 @@ def import_work() -> None:
     if hidden:
         sys.modules["wandb"] = None  # type: ignore[assignment]
     try:
+        import grid.work.logits
         import grid.work.training  # noqa: F401
     finally:
         if hidden:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from grid.contract.layout import CALLED, stage_folder
 from grid.identity import stage_id
@@ -27,10 +27,21 @@ FACTS_BYTES, TRAINED_FACTS_BYTES = 12 * 2**10, 32 * 2**10
 STAGE_VERSIONS = {"dataset": 2, "teacher": 2, "logits": 2, "cell": 2}
 
 
+# Where a stage runs: in the launching process, in a group of workers that train one model together, or in the pool,
+# where each stage has a worker.
+Place = Literal["launch", "group", "pool"]
+
+
 class BaseStage(Strict, ABC):
     kind: str
-    is_trained: ClassVar[bool] = False  # and so keeps checkpoints while it runs
-    grows: ClassVar[bool] = False  # what it leaves may be added to, once more of it is asked for
+    is_trained: ClassVar[bool] = False
+    """And so keeps checkpoints while it runs."""
+    grows: ClassVar[bool] = False
+    """What it leaves may be added to, once more of it is asked for."""
+    is_for_others: ClassVar[bool] = False
+    """It is computed only where a stage that is not done needs it."""
+    worker: ClassVar[Literal["teacher", "cell"]] = "teacher"
+    """Of which of the grid's resources its worker holds a share."""
 
     @abstractmethod
     def spec_payload(self) -> dict[str, Any]:
@@ -51,9 +62,24 @@ class BaseStage(Strict, ABC):
         return None
 
     @property
+    def computed_from(self) -> tuple[DatasetStage | TeacherStage, ...]:
+        """The stages whose contents its record names: it is done with those alone."""
+        return tuple(of for of in (self.images, self.source) if of is not None)
+
+    @property
     def needs(self) -> tuple[BaseStage, ...]:
         """The stages that have to be done before this one may run."""
         return ()
+
+    @property
+    @abstractmethod
+    def place(self) -> Place:
+        """Where it runs."""
+
+    @property
+    def parts(self) -> int:
+        """How many workers may share its work."""
+        return 1
 
     @property
     def is_given(self) -> bool:
@@ -83,6 +109,11 @@ class BaseStage(Strict, ABC):
     def alike(self) -> dict[str, Any]:
         """Stages that have this in common take equally long."""
         return {"kind": self.kind}
+
+    @property
+    def memory_facts(self) -> dict[str, Any]:
+        """All that the memory of its worker depends on."""
+        return {"stage": self.id}
 
     def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:
         """What it computes on models; of: the multiply-adds of one image in a forward pass."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from grid.identity import without_defaults
-from grid.plan.base import TRAINING_PASSES, BaseStage
+from grid.plan.base import TRAINING_PASSES, BaseStage, Place
 from grid.plan.logits import LogitsStage
 from grid.plan.models import model_payload
 from grid.plan.teacher import TeacherStage
@@ -22,6 +22,7 @@ class CellStage(TrainedStage):
     where `logits` is None, computed by the cell itself."""
 
     kind: Literal["cell"] = "cell"
+    worker: ClassVar[Literal["teacher", "cell"]] = "cell"
     seed: int
     mode: Mode
     setting: Setting | None = None
@@ -71,6 +72,10 @@ class CellStage(TrainedStage):
         return super().needs if taught_by is None else (*super().needs, taught_by)
 
     @property
+    def place(self) -> Place:
+        return "pool"
+
+    @property
     def called(self) -> str:
         return self.mode
 
@@ -89,6 +94,17 @@ class CellStage(TrainedStage):
     def alike(self) -> dict[str, Any]:
         key = super().alike
         return {**key, "teacher": self.teacher.id} if self.teacher is not None and self.runs_its_teacher else key
+
+    @property
+    def memory_facts(self) -> dict[str, Any]:
+        """The model, the recipe, the images, and a teacher that runs beside it."""
+        recipe = without_defaults(self.recipe)
+        for name in ("epochs", "learning_rate", "weight_decay", "warmup_epochs", "evaluate_every"):
+            recipe.pop(name, None)
+        facts = {"model": model_payload(self.model, self.data.dataset), "recipe": recipe, "dataset": self.data.id}
+        if self.teacher is not None and self.runs_its_teacher:
+            facts["teacher"] = model_payload(self.teacher.model, self.data.dataset)
+        return facts
 
     def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:
         passes = TRAINING_PASSES * of(self.model)

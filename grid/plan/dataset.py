@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
-from grid.plan.base import FACTS_BYTES, BaseStage
+from grid.plan.base import FACTS_BYTES, BaseStage, Place
 from grid.spec.dataset import DatasetSpec
 from grid.spec.model import ModelSpec
 
@@ -19,6 +19,10 @@ class DatasetStage(BaseStage):
     def spec_payload(self) -> dict[str, Any]:
         spec = self.dataset
         return {"source": spec.info.source, "splits": spec.splits, "split_seed": spec.split_seed}
+
+    @property
+    def place(self) -> Place:
+        return "launch"
 
     def axes(self) -> dict[str, Any]:
         return {**super().axes(), **self.as_input}

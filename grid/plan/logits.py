@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from grid.identity import without_defaults
-from grid.plan.base import FACTS_BYTES, BaseStage
+from grid.plan.base import FACTS_BYTES, BaseStage, Place
 from grid.plan.dataset import DatasetStage
 from grid.plan.teacher import TeacherStage
 from grid.spec.model import ModelSpec
@@ -28,6 +28,7 @@ class LogitsStage(BaseStage):
 
     kind: Literal["logits"] = "logits"
     grows: ClassVar[bool] = True
+    is_for_others: ClassVar[bool] = True
     teacher: TeacherStage
     views: Views
     stored_as: LogitsFormat = LogitsFormat()
@@ -50,6 +51,14 @@ class LogitsStage(BaseStage):
     @property
     def needs(self) -> tuple[BaseStage, ...]:
         return (self.teacher.data, self.teacher)
+
+    @property
+    def place(self) -> Place:
+        return "pool"
+
+    @property
+    def parts(self) -> int:
+        return len(self.units)
 
     @property
     def steps(self) -> tuple[int, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from grid.plan import CellStage, LogitsStage, Plan, Stage, TeacherStage
+from grid.plan.base import Place
+from grid.plan.grid_plan import Plan
+from grid.plan.stages import Stage
 
 State = Literal["waiting", "running", "done", "reused", "failed", "blocked"]
 
@@ -18,36 +19,29 @@ class Observer(Protocol):
     def on_change(self, stage: Stage, state: State, error: str | None) -> None: ...
 
 
-@dataclass(frozen=True)
-class TeacherJob:
-    """A teacher to train (unless it is done) and then its logits to compute, in one go."""
-
-    teacher: TeacherStage
-    train: bool
-    logits: tuple[LogitsStage, ...]
-
-    @property
-    def stages(self) -> tuple[TeacherStage | LogitsStage, ...]:
-        return (self.teacher, *self.logits) if self.train else self.logits
-
-
-def unneeded_logits(plan: Plan, done: set[str]) -> set[str]:
-    """Ids of teacher logits that no unfinished cell reads: they are not computed, done or not."""
-    needed = {cell.logits.id for cell in plan.cells if cell.logits is not None and cell.id not in done}
-    return {stage.id for stage in plan.logits} - needed
+def unneeded_stages(plan: Plan, done: Collection[str]) -> set[str]:
+    """Ids of stages that are for others alone, and that none needs that is not done: they are not computed, done or
+    not."""
+    needed: set[str] = set()
+    for stage in reversed(plan.stages):
+        if stage.id not in done and (stage.id in needed or not stage.is_for_others):
+            needed |= {other.id for other in stage.needs}
+    return {stage.id for stage in plan.stages if stage.is_for_others} - needed
 
 
 class Schedule:
-    """States of a plan's stages. Teachers run on a lane of their own beside the cells; a cell is handed out as soon as
-    what it needs is done. `costs`: relative work a stage, so that the longest cells start first."""
+    """States of a plan's stages. A stage is handed out once all that it needs are done. `costs`: relative work a
+    stage."""
 
-    def __init__(self, plan: Plan, *, done: set[str], costs: Mapping[str, float], observer: Observer) -> None:
+    def __init__(self, plan: Plan, *, done: Collection[str], costs: Mapping[str, float], observer: Observer) -> None:
         self.plan = plan
         self.observer = observer
         self._costs = costs
         self._lock = threading.RLock()
         self._stages: dict[str, Stage] = {stage.id: stage for stage in plan.stages}
         self._states: dict[str, State] = {stage: "reused" if stage in done else "waiting" for stage in self._stages}
+        self._awaited = {other.id for stage in plan.stages for other in stage.needs}
+        self._dealt: set[str] = set()
         self.errors: dict[str, str] = {}
         self._stopped = False
 
@@ -64,58 +58,59 @@ class Schedule:
         with self._lock:
             return [s for s in self._stages.values() if self._states[s.id] in ("waiting", "running")]
 
-    def teacher_jobs(self) -> list[TeacherJob]:
-        """What there is to do for teachers, the cheapest first: their cells can start soonest."""
-        with self._lock:
-            jobs = []
-            for teacher in self.plan.teachers:
-                streams = [s for s in self.plan.logits if s.teacher.id == teacher.id]
-                waiting = tuple(s for s in streams if self._states[s.id] == "waiting")
-                train = self._states[teacher.id] == "waiting"
-                if train or waiting:
-                    jobs.append(TeacherJob(teacher, train, waiting))
-            return sorted(jobs, key=self._cost)
-
-    def lanes(self, count: int) -> list[list[TeacherJob]]:
-        """The teachers' jobs dealt out to at most so many lanes of about equal cost, each the cheapest first."""
-        jobs = self.teacher_jobs()
-        lanes: list[list[TeacherJob]] = [[] for _ in range(min(count, len(jobs)))]
-        for job in reversed(jobs):
-            min(lanes, key=lambda lane: sum(map(self._cost, lane))).insert(0, job)
-        return lanes
-
-    def _cost(self, job: TeacherJob) -> float:
-        return sum(self._costs.get(stage.id, 0) for stage in job.stages)
-
-    def next_cell(self, *, but: Collection[str] = ()) -> CellStage | None:
-        """The most expensive waiting cell whose inputs are done; None where there is none now. but: ids that are passed
-        over."""
-        with self._lock:
-            if self._stopped:
-                return None
-            ready = [
-                cell
-                for cell in self.plan.cells
-                if self._states[cell.id] == "waiting"
-                and cell.id not in but
-                and all(self._states[needed.id] in ("done", "reused") for needed in cell.needs)
-            ]
-            if not ready:
-                return None
-            return max(ready, key=lambda cell: self._costs.get(cell.id, 0))
-
-    def cells_left(self) -> bool:
-        """Whether any cell may still be handed out; one that runs may be given back."""
-        with self._lock:
-            left = ("waiting", "running")
-            return not self._stopped and any(self._states[cell.id] in left for cell in self.plan.cells)
-
     def running(self) -> list[Stage]:
         with self._lock:
             return [s for s in self._stages.values() if self._states[s.id] == "running"]
 
-    def start(self, stage: Stage) -> None:
-        self._set(stage, "running")
+    def is_left(self, place: Place) -> bool:
+        """Whether any stage of this place may still be handed out; one that runs may be given back."""
+        with self._lock:
+            return not self._stopped and any(stage.place == place for stage in self.pending())
+
+    def next_in_pool(self, *, but: Collection[str] = ()) -> Stage | None:
+        """The stage that a worker of the pool is to do next; None where there is none now. What others need comes
+        first, the cheapest of it before all; of the others the most expensive, so that no long one is left for the
+        end. but: ids that are passed over."""
+        with self._lock:
+            ready = [stage for stage in self._ready("pool") if stage.id not in but]
+            return min(ready, key=self._order, default=None)
+
+    def _order(self, stage: Stage) -> tuple[bool, float]:
+        cost = self._costs.get(stage.id, 0.0)
+        return (False, cost) if stage.id in self._awaited else (True, -cost)
+
+    def deal(self, lanes: int) -> list[list[Stage]]:
+        """What groups of workers may do by now, each stage once, dealt out to at most so many lanes of about equal
+        cost, each the cheapest first: what needs it can start soonest."""
+        with self._lock:
+            ready = [stage for stage in self._ready("group") if stage.id not in self._dealt]
+            ready.sort(key=lambda stage: self._costs.get(stage.id, 0.0), reverse=True)
+            dealt: list[list[Stage]] = [[] for _ in range(min(lanes, len(ready)))]
+            if not dealt:
+                return []
+            for stage in ready:
+                min(dealt, key=lambda lane: (self._cost(lane), len(lane))).insert(0, stage)
+            self._dealt |= {stage.id for stage in ready}
+            return dealt
+
+    def _cost(self, stages: Collection[Stage]) -> float:
+        return sum(self._costs.get(stage.id, 0.0) for stage in stages)
+
+    def _ready(self, place: Place) -> list[Stage]:
+        """Waiting stages of this place whose needs are done; none once it was stopped."""
+        if self._stopped:
+            return []
+        waiting = (s for s in self._stages.values() if s.place == place and self._states[s.id] == "waiting")
+        return [s for s in waiting if all(self._states[other.id] in ("done", "reused") for other in s.needs)]
+
+    def start(self, stage: Stage) -> bool:
+        """Mark a stage as running; False, and nothing done, where it does not wait, as what a failure has blocked, or
+        where nothing more is to be done."""
+        with self._lock:
+            may = self._states[stage.id] == "waiting" and not self._stopped
+            if may:
+                self._set(stage, "running")
+            return may
 
     def give_back(self, stage: Stage) -> None:
         """A stage that was started waits again."""
@@ -148,7 +143,7 @@ class Schedule:
 
     def _block(self, failed: Stage, error: str) -> None:
         for stage in self._stages.values():
-            if self._states[stage.id] == "waiting" and failed.id in stage.inputs().values():
+            if self._states[stage.id] == "waiting" and failed.id in {other.id for other in stage.needs}:
                 reason = f"not run: {failed.kind} {failed.id} failed"
                 self._set(stage, "blocked", reason)
                 self._block(stage, reason)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from grid.identity import without_defaults
-from grid.plan.base import TRAINING_PASSES
+from grid.plan.base import TRAINING_PASSES, Place
 from grid.plan.models import model_payload
 from grid.plan.trained import TrainedStage
 from grid.spec.model import ModelSpec, TeacherSpec
@@ -36,6 +36,10 @@ class TeacherStage(TrainedStage):
     @property
     def is_given(self) -> bool:
         return self.model.is_given
+
+    @property
+    def place(self) -> Place:
+        return "pool" if self.is_given else "group"
 
     @property
     def called(self) -> str:

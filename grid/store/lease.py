@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import CLOCK_SKEW, parse_object, parse_time
@@ -59,6 +59,17 @@ class Holder:
     def is_gone(self) -> bool:
         """Whether its process has certainly ended; never known of another machine."""
         return is_gone(self.machine, self.pid, self.born)
+
+
+class Holds(Protocol):
+    """Whether a stage is still this launch's, as `Lease.holds`."""
+
+    def __call__(self, names: Sequence[str] | None = None) -> bool: ...
+
+
+def always(names: Sequence[str] | None = None) -> bool:
+    """What is asked of the lease of a stage that nobody else can be at."""
+    return True
 
 
 class Leases:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from grid.plan import Plan, Stage, TeacherStage
-from grid.plan.schedule import unneeded_logits
+from grid.plan.schedule import unneeded_stages
 from grid.store.lease import Leases
 from grid.store.store import UNREAD, Inputs, Standing, Store
 
@@ -38,7 +38,7 @@ def look(plan: Plan, store: Store) -> Stands:
     waits: set[str] = set()
     for stage in plan.stages:
         standing = standings[stage.id]
-        if standing.is_done and all(of is None or of.id in done for of in (stage.images, stage.source)):
+        if standing.is_done and {of.id for of in stage.computed_from} <= done:
             done.add(stage.id)
         elif standing.is_done or standing.waits:
             waits.add(stage.id)
@@ -95,7 +95,7 @@ def of_other_inputs(standings: Iterable[tuple[Stage, Standing]], plan: Plan, sto
 def without_damaged_teachers(plan: Plan, store: Store, stands: Stands) -> Stands:
     """The same, with those teachers trained again whose weights are not those of their record, where any stage is about
     to load them. One that another launch holds is left to it."""
-    done = stands.done | unneeded_logits(plan, set(stands.done))
+    done = stands.done | unneeded_stages(plan, stands.done)
     needed = {stage.teacher.id for stage in plan.logits if stage.id not in done}
     needed |= {c.teacher.id for c in plan.cells if c.teacher and c.targets == "online" and c.id not in done}
     condemned = False

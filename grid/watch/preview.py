@@ -12,7 +12,7 @@ from grid.contract.units import human, sized
 from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.plan import Plan, Stage
-from grid.plan.schedule import unneeded_logits
+from grid.plan.schedule import unneeded_stages
 from grid.read.datasets import described
 from grid.spec.model import ModelSpec
 from grid.work.models import check_checkpoint, facts_of
@@ -77,7 +77,7 @@ def _key(model: ModelSpec) -> str:
 
 def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console: Console, *, images: str = "") -> None:
     """The dry run: pairs, stages by kind, what is done and what would run. images: a word on where they are."""
-    finished = done | unneeded_logits(plan, done)
+    finished = done | unneeded_stages(plan, done)
     spec = plan.spec
     console.print(f"Grid {spec.name}: {spec.description}".rstrip(": "), markup=False)
     for line in described(spec.dataset):

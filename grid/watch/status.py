@@ -15,7 +15,7 @@ from grid.contract.signs import LEASE_SILENT, Sign, finished_at, state_of
 from grid.contract.text import on_one_line
 from grid.contract.units import duration
 from grid.plan import Stage
-from grid.plan.schedule import unneeded_logits
+from grid.plan.schedule import unneeded_stages
 from grid.store.store import TRACEBACK
 from grid.watch.progress import Estimate
 from grid.watch.signs import Facts, Found
@@ -106,7 +106,7 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
             is_old = one.failure is not None and finished_at(one.failure, now) < planned.launched_at
             states[stage] = "waiting" if is_old and states[stage] == "failed" else states[stage]
     if planned.plan is not None:
-        unneeded = unneeded_logits(planned.plan, {stage for stage, state in states.items() if state == "done"})
+        unneeded = unneeded_stages(planned.plan, {stage for stage, state in states.items() if state == "done"})
         states |= {stage: "unneeded" for stage in unneeded if states[stage] not in ("done", "running")}
     for what in planned.stages.values():
         if states[what.id] == "waiting" and any(states[i] in ("failed", "blocked") for i in what.inputs().values()):

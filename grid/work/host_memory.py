@@ -1,5 +1,5 @@
-"""How much of a machine's memory training a student takes: seen while its cells run, and kept on the storage. Linux
-alone tells it; elsewhere nothing is known."""
+"""How much of a machine's memory a stage's worker takes: seen while it runs, and kept on the storage for those that are
+alike. Linux alone tells it; elsewhere nothing is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_object
-from grid.plan import CellStage
+from grid.plan import Stage
 from grid.store.store import Store
 from grid.work.memory import FOLDER, memory_key
 
@@ -34,18 +34,18 @@ def peak_bytes() -> int:
         return 0
 
 
-def kept_bytes(cell: CellStage, store: Store) -> int:
-    """What cells of this student took before; 0 where nothing was kept that can be read."""
+def kept_bytes(stage: Stage, store: Store) -> int:
+    """What stages like this one took before; 0 where nothing was kept that can be read."""
     try:
-        taken = int(parse_object(store.read(_file(cell)))["taken"])
+        taken = int(parse_object(store.read(_file(stage)))["taken"])
     except (FileNotFoundError, OddFileError, ValueError, TypeError, KeyError):
         return 0
     return max(0, taken)
 
 
-def keep_bytes(cell: CellStage, store: Store, taken: int) -> None:
-    store.write(_file(cell), json.dumps({"taken": taken}).encode())
+def keep_bytes(stage: Stage, store: Store, taken: int) -> None:
+    store.write(_file(stage), json.dumps({"taken": taken}).encode())
 
 
-def _file(cell: CellStage) -> str:
-    return f"{FOLDER}/{memory_key(cell)}-host.json"
+def _file(stage: Stage) -> str:
+    return f"{FOLDER}/{memory_key(stage)}-host.json"

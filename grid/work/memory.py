@@ -13,11 +13,11 @@ import torch
 
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_object
-from grid.identity import canonical_json, without_defaults
-from grid.plan import CellStage, model_payload
+from grid.identity import canonical_json
+from grid.plan import CellStage, Stage
 from grid.store.store import Store
+from grid.work.dataset import open_prepared
 from grid.work.models import at_start, pixels_of, untrained
-from grid.work.prepared import open_prepared
 from kd.data.dataset import Dataset
 from kd.data.views.views import ViewStream
 from kd.evaluate import INFERENCE_BATCH, predict
@@ -42,15 +42,9 @@ class Footprint:
     gpu: str
 
 
-def memory_key(stage: CellStage) -> str:
-    """Of all that the memory depends on: the model, the recipe, the images, and a teacher that runs beside it."""
-    recipe = without_defaults(stage.recipe)
-    for name in ("epochs", "learning_rate", "weight_decay", "warmup_epochs", "evaluate_every"):
-        recipe.pop(name, None)
-    facts = {"model": model_payload(stage.model, stage.data.dataset), "recipe": recipe, "dataset": stage.data.id}
-    if stage.teacher is not None and stage.targets == "online":
-        facts["teacher"] = model_payload(stage.teacher.model, stage.data.dataset)
-    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()[:16]
+def memory_key(stage: Stage) -> str:
+    """Of all that the memory of its worker depends on."""
+    return hashlib.sha256(canonical_json(stage.memory_facts).encode()).hexdigest()[:16]
 
 
 def kept_footprint(stage: CellStage, store: Store) -> Footprint | None:

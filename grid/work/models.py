@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any
 
@@ -108,7 +108,7 @@ def check_checkpoint(model: ModelSpec, dataset: DatasetSpec) -> None:
     compare_weights(module, state, classes=info.classes, new_head=not model.is_given, what=what)
 
 
-def provide_weights(plan: Plan, done: set[str], store: Store) -> None:
+def provide_weights(plan: Plan, done: Collection[str], store: Store) -> None:
     """Have at hand, before anything runs, the weights that unfinished stages start from: checkpoints on the storage,
     timm's in this machine's cache. Raises ModelError, CheckpointError or UserError."""
     info = plan.data.dataset.info
@@ -119,7 +119,7 @@ def provide_weights(plan: Plan, done: set[str], store: Store) -> None:
             build(model.name, args=model.args, classes=info.classes, channels=info.channels, pretrained=True)
 
 
-def models_with_weights(plan: Plan, done: set[str]) -> list[ModelSpec]:
+def models_with_weights(plan: Plan, done: Collection[str]) -> list[ModelSpec]:
     """Models of unfinished stages that start from weights, each once."""
     needed: dict[str, ModelSpec] = {}
     stages: list[Trainable] = [*plan.teachers, *plan.cells]

@@ -116,17 +116,20 @@ class LogitsCache:
             return False
         return True
 
-    def make_all(self, *, part: int, parts: int, on_stored: Callable[[int], None]) -> None:
+    def make_all(self, *, part: int, parts: int, on_stored: Callable[[int], None]) -> int:
         """Compute what is missing: first this worker's share, then whatever others have not done yet, so that nobody
-        waits for anybody. Two may at worst compute the same unit, and publish the same bytes.
+        waits for anybody. Two may at worst compute the same unit, and publish the same bytes. Returns how many were
+        computed here.
 
         on_stored is told how many units there are whenever another one is.
         """
-        units = self.stage.units
+        units, made = self.stage.units, 0
         for unit in [*units[part::parts], *(unit for i, unit in enumerate(units) if i % parts != part)]:
             if not self.is_stored(unit):
                 self.make(unit)
+                made += 1
                 on_stored(len({unit.file for unit in units} & set(self.store.names(self.stage.folder))))
+        return made
 
     def make(self, unit: LogitsUnit) -> None:
         stream = self._stream(unit.stream)

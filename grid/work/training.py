@@ -13,10 +13,13 @@ from torch import nn
 from grid.contract.local_files import OddFileError
 from grid.contract.record import CURVE, WEIGHTS
 from grid.plan import Trainable
+from grid.store.lease import Holds, always
 from grid.store.records import now
 from grid.store.store import CHECKPOINT, Store
-from grid.work.execute import Holds, Progress, Runtime, always, opened, publish
+from grid.work.dataset import opened
+from grid.work.execute import Runtime
 from grid.work.models import at_start, pixels_of
+from grid.work.publish import Progress, publish
 from grid.work.results import curve_to_parquet, metrics_of, model_facts, provenance
 from grid.work.supervision import Supervision
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes

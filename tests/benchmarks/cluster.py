@@ -11,9 +11,8 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from grid.plan import CellStage, Plan, Stage, make_plan
+from grid.plan import Plan, Stage, make_plan
 from grid.plan.schedule import Schedule, State
 from grid.read.grid_file import load_grid, spec_from_dict
 from grid.store.store import Store
@@ -59,42 +58,28 @@ def start_to_first_cell_s() -> list[Row]:
 def cell_overhead_s() -> list[Row]:
     """Seconds between the ends of successive cells in one slot, less those that the later cell took by its own record:
     the median, once the worker is warm."""
-    from grid.cluster.cells.pool import run_cells
     from grid.cluster.nodes.fleet import Fleet
     from grid.cluster.nodes.packing import Packing
+    from grid.cluster.pool.search import run_pool
     from grid.cluster.session import session
-    from grid.work.execute import Runtime, prepare_dataset
+    from grid.cluster.teachers.lanes import Lanes
+    from grid.work.dataset import prepare_dataset
+    from grid.work.execute import Runtime
 
     plan = _few_cells()
     with tempfile.TemporaryDirectory() as storage:
-        run: dict[str, Any] = {"launch": "bench", "code_version": "bench"}
-        runtime = Runtime.here(threads=1, device="cpu", **run)
+        runtime = Runtime(launch="bench", code_version="bench").here(threads=1, device="cpu")
         store = Store(storage)
         prepare_dataset(plan.data, store, runtime)
-        ends: list[float] = []
-        ended: list[CellStage] = []
         schedule = Schedule(plan, done={plan.data.id}, costs={}, observer=_Silent())
-
-        def finish(cell: CellStage, error: str | None) -> None:
-            assert error is None, error
-            ends.append(time.perf_counter())
-            ended.append(cell)
-            schedule.finish(cell)
-
+        ledger, scratch = _Ends(schedule), f"{storage}/ray"
         with session(None, cpus=1):
             fleet = Fleet(plan.spec.resources, say=print)
-            run_cells(
-                schedule,
-                store,
-                fleet,
-                Packing(plan, store, schedule, fleet.capacity),
-                busy_lanes=lambda: 0,
-                finish=finish,
-                say=lambda cell, text: print(cell.id, text),
-                scratch=f"{storage}/ray",
-                run=run,
-            )
-        work = [float(str(store.record(cell)["seconds_total"])) for cell in ended]
+            packing = Packing(plan, store, schedule, fleet.capacity)
+            lanes = Lanes(schedule, store, fleet.capacity(), scratch=scratch, runtime=runtime, ledger=ledger)
+            run_pool(schedule, store, fleet, packing, lanes, ledger=ledger, runtime=runtime, scratch=scratch)
+        work = [float(str(store.record(stage)["seconds_total"])) for stage, _ in ledger.ended]
+    ends = [at for _, at in ledger.ended]
     between = [after - before - own for (before, after), own in zip(pairwise(ends), work[1:], strict=True)][1:]
     quarters = statistics.quantiles(between, n=4)
     return [Row("cell_overhead_s", statistics.median(between), "s (low, high: quartiles)", quarters[0], quarters[2])]
@@ -111,6 +96,28 @@ def _few_cells() -> Plan:
         "recipe": {"epochs": 2, "batch_size": 50},
     }
     return make_plan(spec_from_dict(spec, what="benchmark"))
+
+
+class _Ends:
+    """Tells the schedule, and keeps when each stage ended."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.ended: list[tuple[Stage, float]] = []
+
+    def start(self, stage: Stage) -> bool:
+        return self.schedule.start(stage)
+
+    def give_back(self, stage: Stage) -> None:
+        self.schedule.give_back(stage)
+
+    def finish(self, stage: Stage, error: str | None) -> None:
+        assert error is None, error
+        self.ended.append((stage, time.perf_counter()))
+        self.schedule.finish(stage)
+
+    def say(self, stage: Stage, text: str) -> None:
+        print(stage.id, text)
 
 
 class _Silent:

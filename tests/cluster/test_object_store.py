@@ -66,7 +66,7 @@ def test_the_table_is_that_of_a_folder(ran: tuple[str, Path, Launch, Busy], s3: 
     plan, store, runtime = (
         make_plan(spec_from_dict(tiny_grid(), what="tiny")),
         Store(str(tmp_path)),
-        Runtime.here(threads=1),
+        Runtime().here(threads=1),
     )
     prepare(plan, store, runtime)
     for cell in plan.cells:

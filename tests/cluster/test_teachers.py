@@ -6,7 +6,8 @@ from __future__ import annotations
 import multiprocessing
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,22 @@ import ray.train.torch
 import torch
 
 import grid.cluster.nodes.departure
-import grid.cluster.teachers.group_worker
 import grid.cluster.teachers.groups
 from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS, Capacity
-from grid.cluster.teachers.group_worker import DepartureError
-from grid.cluster.teachers.groups import run_lane
-from grid.plan import LogitsStage, Plan, Stage, TeacherStage, stage_from_json, stage_to_json
+from grid.cluster.teachers.group_worker import DepartureError, train_in_turn
+from grid.cluster.teachers.groups import run_in_turn
+from grid.cluster.teachers.lanes import Lanes
+from grid.contract.layout import RECORD
+from grid.plan import Plan, Stage, TeacherStage, stage_from_json, stage_to_json
 from grid.plan.schedule import Schedule, State
 from grid.spec.grid import Resources
 from grid.store.lease import Leases
+from grid.store.records import make_record, record_to_json
 from grid.store.store import CHECKPOINT, Store
-from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.dataset import prepare_dataset
+from grid.work.execute import Runtime, execute
 from tests.conftest import tiny_grid
-from tests.grid.running import Killed, compute, dying, retrain, train, weights_bytes
+from tests.grid.running import Killed, dying, train, weights_bytes
 from tests.launching import signature
 
 Planner = Callable[..., Plan]
@@ -46,24 +50,17 @@ TEACHERS = [BROKEN_T, tiny_grid()["teachers"][0]]
 
 def prepared(plan: Plan, folder: Path) -> Store:
     store = Store(str(folder))
-    runtime = Runtime.here(threads=1, device="cpu", launch=LAUNCH)
+    runtime = Runtime(launch=LAUNCH).here(threads=1, device="cpu")
     assert execute(plan.data, store, runtime, lambda: prepare_dataset(plan.data, store, runtime)) is None
     return store
 
 
-def lane_of(plan: Plan) -> list[Stage]:
-    lane: list[Stage] = []
-    for teacher in plan.teachers:
-        lane += [teacher, *(stage for stage in plan.logits if stage.teacher.id == teacher.id)]
-    return lane
-
-
-def config_of(stages: list[Stage], store: Store) -> dict[str, Any]:
+def config_of(stages: Sequence[Stage], store: Store, *, launch: str = LAUNCH) -> dict[str, Any]:
     return {
         "stages": [stage_to_json(stage) for stage in stages],
         "storage": store.url,
         "threads": 1,
-        "run": {"launch": LAUNCH},
+        "runtime": asdict(Runtime(launch=launch)),
     }
 
 
@@ -91,27 +88,24 @@ def as_worker(patch: pytest.MonkeyPatch, *, rank: int, world: int) -> None:
     patch.setattr(ray.train.torch, "prepare_model", wrap)
 
 
-def test_a_teacher_that_fails_takes_its_logits_along_and_nothing_else(
+def test_a_teacher_that_fails_takes_nothing_along(
     tmp_path: Path, tiny_plan: Planner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = tiny_plan(teachers=TEACHERS, seeds=[0])
     store, (broken, good) = prepared(plan, tmp_path), plan.teachers
     as_worker(monkeypatch, rank=0, world=1)
-    grid.cluster.teachers.groups.group_worker.train_lane(config_of(lane_of(plan), store))
+    train_in_turn(config_of(plan.teachers, store))
     failure = store.failure(broken, launch=LAUNCH)
     assert failure is not None
     assert str(failure["error"]).startswith("DivergedError")
-    assert not store.names(plan.logits[0].folder), "nobody tried"
     assert store.is_done(good)
-    assert store.is_done(plan.logits[1])
     assert store.record(good)["workers"] == 1
 
     # A group that is started again finds what it had done, and what had failed.
     before, said = signature(tmp_path), store.read(f"{broken.folder}/failure.json")
-    grid.cluster.teachers.groups.group_worker.train_lane(config_of(lane_of(plan), store))
+    train_in_turn(config_of(plan.teachers, store))
     assert signature(tmp_path) == before
     assert store.read(f"{broken.folder}/failure.json") == said
-    assert not store.names(plan.logits[0].folder)
 
 
 def test_a_teacher_whose_workers_die_too_often_is_given_up(
@@ -126,13 +120,13 @@ def test_a_teacher_whose_workers_die_too_often_is_given_up(
         assert lost is not None
         assert lost.holder.tries == tries
         lost.lost = True  # it renews nothing any more
-    grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
+    train_in_turn(config_of([teacher], store))
     failure = store.failure(teacher, launch=LAUNCH)
     assert failure is not None
     assert str(failure["error"]).startswith("its workers died too often")
     assert not store.is_done(teacher)
     # Another launch begins to count anew.
-    grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store) | {"run": {"launch": "launch-2"}})
+    train_in_turn(config_of([teacher], store, launch="launch-2"))
     assert store.record(teacher)["tries"] == 1
 
 
@@ -146,23 +140,23 @@ def test_a_lane_saves_and_leaves_a_machine_that_is_about_to_go(
     monkeypatch.setattr(grid.cluster.nodes.departure, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(grid.cluster.nodes.departure, "draining_nodes", lambda: next(looks, {"node-0"}))
     with pytest.raises(DepartureError):
-        grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
+        train_in_turn(config_of([teacher], store))
     assert not store.is_done(teacher)
     assert store.failure(teacher, launch=LAUNCH) is None, "it has not failed"
     assert set(store.names(teacher.folder)) >= {CHECKPOINT}
     assert not [name for name in store.names(teacher.folder) if name.startswith("lease")], "another one may go on"
     monkeypatch.setattr(grid.cluster.nodes.departure, "draining_nodes", set)
-    grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
+    train_in_turn(config_of([teacher], store))
     assert store.record(teacher)["tries"] == 1, "nobody was lost"
 
 
 def _looks_late() -> Callable[[Store, Stage], bool]:
-    """Store.is_done of a worker that looks at logits when another has made them."""
+    """Store.is_done of a worker that looks at a teacher when another has trained it."""
     is_done, looked = Store.is_done, set()
 
     def late(store: Store, stage: Stage) -> bool:
         until = time.monotonic() + 10
-        while stage.kind == "logits" and stage.id not in looked and time.monotonic() < until:
+        while stage.kind == "teacher" and stage.id not in looked and time.monotonic() < until:
             if is_done(store, stage):
                 break
             time.sleep(0.01)
@@ -196,11 +190,11 @@ def _one_of_two(rank: int, config: dict[str, Any], meeting_place: str, second_is
             patch.setattr(Store, "is_done", _looks_late())
         if rank == 1 and second_is == "without checkpoint":
             patch.setattr(Store, "read", _finds_no_checkpoint())
-        grid.cluster.teachers.groups.group_worker.train_lane(config)
+        train_in_turn(config)
     torch.distributed.destroy_process_group()
 
 
-def two_workers(stages: list[Stage], store: Store, folder: Path, *, second_is: str = "in step") -> list[int | None]:
+def two_workers(stages: Sequence[Stage], store: Store, folder: Path, *, second_is: str = "in step") -> list[int | None]:
     """Their exit codes."""
     context = multiprocessing.get_context("spawn")
     common = (config_of(stages, store), f"file://{folder}/meeting-place", second_is)
@@ -215,12 +209,12 @@ def two_workers(stages: list[Stage], store: Store, folder: Path, *, second_is: s
 
 @pytest.mark.long
 @pytest.mark.parametrize("second_is", ["in step", "late"])
-def test_two_workers_go_through_a_lane_together(tmp_path: Path, tiny_plan: Planner, second_is: str) -> None:
+def test_two_workers_go_through_a_lane_together(tmp_path: Path, two_teachers: Plan, second_is: str) -> None:
     """Both return: neither waits for the other in a stage that the other has found to be done."""
-    plan = tiny_plan(seeds=[0])
+    plan = two_teachers
     store = prepared(plan, tmp_path / "runs")
-    assert two_workers(lane_of(plan), store, tmp_path, second_is=second_is) == [0, 0]
-    assert all(store.is_done(stage) for stage in lane_of(plan))
+    assert two_workers(plan.teachers, store, tmp_path, second_is=second_is) == [0, 0]
+    assert all(store.is_done(teacher) for teacher in plan.teachers)
     assert store.record(plan.teachers[0])["workers"] == 2
 
 
@@ -229,7 +223,7 @@ def test_two_workers_go_on_from_the_same_checkpoint(tmp_path: Path, tiny_plan: P
     """What is published has not been learned by one from the first epoch and by the other from the second, though
     another launch may replace or remove the checkpoint while they look for it."""
     plan = tiny_plan(seeds=[0])
-    (teacher,), runtime = plan.teachers, Runtime.here(threads=1, device="cpu", launch="launch-0")
+    (teacher,), runtime = plan.teachers, Runtime(launch="launch-0").here(threads=1, device="cpu")
     seen = {}
     for second_is in ("in step", "without checkpoint"):
         folder = tmp_path / second_is
@@ -268,10 +262,8 @@ class Group:
                 raise Group.losing.pop(stage.id)
             if store.is_done(stage):
                 continue
-            if isinstance(stage, TeacherStage):
-                train(stage, store, runtime)
-            elif isinstance(stage, LogitsStage):
-                compute(stage, store, runtime)
+            assert isinstance(stage, TeacherStage)
+            train(stage, store, runtime)
         Group.ended.set()
 
 
@@ -285,31 +277,45 @@ def group(monkeypatch: pytest.MonkeyPatch) -> type[Group]:
     Group.made, Group.deadly, Group.losing, Group.ended = [], set(), {}, threading.Event()
     Group.starts_after, Group.dies_after = 0.0, 0.3
     monkeypatch.setattr(grid.cluster.teachers.groups, "TorchTrainer", Group)
-    monkeypatch.setattr(ray, "available_resources", dict)
-    monkeypatch.setattr(ray, "get", lambda helpers: helpers)
     return Group
+
+
+class Ledger:
+    """Tells the schedule, as a launch does."""
+
+    def __init__(self, schedule: Schedule, told: Callable[[Stage], None]) -> None:
+        self.schedule, self.told = schedule, told
+
+    def start(self, stage: Stage) -> bool:
+        return self.schedule.start(stage)
+
+    def give_back(self, stage: Stage) -> None:
+        raise AssertionError("a group keeps what it has begun")
+
+    def finish(self, stage: Stage, error: str | None) -> None:
+        assert self.schedule.state(stage) == "running", "told once"
+        self.schedule.finish(stage, error)
+        self.told(stage)
+
+    def say(self, stage: Stage, text: str) -> None:
+        raise AssertionError(text)
+
+
+def scheduled(plan: Plan, store: Store) -> Schedule:
+    costs = {stage.id: float(i) for i, stage in enumerate(plan.stages)}
+    done = {stage.id for stage in plan.stages if store.is_done(stage)}
+    return Schedule(plan, done=done, costs=costs, observer=Nobody())
+
+
+CAPACITY = Capacity.of([{"CPU": 2.0}], Resources())
 
 
 def drive(plan: Plan, store: Store, *, told: Callable[[Stage], None]) -> Schedule:
     """Run the plan's teachers as one lane, as a launch does."""
-    costs = {stage.id: float(i) for i, stage in enumerate(plan.stages)}
-    done = {stage.id for stage in plan.stages if store.is_done(stage)}
-    schedule = Schedule(plan, done=done, costs=costs, observer=Nobody())
-
-    def start(stage: Stage) -> bool:
-        wanted = schedule.state(stage) == "waiting"
-        if wanted:
-            schedule.start(stage)
-        return wanted
-
-    def finish(stage: Stage, error: str | None) -> None:
-        assert schedule.state(stage) == "running", "told once"
-        schedule.finish(stage, error)
-        told(stage)
-
-    (jobs,) = schedule.lanes(1)
-    capacity = Capacity.of([{"CPU": 2.0}], Resources())
-    run_lane(jobs, store, capacity, scratch="", run={"launch": LAUNCH}, start=start, finish=finish)
+    schedule = scheduled(plan, store)
+    (stages,) = schedule.deal(1)
+    runtime, ledger = Runtime(launch=LAUNCH), Ledger(schedule, told)
+    run_in_turn(stages, store, CAPACITY, scratch="", runtime=runtime, ledger=ledger)
     return schedule
 
 
@@ -328,7 +334,7 @@ def test_workers_that_die_for_good_fail_their_stage_and_others_do_the_rest(
     assert schedule.state(first) == "failed"
     assert "worker died" in schedule.errors[first.id]
     assert schedule.state(plan.logits[0]) == "blocked"
-    assert schedule.state(other) == schedule.state(plan.logits[1]) == "done"
+    assert schedule.state(other) == "done"
 
 
 @pytest.mark.parametrize("end", [ray.exceptions.ActorDiedError(), ray.exceptions.OutOfMemoryError("5 killed\n[...]")])
@@ -338,19 +344,15 @@ def test_the_loss_of_a_groups_controller_fails_nothing(
     store, plan = prepared(two_teachers, tmp_path), two_teachers
     group.losing = {plan.teachers[0].id: end}
     schedule = drive(plan, store, told=lambda stage: None)
-    assert {schedule.state(stage) for stage in lane_of(plan)} == {"done"}
-    assert group.made == [[stage.id for stage in lane_of(plan)]] * 2
+    assert {schedule.state(teacher) for teacher in plan.teachers} == {"done"}
+    assert group.made == [[teacher.id for teacher in plan.teachers]] * 2
 
 
-def test_the_next_workers_are_not_given_what_the_failure_has_blocked(
-    tmp_path: Path, two_teachers: Plan, group: type[Group]
-) -> None:
-    """It would fail for want of its teacher, and say so as if that were the reason."""
+def test_the_next_workers_are_given_what_is_left(tmp_path: Path, two_teachers: Plan, group: type[Group]) -> None:
     store, plan, (first, other) = prepared(two_teachers, tmp_path), two_teachers, two_teachers.teachers
     group.deadly = {first.id}
     drive(plan, store, told=lambda stage: None)
-    assert group.made[1] == [other.id, plan.logits[1].id]
-    assert store.failure(plan.logits[0], launch=LAUNCH) is None
+    assert group.made == [[first.id, other.id], [other.id]]
 
 
 def test_workers_that_cannot_be_started_are_not_started_over_and_over(
@@ -358,40 +360,79 @@ def test_workers_that_cannot_be_started_are_not_started_over_and_over(
 ) -> None:
     """A Ray that is gone says so at once: each stage fails with that, and none is tried twice."""
     store, plan = prepared(two_teachers, tmp_path), two_teachers
-    group.deadly, group.dies_after = {stage.id for stage in lane_of(plan)}, 0.0
+    group.deadly, group.dies_after = {teacher.id for teacher in plan.teachers}, 0.0
     schedule = drive(plan, store, told=lambda stage: None)
     assert [schedule.state(teacher) for teacher in plan.teachers] == ["failed", "failed"]
     assert len(group.made) <= 2
 
 
 def test_what_a_group_has_done_is_told_without_another_group(
-    tmp_path: Path, tiny_plan: Planner, group: type[Group]
+    tmp_path: Path, two_teachers: Plan, group: type[Group]
 ) -> None:
     """Though it has long ended when the launch has told of the first stage."""
-    plan = tiny_plan(seeds=[0])
+    plan = two_teachers
     store = prepared(plan, tmp_path)
 
     def slowly(stage: Stage) -> None:
-        if stage.kind == "teacher":
+        if stage == plan.teachers[0]:
             assert group.ended.wait(60)
             time.sleep(0.2)  # its thread ends just after
 
     schedule = drive(plan, store, told=slowly)
-    assert [schedule.state(stage) for stage in lane_of(plan)] == ["done", "done"]
-    assert group.made == [[stage.id for stage in lane_of(plan)]]
+    assert [schedule.state(teacher) for teacher in plan.teachers] == ["done", "done"]
+    assert group.made == [[teacher.id for teacher in plan.teachers]]
 
 
-def test_logits_of_another_training_are_not_warned_of_at_every_look(
+def test_a_lane_of_its_own_for_what_becomes_ready_later(tmp_path: Path, two_teachers: Plan, group: type[Group]) -> None:
+    """The second is held back until the first is trained; no lane that was there at the start has it."""
+    store, plan, (first, second) = prepared(two_teachers, tmp_path), two_teachers, two_teachers.teachers
+    schedule = scheduled(plan, store)
+    assert schedule.start(second)
+    lanes: Lanes
+
+    def told(stage: Stage) -> None:
+        if stage == first:
+            schedule.give_back(second)
+        lanes.deal()
+
+    runtime = Runtime(launch=LAUNCH)
+    lanes = Lanes(schedule, store, CAPACITY, scratch="", runtime=runtime, ledger=Ledger(schedule, told))
+    lanes.deal()
+    lanes.join()
+    assert [schedule.state(teacher) for teacher in plan.teachers] == ["done", "done"]
+    assert group.made == [[first.id], [second.id]]
+    assert (lanes.busy, lanes.are_alive) == (0, False)
+
+
+def test_a_lane_that_cannot_begin_says_so_of_each_of_its_stages(
+    tmp_path: Path, two_teachers: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **settings: Any) -> None:
+        raise ValueError("no such resource")
+
+    monkeypatch.setattr(grid.cluster.teachers.groups, "TorchTrainer", broken)
+    store, plan = prepared(two_teachers, tmp_path), two_teachers
+    schedule = scheduled(plan, store)
+    ledger = Ledger(schedule, lambda stage: None)
+    monkeypatch.setattr(ledger, "finish", schedule.finish)  # of what waits, too
+    lanes = Lanes(schedule, store, CAPACITY, scratch="", runtime=Runtime(launch=LAUNCH), ledger=ledger)
+    lanes.deal()
+    lanes.join()
+    assert {schedule.errors[teacher.id] for teacher in plan.teachers} == {"ValueError: no such resource"}
+
+
+def test_a_teacher_of_other_images_is_not_warned_of_at_every_look(
     tmp_path: Path, tiny_plan: Planner, group: type[Group], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are said once, before anything runs, though the launch looks several times a second afterwards."""
+    """It is said once, before anything runs, though the launch looks several times a second afterwards."""
     plan = tiny_plan(seeds=[0])
-    store, (teacher,), (logits,) = prepared(plan, tmp_path), plan.teachers, plan.logits
-    runtime = Runtime.here(threads=1, device="cpu", launch="launch-0")
-    assert train(teacher, store, runtime) is None
-    assert compute(logits, store, runtime) is None
-    retrain(teacher, store)
+    store, (teacher,) = prepared(plan, tmp_path), plan.teachers
+    assert train(teacher, store, Runtime(launch="launch-0").here(threads=1, device="cpu")) is None
+    of_others = {**store.record(teacher), "dataset_fingerprint": "0" * 64}
+    del of_others["schema_version"]
+    store.write(f"{teacher.folder}/{RECORD}", record_to_json(make_record(of_others)))
     group.starts_after = 1.0
     schedule = drive(plan, store, told=lambda stage: None)
-    assert schedule.state(logits) == "done"
-    assert [r.getMessage() for r in caplog.records if "another training" in r.getMessage()] == []
+    assert schedule.state(teacher) == "done"
+    assert store.record(teacher)["launch"] == LAUNCH
+    assert [r.getMessage() for r in caplog.records if "other images" in r.getMessage()] == []

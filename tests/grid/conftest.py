@@ -15,7 +15,7 @@ from tests.object_store import BUCKET
 
 @pytest.fixture
 def runtime() -> Runtime:
-    return Runtime.here(threads=1, device="cpu", launch="launch-1", code_version="test")
+    return Runtime(launch="launch-1", code_version="test").here(threads=1, device="cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,10 @@ from grid.contract.record import WEIGHTS, curve_file, hashed_name, weights_file
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
 from grid.store.records import Record, make_record, record_to_json
 from grid.store.store import CHECKPOINT, Store
-from grid.work.execute import Runtime, execute, prepare_dataset, run_logits
+from grid.work.dataset import open_prepared, prepare_dataset
+from grid.work.execute import Runtime, execute
+from grid.work.logits import run_logits
 from grid.work.models import pixels_of, untrained
-from grid.work.prepared import open_prepared
 from grid.work.training import run_trainable
 from kd.checkpoint import load_weights, state_from_bytes
 from kd.evaluate import INFERENCE_BATCH, predict, score

@@ -48,7 +48,7 @@ def test_the_canary_sings(canary: Path) -> None:
 @pytest.mark.long
 def test_nothing_that_a_stage_reads_is_unpickled(tiny_plan: Callable[..., Plan], tmp_path: Path, canary: Path) -> None:
     """Every file of the stages before a cell, one after the other: the cell fails saying so, or makes it anew."""
-    plan, store, runtime = tiny_plan(), Store(str(tmp_path / "runs")), Runtime.here(threads=1)
+    plan, store, runtime = tiny_plan(), Store(str(tmp_path / "runs")), Runtime().here(threads=1)
     prepare(plan, store, runtime)
     cell, evil = cell_of(plan, "distilled"), pickle.dumps(Evil(canary))
     before = [
@@ -92,7 +92,7 @@ def test_the_analysis_unpickles_nothing(
     plan, store, runtime = (
         tiny_plan(teachers=[], modes=["baseline"], seeds=[0]),
         Store(str(tmp_path / "runs")),
-        Runtime.here(threads=1),
+        Runtime().here(threads=1),
     )
     prepare(plan, store, runtime)
     assert [train(cell, store, runtime) for cell in plan.cells] == [None, None]

@@ -19,7 +19,8 @@ from grid.plan import LogitsStage, Plan, Stage, make_plan
 from grid.read.grid_file import load_grid, named_grids, spec_from_dict
 from grid.store.records import record_from_json
 from grid.store.store import CHECKPOINT, RECORD, Store
-from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.dataset import prepare_dataset
+from grid.work.execute import Runtime, execute
 from kd.machine.measure import device_name
 from tests.grid.running import compute, results, train
 from tests.grid.test_written_before import BEFORE, GRID

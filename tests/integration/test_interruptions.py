@@ -38,7 +38,7 @@ def plan() -> Plan:
 def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage of the same grid, each stage computed at one go in this process."""
     folder = tmp_path_factory.mktemp("whole")
-    store, runtime = Store(str(folder)), Runtime.here(threads=1, device="cpu")
+    store, runtime = Store(str(folder)), Runtime().here(threads=1, device="cpu")
     write_plan(plan, store)
     prepare(plan, store, runtime)
     for cell in plan.cells:

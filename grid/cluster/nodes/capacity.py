@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from grid.errors import UserError
 from grid.spec.grid import Resources
@@ -121,6 +122,14 @@ class Capacity:
                 )
         return capacity
 
+    def share(self, worker: Literal["teacher", "cell"]) -> Share:
+        """What such a worker usually holds."""
+        return self.teacher_worker if worker == "teacher" else self.cell
+
+    def room_for(self, share: Share) -> int:
+        """How many such workers fit where nothing else runs."""
+        return sum(node.slots(share) for node in self._free())
+
     @property
     def gpus(self) -> float:
         return sum(gpus for _, gpus in self.nodes)
@@ -142,7 +151,7 @@ class Capacity:
         return slots
 
     def has_room(self, share: Share, *, running: Iterable[Share], busy_lanes: int) -> bool:
-        """Whether one more cell fits beside the running ones and so many busy lanes."""
+        """Whether one more worker of the pool fits beside the running ones and so many busy lanes."""
         running = sorted(running, key=lambda one: (one.gpus, one.cpus), reverse=True)
         if self.concurrency is not None and len(running) >= self.concurrency:
             return False
@@ -150,12 +159,6 @@ class Capacity:
         self._place(free, self.teacher_worker, self.most * busy_lanes)
         # Where a node is lost, what ran there waits for room: it comes first.
         return all(self._place(free, one, 1) for one in running) and self._place(free, share, 1)
-
-    @staticmethod
-    def fitting(share: Share, free: Mapping[str, float]) -> int:
-        """How many such workers fit into what is free."""
-        by_cpu = free.get("CPU", 0) // share.cpus
-        return int(min(by_cpu, free.get("GPU", 0) // share.gpus) if share.gpus else by_cpu)
 
     def _free(self) -> list[_Free]:
         memory = self.memory or (math.inf,) * len(self.nodes)

@@ -13,7 +13,8 @@ from grid.plan import make_plan
 from grid.read.grid_file import load_grid, named_grids
 from grid.store.store import Store
 from grid.watch.preview import inspect_models, saved_by_cache, stage_costs
-from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.dataset import prepare_dataset
+from grid.work.execute import Runtime, execute
 from tests.grid.running import compute, train
 from tests.images import write_cifar
 
@@ -137,7 +138,7 @@ def test_cifar100_full_shrunk_runs_the_true_models(
         small += [f"{axis}.image_size={size}" for axis in ("teachers.0", "students.0", "students.1", "students.2")]
         small.append(f"students.0.args={{img_size: {size}}}")
     plan = make_plan(load_grid("cifar100_full", [*SHRUNK, *small], data=str(tmp_path / "data")))
-    store, runtime = Store(str(tmp_path / "runs")), Runtime.here(threads=1, device="cpu", launch="launch-1")
+    store, runtime = Store(str(tmp_path / "runs")), Runtime(launch="launch-1").here(threads=1, device="cpu")
     assert execute(plan.data, store, runtime, lambda: prepare_dataset(plan.data, store, runtime)) is None
     cell = next(c for c in plan.cells if c.mode == "baseline" and c.model.label == student)
     assert train(cell, store, runtime) is None

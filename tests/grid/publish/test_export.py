@@ -61,7 +61,7 @@ class Ran:
         (root / "tiny.yaml").write_text(json.dumps(tiny_grid(students=students)))
         self.plan: Plan = make_plan(load_grid(str(root / "tiny.yaml")))
         self.store = Store(self.storage)
-        runtime = Runtime.here(threads=1, device="cpu", launch="launch-1", code_version="0.1.0 (abc)")
+        runtime = Runtime(launch="launch-1", code_version="0.1.0 (abc)").here(threads=1, device="cpu")
         prepare(self.plan, self.store, runtime)
         for cell in self.plan.cells:
             assert train(cell, self.store, runtime) is None

@@ -21,7 +21,8 @@ from grid.private import downloads_folder
 from grid.read.grid_file import load_grid
 from grid.store.store import Store
 from grid.watch.preview import inspect_models, stage_costs
-from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.dataset import prepare_dataset
+from grid.work.execute import Runtime, execute
 from grid.work.models import pixels_of, provide_weights
 from grid.work.training import _doubt
 from kd.data.dataset import Dataset, DatasetMeta, Split, open_dataset

@@ -18,7 +18,8 @@ from grid.private import downloads_folder
 from grid.read.datasets import source_of
 from grid.read.grid_file import load_grid
 from grid.store.store import Store
-from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.dataset import prepare_dataset
+from grid.work.execute import Runtime, execute
 from kd.data.dataset import open_dataset
 from tests.images import archive_cifar, noise, png, write_cifar, write_folder, write_parquet
 

@@ -21,7 +21,7 @@ from grid.store.standing import look, without_damaged_teachers
 from grid.store.store import UNREAD, Store
 from grid.watch.signs import GridReader
 from grid.watch.status import grid_status
-from grid.work.execute import publish
+from grid.work.publish import publish
 
 Planner = Callable[..., Plan]
 

@@ -25,7 +25,8 @@ from grid.plan import CellStage, LogitsStage, Plan, Stage, stage_from_json, stag
 from grid.store.lease import Lease, Leases
 from grid.store.records import make_record
 from grid.store.store import CHECKPOINT, TRACEBACK, UNREAD, Store
-from grid.work.execute import Runtime, execute, publish
+from grid.work.execute import Runtime, execute
+from grid.work.publish import publish
 from grid.work.training import run_trainable
 from kd.checkpoint import state_dict_to_bytes
 from kd.train import StoppedError
@@ -262,7 +263,7 @@ def _work(url: str, stage_json: str) -> None:
     """As a trial does."""
     stage = stage_from_json(stage_json)
     assert isinstance(stage, CellStage)
-    store, runtime = Store(url), saving_every_step(Runtime.here(threads=1, device="cpu", launch="frozen"))
+    store, runtime = Store(url), saving_every_step(Runtime(launch="frozen").here(threads=1, device="cpu"))
     lease = Leases(store, "frozen").take(stage.folder)
     assert lease is not None
 

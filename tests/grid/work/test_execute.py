@@ -14,14 +14,15 @@ import pytest
 import safetensors.torch
 import torch
 
-import grid.work.execute
+import grid.work.publish
 import grid.work.training
 from grid.contract.layout import FAILURE, PROGRESS
 from grid.contract.record import FIELDS, curve_file, weights_file
 from grid.plan import CellStage, Plan, TeacherStage
 from grid.store.failures import record_failure
 from grid.store.store import CHECKPOINT, TRACEBACK, Store
-from grid.work.execute import Runtime, opened, prepare_dataset
+from grid.work.dataset import opened, prepare_dataset
+from grid.work.execute import Runtime
 from grid.work.results import model_facts
 from kd.machine import measure
 from kd.machine.measure import Latency
@@ -208,7 +209,7 @@ def test_an_online_teacher_serves_views_that_depend_on_the_batch(
 def test_progress_is_done_of_total_epochs_with_their_parts(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid.work.execute, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(grid.work.publish, "PROGRESS_SECONDS", 0.0)
     plan, store = tiny_plan(seeds=[0]), Store(str(tmp_path))
     prepare(plan, store, runtime)
     reports: list[tuple[float, float]] = []

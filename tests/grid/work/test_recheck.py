@@ -18,9 +18,9 @@ from grid.plan import Plan, make_plan
 from grid.read.grid_file import load_grid
 from grid.store.plan_file import write_plan
 from grid.store.store import Store
-from grid.work.execute import Runtime, execute, prepare_dataset
+from grid.work.dataset import open_prepared, prepare_dataset
+from grid.work.execute import Runtime, execute
 from grid.work.models import untrained
-from grid.work.prepared import open_prepared
 from grid.work.recheck import RebuiltError, check_accuracy
 from grid.work.teacher_logits import LogitsCache
 from kd.evaluate import score

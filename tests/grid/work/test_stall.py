@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from grid.contract.layout import FAILURE
-from grid.launch.run import _Run
+from grid.launch.data import Preparation
 from grid.plan import Plan
 from grid.store.store import TRACEBACK, Store
 from grid.work.execute import Runtime, execute
@@ -112,12 +112,12 @@ execute(stage, Store(sys.argv[1]), Runtime(launch="l", stall_minutes=0.005), lam
 
 
 def test_a_launch_waits_for_no_preparation_that_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    launched = object.__new__(_Run)
-    launched.prepared = threading.Event()
-    monkeypatch.setattr(launched, "_make_data", lambda: 1 / 0)
+    preparation = object.__new__(Preparation)
+    preparation._over = threading.Event()
+    monkeypatch.setattr(preparation, "_make_data", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        launched._prepare()
-    assert launched.prepared.is_set()
+        preparation._run()
+    preparation.wait()
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "soon"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import grid.work.execute
+import grid.work.publish
 import grid.work.teacher_logits
 from grid.contract.layout import PROGRESS, RECORD
 from grid.plan import LogitsStage, Plan
@@ -274,7 +274,7 @@ def test_workers_do_their_shares_first_and_then_what_the_others_have_not(
 def test_progress_is_counted_in_views(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid.work.execute, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(grid.work.publish, "PROGRESS_SECONDS", 0.0)
     plan = tiny_plan(seeds=[0])
     store, (stage,) = prepared(plan, tmp_path, runtime), plan.logits
     longer = with_epochs(stage, 4)

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import grid.work.execute
-import grid.work.prepared
+import grid.work.dataset
 from grid.plan import Plan
 from grid.private import PLACE
 from grid.store.standing import look
 from grid.store.store import Store
-from grid.work.execute import Runtime, opened
-from grid.work.prepared import open_prepared
+from grid.work.dataset import open_prepared, opened
+from grid.work.execute import Runtime
 from kd.data.sources import DatasetError
 from tests.grid.running import cell_of, prepare, train
 
@@ -27,8 +26,8 @@ Planner = Callable[..., Plan]
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that are read through."""
     folders: list[Path] = []
-    check = grid.work.prepared.check_fingerprint
-    monkeypatch.setattr(grid.work.prepared, "check_fingerprint", lambda data, at: (folders.append(at), check(data, at)))
+    check = grid.work.dataset.check_fingerprint
+    monkeypatch.setattr(grid.work.dataset, "check_fingerprint", lambda data, at: (folders.append(at), check(data, at)))
     return folders
 
 
@@ -125,7 +124,7 @@ def test_images_that_changed_far_from_their_source_are_left_to_the_next_launch(
         raise DatasetError("no folder of images here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(grid.work.execute, "prepare", away)
+        patch.setattr(grid.work.dataset, "prepare", away)
         assert train(cell, store, runtime) == (
             f"DatasetError: prepared data set {tmp_path / plan.data.folder}: its images or labels changed after it was "
             "prepared; it cannot be prepared again here (DatasetError: no folder of images here): launch the grid "

@@ -14,42 +14,41 @@ from ray import tune
 
 from grid.cluster.nodes.departure import Departure, end_process, leave_on_sigterm
 from grid.cluster.ray_internals.tune import trainable_of
-from grid.cluster.teachers.group_worker import CANNOT_IMPORT
-from grid.cluster.work import import_work
+from grid.cluster.work import CANNOT_IMPORT, import_work
 from grid.errors import one_line
 
 log = logging.getLogger("kd_grid")
 
 
 class _CrowdedError(BaseException):
-    """No memory is left on a GPU that others use too: no failure of the cell's, so nothing that catches errors may
+    """No memory is left on a GPU that others use too: no failure of the stage's, so nothing that catches errors may
     record it."""
 
 
-def train_cell(config: dict[str, Any]) -> None:
-    """Runs in each trial. Errors become the cell's failure: a raised one would cost the worker and be retried."""
+def do_stage(config: dict[str, Any]) -> None:
+    """Runs in each trial. Errors become the stage's failure: a raised one would cost the worker and be retried."""
     try:
         import_work()
     except ImportError as error:
         tune.report({"error": f"{CANNOT_IMPORT}: {one_line(error)}", "left": False, "crowded": False})
     else:
-        _train_cell(config)
+        tune.report(_help(config) if config["part"] else _do_stage(config))
 
 
-def _train_cell(config: dict[str, Any]) -> None:
+def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
     from grid.contract.layout import RECORD
-    from grid.plan import CellStage, stage_from_json
+    from grid.plan import stage_from_json
     from grid.store.lease import Leases
     from grid.store.store import Store
     from grid.work.execute import Runtime, execute, free_gpu
     from grid.work.host_memory import forget_peak, peak_bytes
-    from grid.work.training import run_trainable
+    from grid.work.run_stage import run_stage
     from kd.machine.out_of_memory import is_out_of_gpu_memory
+    from kd.machine.workers import Shard
     from kd.train import StoppedError
 
     stage = stage_from_json(config["stage"])
-    assert isinstance(stage, CellStage)
-    store, runtime = Store(config["storage"]), Runtime(**config["run"])
+    store, runtime = Store(config["storage"]), Runtime(**config["runtime"])
     leases = Leases(store, runtime.launch, stop=runtime.stop, passed_over=config["passed_over"])
     error, left, crowded = None, True, False
     forget_peak()
@@ -65,15 +64,15 @@ def _train_cell(config: dict[str, Any]) -> None:
                 # Another launch over the same storage may have been faster.
                 if RECORD in lease.found and store.is_done(stage):
                     return
-                here = Runtime.here(threads=config["threads"], **config["run"], tries=lease.holder.tries)
                 try:
-                    run_trainable(
+                    run_stage(
                         stage,
                         store,
-                        here,
+                        runtime.here(threads=config["threads"], tries=lease.holder.tries),
                         leave=lambda: lease.leave() or departure.is_near(),
                         holds=lease.holds,
                         found=lease.found,
+                        shard=Shard(0, config["parts"]) if stage.parts > 1 else None,
                     )
                 except RuntimeError as error:
                     if config["shares_gpu"] and is_out_of_gpu_memory(error):
@@ -88,16 +87,43 @@ def _train_cell(config: dict[str, Any]) -> None:
                         error = str(hung["error"])
                     left = False
                 except _CrowdedError as no_room:
-                    log.warning("cell %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
+                    log.warning("stage %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
                     crowded = True
             free_gpu()
         if left and departure.is_near():
             end_process()
-    tune.report({"error": error or "", "left": left, "crowded": crowded, "peak": peak_bytes()})
+    return {"error": error or "", "left": left, "crowded": crowded, "peak": peak_bytes()}
 
 
-class Cell(trainable_of(train_cell)):  # type: ignore[misc]
-    """`train_cell` in an actor that minds SIGTERM; set up in the main thread, which alone may say so."""
+def _help(config: dict[str, Any]) -> dict[str, Any]:
+    """Do a part of a stage that another worker does, without its lease: what it leaves undone, or fails at, is the
+    other's."""
+    from grid.plan import stage_from_json
+    from grid.store.lease import Leases, always
+    from grid.store.store import Store
+    from grid.work.execute import Runtime, free_gpu
+    from grid.work.run_stage import run_stage
+    from kd.machine.workers import Shard
+    from kd.train import StoppedError
+
+    stage = stage_from_json(config["stage"])
+    store, runtime = Store(config["storage"]), Runtime(**config["runtime"])
+    stopping = Leases(store, runtime.launch, stop=runtime.stop).stopping
+    with Departure() as departure:
+        try:
+            here = runtime.here(threads=config["threads"])
+            shard = Shard(config["part"], config["parts"])
+            run_stage(stage, store, here, leave=lambda: departure.is_near() or stopping(), holds=always, shard=shard)
+        except StoppedError:
+            pass
+        except Exception as error:
+            log.warning("stage %s: a worker that helped with it: %s", stage.id, one_line(error))
+        free_gpu()
+    return {"error": ""}
+
+
+class Worker(trainable_of(do_stage)):  # type: ignore[misc]
+    """`do_stage` in an actor that minds SIGTERM; set up in the main thread, which alone may say so."""
 
     def setup(self, config: dict[str, Any]) -> None:
         leave_on_sigterm()
