@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from grid.cluster import token
 from grid.cluster.address import address_meant
 from grid.cluster.ray_internals import core
-from grid.cluster.ray_internals.names import check_internals
+from grid.cluster.ray_internals.names import check_core, check_libraries
 from grid.contract.local_files import open_to_append
 from grid.contract.program.imports import broken, missing_module
 from grid.contract.program.installed import hint
@@ -103,8 +103,9 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
         address = address_meant(address)
     import ray
 
-    if address is None or not address.startswith("ray://"):  # else the launch over there does
-        check_internals()
+    launches_here = address is None or not address.startswith("ray://")  # else the launch over there looks
+    if launches_here:
+        check_core()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     common = {"logging_level": "error", "log_to_driver": False}
     try:
@@ -134,6 +135,12 @@ def session(address: str | None, *, cpus: int | None, dashboard: Dashboard | Non
         raise UserError(f"{what}: {' '.join(str(error).split())[:REASON_LENGTH]}{way_out}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own in place
+    if launches_here:
+        try:
+            check_libraries()  # imported while Ray started
+        except UserError:
+            ray.shutdown()
+            raise
     # Not after an exception: teachers' threads may still be inside Ray then, and whoever touches a Ray that is shut
     # down has the process ended with status 1. It ends with the process instead.
     yield

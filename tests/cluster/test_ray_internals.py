@@ -22,7 +22,7 @@ from ray.tune.execution import tune_controller
 import grid.cluster
 from grid.cluster.nodes.memory_kills import KilledForMemoryError, MemoryKills
 from grid.cluster.ray_internals import core, train
-from grid.cluster.ray_internals.names import RANGE, TESTED, Name, check_internals
+from grid.cluster.ray_internals.names import RANGE, TESTED, Name, check_core, check_libraries
 from grid.cluster.ray_internals.tune import TuneController
 from grid.cluster.session import session
 from grid.errors import UserError
@@ -41,10 +41,6 @@ def test_the_installed_ray_has_it(name: Name) -> None:
     name.get()
 
 
-def test_the_installed_ray_has_all_that_is_looked_for_at_the_start() -> None:
-    check_internals()
-
-
 MISSING = (
     ("ray._private.worker", "_global_node"),
     ("ray._raylet", "get_authentication_mode"),
@@ -53,6 +49,16 @@ MISSING = (
     ("ray.job_config", "JobConfig._runtime_env_has_working_dir"),
     (TRAINER, "ObjectRefWrapper"),
 )
+
+
+def check_internals() -> None:
+    """As a launch does."""
+    check_core()
+    check_libraries()
+
+
+def test_the_installed_ray_has_all_that_is_looked_for_at_the_start() -> None:
+    check_internals()
 
 
 @pytest.mark.parametrize(("module", "path"), MISSING)
@@ -120,10 +126,23 @@ def test_a_launch_finds_out_before_it_starts_or_joins_a_ray(
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
     monkeypatch.setattr("grid.cluster.session.quiet", lambda address: None)
     monkeypatch.setattr("grid.cluster.session.address_meant", lambda address: address)
-    monkeypatch.delattr("ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE")
+    monkeypatch.delattr("ray._private.worker._global_node")
     with pytest.raises(UserError) as caught:
         session(address, cpus=1).__enter__()
+    assert str(caught.value) == message("ray._private.worker._global_node")
+
+
+def test_a_library_that_lacks_something_is_found_out_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once Ray is there: importing them takes as long as its start."""
+    seen: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda **_: seen.append("started"))
+    monkeypatch.setattr(ray, "shutdown", lambda: seen.append("ended"))
+    monkeypatch.setattr("grid.cluster.session.quiet", lambda address: None)
+    monkeypatch.delattr("ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE")
+    with pytest.raises(UserError) as caught:
+        session(None, cpus=1).__enter__()
     assert str(caught.value) == message("ray.tune.execution.class_cache.ENV_VARS_TO_PROPAGATE")
+    assert seen == ["started", "ended"]
 
 
 def test_the_range_is_that_of_the_package() -> None:

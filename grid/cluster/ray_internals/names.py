@@ -50,6 +50,10 @@ class Name(Enum):
     TRAINS_FIT = ("ray.train.v2.api.data_parallel_trainer", "DataParallelTrainer.fit")
     TRAINS_WRAPPER = ("ray.train.v2.api.data_parallel_trainer", "ObjectRefWrapper")
 
+    @property
+    def is_of_a_library(self) -> bool:
+        return self.value[0].split(".")[1] in ("air", "train", "tune")
+
     def get(self) -> Any:
         """Raises UserError where the installed Ray has none."""
         module, path = self.value
@@ -66,15 +70,24 @@ class Name(Enum):
         return found
 
 
-def check_internals() -> None:
-    """Raises UserError, which says what is missing and which Ray to install, where the installed Ray lacks a name that
-    is used here, or would not notice that it has been replaced."""
+def check_core() -> None:
+    """Raises UserError, which says what is missing and which Ray to install, where the installed Ray lacks a name of
+    its own that is used here."""
     for name in Name:
-        name.get()
+        if not name.is_of_a_library:
+            name.get()
     from ray.job_config import JobConfig
 
     if WORKERS_PATH not in inspect.signature(JobConfig).parameters:
         raise without(f"ray.job_config.JobConfig({WORKERS_PATH}=...)")
+
+
+def check_libraries() -> None:
+    """As `check_core`, of Ray Tune and Ray Train, which take seconds to import, and where they would not notice that it
+    has been replaced."""
+    for name in Name:
+        if name.is_of_a_library:
+            name.get()
     module, wrapper = Name.TRAINS_WRAPPER.value
     if wrapper not in Name.TRAINS_FIT.get().__code__.co_names:
         raise without(f"{module}.DataParallelTrainer.fit with an {wrapper}")
