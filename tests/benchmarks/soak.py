@@ -24,7 +24,7 @@ from tests.object_store import BUCKET, ObjectStore, as_environment
 
 LOOK_SECONDS = 0.25
 TEMPERATURES, SEEDS = (1, 2, 4, 8), 5
-OF_CELLS = ("ray::Cell", "ray::ResourceTrainable")
+OF_CELLS = ("ray::Worker", "ray::ResourceTrainable")
 RAYS = "ray::"
 PARTS = ("start", "middle", "end")
 SHARES = (0.1, 0.5, 0.98)  # of the cells, at which each part ends: after the last ones comes the table

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS
+from grid.cluster.retries import TRIES
 from grid.private import PLACE, private_folder
 from tests.chaos.balloon import limit
 from tests.chaos.campaign import NODES, Campaign
@@ -42,7 +42,7 @@ def main() -> int:
     else:
         os.environ.update(RAY_memory_usage_threshold=f"{memory:.4f}")
     os.environ[PLACE] = str(private_folder(folder / "own"))
-    say(f"a stage loses its worker {MAX_WORKER_DEATHS} times in a launch at most: then it would have failed for good")
+    say(f"a stage loses its worker {TRIES - 1} times in a launch at most: then it would have failed for good")
     with RayCluster() as cluster:
         for _ in range(NODES):
             cluster.add_node(cpus=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS
+from grid.cluster.retries import is_given_up
 from grid.private import machine_folder
 from tests.at_work import CONTROLLER_TITLE, Ledger, Worker, title, workers
 from tests.chaos.balloon import squeeze
@@ -82,20 +82,20 @@ class Faults:
 
     def is_possible(self, kind: str) -> bool:
         """Whether there is something left of what that kind of fault is for, and already."""
-        teachers_left = len(list(self.storage.glob("logits/*/record.json"))) < self.teachers
+        teachers_left = len(list(self.storage.glob("teachers/*/record.json"))) < self.teachers
         return {TEACHER: teachers_left, CONTROLLER: teachers_left, MEMORY: not self.others}.get(kind, True)
 
     def kill_cell(self) -> str:
-        return self._kill(self._at_work("cells"))
+        return self._kill(self._at_work("cells", "logits"))
 
     def kill_teacher(self) -> str:
-        return self._kill(self._at_work("teachers", "logits"))
+        return self._kill(self._at_work("teachers"))
 
     def kill_controller(self) -> str:
         """What leads a group of teachers' workers, which end with it."""
-        stages = [worker.stage for worker in self._at_work("teachers", "logits")]
+        stages = [worker.stage for worker in self._at_work("teachers")]
         controllers = self._controllers()
-        if not stages or not controllers or any(self.deaths[stage] >= MAX_WORKER_DEATHS for stage in stages):
+        if not stages or not controllers or any(is_given_up(self.deaths[stage] + 1) for stage in stages):
             return ""
         controller = self.chance.choice(controllers)
         os.kill(controller, signal.SIGKILL)
@@ -178,7 +178,7 @@ class Faults:
     def fill_memory(self) -> str:
         """The machine's memory is taken until Ray's monitor ends workers."""
         at_work = self._at_work(*KINDS)
-        if self.memory is None or not at_work or any(self.deaths[w.stage] >= MAX_WORKER_DEATHS for w in at_work):
+        if self.memory is None or not at_work or any(is_given_up(self.deaths[w.stage] + 1) for w in at_work):
             return ""
         what = {worker.pid: f"the worker of {worker.stage}" for worker in at_work}
         what |= {controller: f"controller {controller}" for controller in self._controllers()}
@@ -226,7 +226,7 @@ class Faults:
         return node, [worker.stage for worker, on in at_work if on == node]
 
     def _kill(self, candidates: list[Worker]) -> str:
-        candidates = [worker for worker in candidates if self.deaths[worker.stage] < MAX_WORKER_DEATHS]
+        candidates = [worker for worker in candidates if not is_given_up(self.deaths[worker.stage] + 1)]
         if not candidates:
             return ""
         worker = self.chance.choice(candidates)
@@ -237,7 +237,7 @@ class Faults:
 
     def _would_die_for_good(self, node: Node) -> bool:
         return any(
-            self.deaths[worker.stage] >= MAX_WORKER_DEATHS
+            is_given_up(self.deaths[worker.stage] + 1)
             for worker in self._at_work(*KINDS)
             if self.cluster.node_of(worker.pid) == node
         )

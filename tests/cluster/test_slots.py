@@ -12,7 +12,7 @@ from tests.launching import Launch, records, write_grid
 
 SLOTS = 2
 SEEDS = 25
-TITLES = ("ray::Cell", "ray::ResourceTrainable")
+TITLES = ("ray::Worker", "ray::ResourceTrainable")
 
 
 def test_a_slot_that_a_teacher_had_is_filled_by_short_cells(tmp_path: Path) -> None:

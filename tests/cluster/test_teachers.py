@@ -20,7 +20,8 @@ import torch
 
 import grid.cluster.nodes.departure
 import grid.cluster.teachers.groups
-from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS, Capacity
+from grid.cluster.nodes.capacity import Capacity
+from grid.cluster.retries import TRIES
 from grid.cluster.teachers.group_worker import DepartureError, train_in_turn
 from grid.cluster.teachers.groups import run_in_turn
 from grid.cluster.teachers.lanes import Lanes
@@ -115,7 +116,7 @@ def test_a_teacher_whose_workers_die_too_often_is_given_up(
     plan = tiny_plan(seeds=[0])
     (store, (teacher,)), leases = (prepared(plan, tmp_path), plan.teachers), Leases(Store(str(tmp_path)), LAUNCH)
     as_worker(monkeypatch, rank=0, world=1)
-    for tries in range(1, MAX_WORKER_DEATHS + 2):
+    for tries in range(1, TRIES + 1):
         lost = leases.take(teacher.folder)
         assert lost is not None
         assert lost.holder.tries == tries

@@ -10,9 +10,6 @@ from typing import Literal
 from grid.errors import UserError
 from grid.spec.grid import Resources
 
-# How often a stage is retried, from its checkpoint, after the death of a worker.
-MAX_WORKER_DEATHS = 3
-
 # Of a GPU, for a cell that says nothing.
 CELL_GPUS = 0.25
 

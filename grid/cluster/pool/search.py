@@ -14,13 +14,14 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from grid.cluster.ledger import Ledger
-from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS, Share
+from grid.cluster.nodes.capacity import Share
 from grid.cluster.nodes.fleet import Fleet
 from grid.cluster.nodes.memory_kills import MemoryKills
 from grid.cluster.nodes.packing import Packing
 from grid.cluster.pool.forgetful import Forgetful, Unseen
 from grid.cluster.pool.trial_worker import Worker
 from grid.cluster.ray_internals.tune import keep_from_workers
+from grid.cluster.retries import TRIES, is_given_up, next_try, rest_seconds
 from grid.cluster.teachers.lanes import Lanes
 from grid.plan import Stage, stage_to_json
 from grid.plan.schedule import Schedule
@@ -30,7 +31,6 @@ from grid.work.execute import Runtime
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"}
 ELSEWHERE_SECONDS = 2.0
-REST_SECONDS = 10.0  # of a stage whose worker was ended for lack of memory, once more after each time
 
 
 def run_pool(
@@ -76,7 +76,7 @@ def run_pool(
         run_config=tune.RunConfig(
             name="pool",
             storage_path=scratch,
-            failure_config=tune.FailureConfig(max_failures=MAX_WORKER_DEATHS),
+            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
             callbacks=[Unseen(), _Lost(search)],
             verbose=0,
         ),
@@ -202,9 +202,7 @@ class _Search(Searcher):  # type: ignore[misc]
         if killed is not None:
             self._hand_out_with_more_memory(stage, share, killed)
         elif error:
-            self.ledger.finish(
-                stage, f"its worker failed {MAX_WORKER_DEATHS + 1} times (out of memory?); see Ray's logs"
-            )
+            self.ledger.finish(stage, f"its worker failed {TRIES} times (out of memory?); see Ray's logs")
         elif what.get("crowded"):
             more = self.packing.out_of_memory(stage, share)
             self.ledger.say(stage, f"no memory left beside others on the GPU; it gets {more.gpus:g} of one from now on")
@@ -224,19 +222,19 @@ class _Search(Searcher):  # type: ignore[misc]
             self.ledger.say(stage, f"{ended}; it goes on from its checkpoint {how}")
         else:  # what took the memory may be none of ours, and may be gone in a while
             self.alone[stage.id] += 1
-            tries = self.alone[stage.id]
-            if tries > MAX_WORKER_DEATHS:
-                self.ledger.finish(stage, f"{ended}, {tries} times, with no other stage beside it: {said}")
+            lost = self.alone[stage.id]
+            if is_given_up(lost):
+                self.ledger.finish(stage, f"{ended}, {lost} times, with no other stage beside it: {said}")
                 return
-            self.rests_until[stage.id] = time.monotonic() + REST_SECONDS * tries
-            how = f"after a rest (try {tries + 1} of {MAX_WORKER_DEATHS + 1})"
+            self.rests_until[stage.id] = time.monotonic() + rest_seconds(lost)
+            how = f"after a rest ({next_try(lost)})"
             self.ledger.say(stage, f"{ended}, with no other stage beside it; it goes on from its checkpoint {how}")
         self.ledger.give_back(stage)
 
     def on_trial_recover(self, trial_id: str, failures: int) -> None:
         given = self.given.get(trial_id)
         if given is not None and given.part == 0:
-            tries = f" (try {failures + 1} of {MAX_WORKER_DEATHS + 1})" if failures else ""
+            tries = f" ({next_try(failures)})" if failures else ""
             self.ledger.say(given.stage, f"its worker is lost; it goes on from its checkpoint{tries}")
 
     def _look_elsewhere(self) -> None:

@@ -64,8 +64,8 @@ def _train_in_turn(stages: list[Stage], store: Store, runtime: Runtime, *, threa
     import torch
     from ray.train.torch import get_device
 
-    from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS
     from grid.cluster.nodes.departure import Departure
+    from grid.cluster.retries import is_given_up
     from grid.store.failures import record_failure
     from grid.store.lease import LOOK_SECONDS, Leases, always
     from grid.work.execute import free_gpu
@@ -93,7 +93,7 @@ def _train_in_turn(stages: list[Stage], store: Store, runtime: Runtime, *, threa
                     time.sleep(LOOK_SECONDS * store.slowness)
                     continue
                 tries = 1 if lease is None else lease.holder.tries
-                if tries > MAX_WORKER_DEATHS + 1:
+                if is_given_up(tries - 1):
                     record_failure(stage, store, DIED, launch=runtime.launch)
 
                 def leave(lease: Lease | None = lease) -> bool:

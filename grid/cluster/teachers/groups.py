@@ -14,9 +14,10 @@ from ray.train.torch import TorchTrainer
 
 from grid.cluster.ledger import Ledger
 from grid.cluster.lost_groups import free_what_lost_groups_held
-from grid.cluster.nodes.capacity import MAX_WORKER_DEATHS, Capacity
+from grid.cluster.nodes.capacity import Capacity
 from grid.cluster.nodes.memory_kills import in_short
 from grid.cluster.ray_internals.train import carry_training_functions
+from grid.cluster.retries import TRIES
 from grid.cluster.teachers.group_worker import train_in_turn
 from grid.cluster.teachers.process_group import PrivateTorchConfig
 from grid.contract.layout import FAILURE, RECORD
@@ -58,7 +59,7 @@ def run_in_turn(
         if group is None or (group.ended and not group.has_settled(stage)):
             group = another(place)
         error = group.wait(stage)
-        for _ in range(MAX_WORKER_DEATHS):
+        for _ in range(TRIES - 1):
             if error is None or group.has_settled(stage) or not group.is_lost:
                 break
             group = another(place)
@@ -95,7 +96,7 @@ class _Group:
                 storage_path=scratch,
                 # So often may each stage lose its workers, which the lane itself counts; with several workers, an
                 # error of the code ends the group as well.
-                failure_config=FailureConfig(max_failures=(MAX_WORKER_DEATHS + 1) * len(stages)),
+                failure_config=FailureConfig(max_failures=TRIES * len(stages)),
             ),
         )
         self.thread = threading.Thread(target=self._fit, name=f"group-{stages[0].id}", daemon=True)
