@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,29 @@ def test_workers_do_their_shares_first_and_then_what_the_others_have_not(
     assert counts == [1, 2, 3, 5, 6]
     make(WatchedStore(store.url, note), 1)
     assert len(written) == 6, "nothing is left for the second"
+
+
+def test_seconds_of_those_who_helped_count_as_long_as_ones_own(
+    tmp_path: Path, tiny_plan: Planner, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of four files are another worker's: they are told of as if each had taken as long as the one made here."""
+    plan = tiny_plan(seeds=[0])
+    store, (planned,) = prepared(plan, tmp_path, runtime), plan.logits
+    stage = with_epochs(planned, 4)
+    for unit in planned.units:
+        store.remove(f"{stage.folder}/{unit.file}")
+    make_all = LogitsCache.make_all
+
+    def helped(cache: LogitsCache, **how: Any) -> int:
+        for unit in stage.units[1:]:
+            cache.make(unit)
+        time.sleep(0.2)  # what is made here takes that long at least
+        return make_all(cache, **how)
+
+    monkeypatch.setattr(LogitsCache, "make_all", helped)
+    assert compute(stage, store, runtime) is None
+    record = store.record(stage)
+    assert float(record["device_seconds"] or 0) >= float(record["seconds_total"] or 0) + 3 * 0.2
 
 
 def test_progress_is_counted_in_views(
