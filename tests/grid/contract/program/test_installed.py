@@ -106,4 +106,4 @@ def test_no_other_code_names_a_command_or_says_how_something_is_installed() -> N
         docstrings = {ast.get_docstring(node, clean=False) for node in ast.walk(tree) if isinstance(node, documented)}
         texts = {str(node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)} - docstrings
         found = [text for text in texts if any(name in text for name in named)]
-        assert path == ROOT / "grid/contract/installed.py" or not found, f"{path}: {found}"
+        assert path == ROOT / "grid/contract/program/installed.py" or not found, f"{path}: {found}"
