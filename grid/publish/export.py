@@ -18,16 +18,16 @@ from grid.contract.local_files import publishing
 from grid.contract.parsing import parse_object
 from grid.contract.program.imports import broken
 from grid.contract.program.installed import hint
-from grid.contract.record import WEIGHTS, is_of_record, weights_file
+from grid.contract.record import WEIGHTS, Record, is_of_record, weights_file
 from grid.errors import UserError, one_line
 from grid.plan import image_size
 from grid.publish.model_card import model_card
-from grid.publish.publication import Choice, Facts
+from grid.publish.publication import Choice, Facts, Known
 from grid.read.datasets import label_names
 from grid.read.grid_file import spec_from_dict
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
-from grid.store.records import Record, RecordError, record_from_json
+from grid.store.records import RecordError, record_from_json
 from grid.store.store import Store
 from grid.work.models import factory_of, untrained
 from grid.work.recheck import plain_logits
@@ -64,6 +64,7 @@ class _Student:
     model: ModelSpec
     meta: DatasetMeta
     record: Record
+    known: Known
     record_json: bytes
     module: nn.Module
 
@@ -104,6 +105,7 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
     record_json = _read(store, f"{folder}/{RECORD}")
     try:
         record = record_from_json(record_json)
+        known = Known.of(record)
     except RecordError as error:
         raise ExportError(f"{store.location(folder)}/{RECORD}: {error}") from None
     weights = _read(store, f"{folder}/{weights_file(record)}")
@@ -113,22 +115,22 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> _Student:
             f"{path}: damaged: its sha256 is not the one on its record; remove {store.location(folder)} and launch the "
             "grid again"
         )
-    meta = _meta(store, record)
+    meta = _meta(store, known)
     module = untrained(model, meta, seed=choice.seed).eval()
     load_weights(module, weights, what=path)
-    return _Student(choice, spec, model, meta, record, record_json, module)
+    return _Student(choice, spec, model, meta, record, known, record_json, module)
 
 
 def _compared_with_its_record(student: _Student, store: Store) -> str | None:
     """Raises RebuiltError where the student does not do what its record says; a note where that cannot be seen."""
     record, device = student.record, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = stage_folder("dataset", str(record["dataset_id"]))
+    folder = stage_folder("dataset", student.known.dataset_id)
     try:
         images, labels = (store.local_file(f"{folder}/test_{what}.npy") for what in ("images", "labels"))
     except FileNotFoundError:
         return f"its accuracy was not compared with its record: there are no test images in {store.location(folder)}"
     split = open_split("test", images=images, labels=labels, meta=student.meta)
-    precision: Precision = "bfloat16" if record["precision"] == "bfloat16" else "float32"
+    precision: Precision = "bfloat16" if record.precision == "bfloat16" else "float32"
     plain_logits(
         on_device(student.module, device),
         student.model,
@@ -177,9 +179,9 @@ def _read(store: Store, path: str) -> bytes:
         raise ExportError(f"{store.location(path)}: cannot be read: {one_line(error)}") from None
 
 
-def _meta(store: Store, record: Record) -> DatasetMeta:
+def _meta(store: Store, known: Known) -> DatasetMeta:
     """What the pixels were normalised with; the images themselves need not be there any more."""
-    path = f"{stage_folder('dataset', str(record['dataset_id']))}/dataset.json"
+    path = f"{stage_folder('dataset', known.dataset_id)}/dataset.json"
     try:
         facts = parse_object(_read(store, path))
         return DatasetMeta(
@@ -188,7 +190,7 @@ def _meta(store: Store, record: Record) -> DatasetMeta:
             channels=int(facts["channels"]),
             mean=tuple(map(float, facts["mean"])),
             std=tuple(map(float, facts["std"])),
-            fingerprint=str(record["dataset_fingerprint"]),
+            fingerprint=known.dataset_fingerprint,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{store.location(path)}: not the facts of a data set: {one_line(error)}") from None
@@ -237,6 +239,7 @@ def _write(student: _Student, folder: Path, notes: list[str]) -> Published:
     facts = Facts(
         choice=student.choice,
         record=student.record,
+        known=student.known,
         spec=spec,
         model=model,
         base_model=hub_weights(model.name) if model.pretrained else None,

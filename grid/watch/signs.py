@@ -18,13 +18,13 @@ from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_time, told_at
 from grid.contract.plan import parse_plan as parse_document
 from grid.contract.program.installed import grid_command
-from grid.contract.record import other_inputs
+from grid.contract.record import Record, other_inputs
 from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, together
 from grid.errors import UserError, one_line
 from grid.plan import LogitsStage, Plan, Stage, make_plan
 from grid.spec.dataset import DatasetSpec
 from grid.spec.grid import GridSpec
-from grid.store.records import Record, RecordError, record_from_json
+from grid.store.records import RecordError, record_from_json
 from grid.store.standing import READS_AT_A_TIME, of_other_inputs
 from grid.store.store import Standing, Store, damage_of
 
@@ -153,7 +153,7 @@ class GridReader:
                 self._passed_over[folder] = f"{self.store.location(folder)}/{damage}; {AGAIN}"
                 record = None
         if record is not None and kind != "logits":
-            if record["finished_at"] is not None:  # else it is named each time
+            if record.finished_at is not None:  # else it is named each time
                 self._records[stage] = record
             return Found(record)
         # Beside a record of logits there may be the signs of a launch that adds to them, for a longer schedule.
@@ -172,13 +172,13 @@ class GridReader:
     def _finished(self, path: str, now: datetime) -> Record | None:
         """A record, or a failure; of one that has finished in the future nobody knows when it did."""
         record = self._read(path, _record)
-        if record is None or record["finished_at"] is None:
+        if record is None or record.finished_at is None:
             return record
         try:
-            told_at(record["finished_at"], now)
+            told_at(record.finished_at, now)
         except ValueError as error:
             self._passed_over[path] = f"{self.store.location(path)}: {error}"
-            return {**record, "finished_at": None}
+            return replace(record, finished_at=None)
         return record
 
     def _covers(self, stage: LogitsStage, found: Mapping[str, Found]) -> bool:
@@ -255,8 +255,8 @@ def parse_plan(data: bytes, name: str) -> Planned:
 def _record(data: bytes) -> Record:
     try:
         record = record_from_json(data)
-        if record["finished_at"] is not None:
-            parse_time(record["finished_at"])
+        if record.finished_at is not None:
+            parse_time(record.finished_at)
     except RecordError as error:
         raise ValueError(f"{error}; {AGAIN}") from None
     return record

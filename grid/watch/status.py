@@ -189,7 +189,7 @@ def _state(found: Found, now: datetime) -> State:
 
 
 def _error(found: Found) -> str | None:
-    return on_one_line(str(found.failure["error"])) if found.failure is not None else None
+    return on_one_line(str(found.failure.error)) if found.failure is not None else None
 
 
 def _is_given(stage: Stage | None) -> bool:
@@ -197,7 +197,7 @@ def _is_given(stage: Stage | None) -> bool:
 
 
 def _signs_of(found: Found, now: datetime) -> list[datetime]:
-    records = [record for record in (found.record, found.failure) if record is not None and record["finished_at"]]
+    records = [record for record in (found.record, found.failure) if record is not None and record.finished_at]
     return [finished_at(record, now) for record in records] + ([found.sign.at] if found.sign is not None else [])
 
 
@@ -208,10 +208,9 @@ def _left(facts: Facts, states: Mapping[str, State], now: datetime) -> tuple[flo
     done = [(stages[i], one.record) for i, one in facts.found.items() if i in stages and one.record is not None]
     ended = sorted(((finished_at(record, now), stage, record) for stage, record in done), key=lambda one: one[0])
     for at, stage, record in ended:
-        seconds = record["seconds_total"]
-        if isinstance(seconds, float):
-            by_launch = record["finished_at"] is not None and at >= facts.planned.launched_at
-            estimate.add(stage, seconds, at=at.timestamp() if by_launch else None)
+        if record.seconds_total is not None:
+            by_launch = record.finished_at is not None and at >= facts.planned.launched_at
+            estimate.add(stage, record.seconds_total, at=at.timestamp() if by_launch else None)
     estimate.slots = max(1, sum(state == "running" for state in states.values()))
     waiting, running, unknown = [], {}, 0
     for stage_id, what in stages.items():
@@ -230,8 +229,8 @@ def _left(facts: Facts, states: Mapping[str, State], now: datetime) -> tuple[flo
 def _device_seconds(found: Mapping[str, Found]) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     for one in found.values():
-        if one.record is not None and isinstance(one.record["device_seconds"], float):
-            seconds[on_one_line(str(one.record["device"]))] += one.record["device_seconds"]
+        if one.record is not None and one.record.device_seconds is not None:
+            seconds[on_one_line(str(one.record.device))] += one.record.device_seconds
     return dict(seconds)
 
 

@@ -31,7 +31,7 @@ from grid.private import use_private_compiler_caches
 from grid.read.datasets import source_of
 from grid.store.failures import record_failure
 from grid.store.lease import LOOK_SECONDS, Leases
-from grid.store.records import Record, Value, make_record, now
+from grid.store.records import Value, make_record, now
 from grid.store.store import CHECKPOINT, TRACEBACK, Store
 from grid.work.prepared import open_prepared
 from grid.work.results import provenance
@@ -286,7 +286,7 @@ def publish(
     files = {**(sizes or {}), **{name: len(data) for name, data in named.items()}}
     if files:
         values = {**values, "files": json.dumps(files), **{SUMS[name]: sums[name] for name in sums}}
-    record: Record = make_record({**values, "status": "done", "finished_at": now()})
+    record = make_record({**values, "status": "done", "finished_at": now()})
     became = store.commit(stage, record, holds=holds, left_over=left_over)
     if became == "lost":
         _leave_to_another(stage, store)

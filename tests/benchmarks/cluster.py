@@ -94,7 +94,7 @@ def cell_overhead_s() -> list[Row]:
                 scratch=f"{storage}/ray",
                 run=run,
             )
-        work = [float(str(store.record(cell)["seconds_total"])) for cell in ended]
+        work = [store.record(cell).seconds_total for cell in ended]
     between = [after - before - own for (before, after), own in zip(pairwise(ends), work[1:], strict=True)][1:]
     quarters = statistics.quantiles(between, n=4)
     return [Row("cell_overhead_s", statistics.median(between), "s (low, high: quartiles)", quarters[0], quarters[2])]

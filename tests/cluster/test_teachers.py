@@ -100,11 +100,11 @@ def test_a_teacher_that_fails_takes_its_logits_along_and_nothing_else(
     grid.cluster.teachers.groups.group_worker.train_lane(config_of(lane_of(plan), store))
     failure = store.failure(broken, launch=LAUNCH)
     assert failure is not None
-    assert str(failure["error"]).startswith("DivergedError")
+    assert str(failure.error).startswith("DivergedError")
     assert not store.names(plan.logits[0].folder), "nobody tried"
     assert store.is_done(good)
     assert store.is_done(plan.logits[1])
-    assert store.record(good)["workers"] == 1
+    assert store.record(good).workers == 1
 
     # A group that is started again finds what it had done, and what had failed.
     before, said = signature(tmp_path), store.read(f"{broken.folder}/failure.json")
@@ -129,11 +129,11 @@ def test_a_teacher_whose_workers_die_too_often_is_given_up(
     grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
     failure = store.failure(teacher, launch=LAUNCH)
     assert failure is not None
-    assert str(failure["error"]).startswith("its workers died too often")
+    assert str(failure.error).startswith("its workers died too often")
     assert not store.is_done(teacher)
     # Another launch begins to count anew.
     grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store) | {"run": {"launch": "launch-2"}})
-    assert store.record(teacher)["tries"] == 1
+    assert store.record(teacher).tries == 1
 
 
 def test_a_lane_saves_and_leaves_a_machine_that_is_about_to_go(
@@ -153,7 +153,7 @@ def test_a_lane_saves_and_leaves_a_machine_that_is_about_to_go(
     assert not [name for name in store.names(teacher.folder) if name.startswith("lease")], "another one may go on"
     monkeypatch.setattr(grid.cluster.nodes.departure, "draining_nodes", set)
     grid.cluster.teachers.groups.group_worker.train_lane(config_of([teacher], store))
-    assert store.record(teacher)["tries"] == 1, "nobody was lost"
+    assert store.record(teacher).tries == 1, "nobody was lost"
 
 
 def _looks_late() -> Callable[[Store, Stage], bool]:
@@ -221,7 +221,7 @@ def test_two_workers_go_through_a_lane_together(tmp_path: Path, tiny_plan: Plann
     store = prepared(plan, tmp_path / "runs")
     assert two_workers(lane_of(plan), store, tmp_path, second_is=second_is) == [0, 0]
     assert all(store.is_done(stage) for stage in lane_of(plan))
-    assert store.record(plan.teachers[0])["workers"] == 2
+    assert store.record(plan.teachers[0]).workers == 2
 
 
 @pytest.mark.long

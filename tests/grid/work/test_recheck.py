@@ -87,7 +87,7 @@ def test_a_teacher_is_rebuilt_with_what_its_weights_leave_out(tmp_path: Path, ru
     dataset = open_prepared(plan.data, store)
     stored = safetensors.torch.load(store.read(f"{stage.folder}/test.safetensors"))
     found = score(next(iter(stored.values())), dataset.test.labels_N).top1
-    assert found == store.record(teacher)["test_top1_last"]
+    assert found == store.record(teacher).test_top1_last
     first, again = (untrained(teacher.model, dataset.meta, seed=3).get_buffer("w") for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, untrained(teacher.model, dataset.meta, seed=0).get_buffer("w"))
