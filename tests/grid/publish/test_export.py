@@ -234,7 +234,7 @@ def test_a_baseline_and_a_seed_are_to_be_had_by_name(
     text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "seed 1, asked for by number" in text
     assert "onnx" not in text
-    assert json.loads((tmp_path / "out/record.json").read_bytes()) == ran.record("ViT-S", "baseline", 1)
+    assert json.loads((tmp_path / "out/record.json").read_bytes()) == asdict(ran.record("ViT-S", "baseline", 1))
 
 
 def refused(capsys: Capture, arguments: list[str]) -> str:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from analysis.cli import main
+from grid.contract.record import Record
 from grid.plan import Plan, make_plan
 from grid.read.grid_file import load_grid
 from grid.store.plan_file import write_plan
@@ -189,7 +190,7 @@ def test_how_far_a_rebuilt_model_may_be_off(off: int, exact: bool, refused: bool
     labels = torch.zeros(1000, dtype=torch.int64)
     logits = torch.zeros(1000, 2)
     logits[:, 0], logits[: 200 + off, 1] = 1.0, 2.0
-    record: dict[str, Any] = {"test_top1_last": 0.8, "device": "a CPU", "deterministic": True}
+    record = Record(test_top1_last=0.8, device="a CPU", deterministic=True)
     here: dict[str, Any] = {"device": "a CPU" if exact else "a GPU", "deterministic": True}
     told: dict[str, Any] = {"split": "test", "record": record, "here": here, "what": "it", "way_out": "mend it"}
     if not refused:
