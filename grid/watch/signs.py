@@ -8,25 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 from grid.contract.credentials import redacted
 from grid.contract.layout import FAILURE, FOLDERS, GRIDS, PROGRESS, RECORD, plan_file, stage_folder
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_time, told_at
-from grid.contract.plan import parse_plan as parse_document
 from grid.contract.program.installed import grid_command
 from grid.contract.record import Record, other_inputs
 from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, together
 from grid.errors import UserError, one_line
-from grid.plan import LogitsStage, Plan, Stage, make_plan
-from grid.spec.dataset import DatasetSpec
-from grid.spec.grid import GridSpec
+from grid.plan import LogitsStage, Stage
 from grid.store.records import RecordError, record_from_json
 from grid.store.standing import READS_AT_A_TIME, of_other_inputs
 from grid.store.store import Standing, Store, damage_of
+from grid.watch.planned import Planned, grid_name, launched_at, parse_plan
 
 AGAIN = "launch the grid again to have it computed again"
 
@@ -40,21 +36,6 @@ class Found:
     record: Record | None = None
     failure: Record | None = None
     sign: Sign | None = None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A grid's plan as it lies on the storage. kinds: of its stages, by id, in the plan's order. plan: made again from
-    its spec; None where another version of this program wrote it, which called the stages otherwise."""
-
-    name: str
-    launched_at: datetime
-    kinds: dict[str, str]
-    plan: Plan | None
-
-    @cached_property
-    def stages(self) -> dict[str, Stage]:
-        return {stage.id: stage for stage in self.plan.stages} if self.plan is not None else {}
 
 
 @dataclass(frozen=True)
@@ -209,47 +190,6 @@ def _readable(store: Store) -> Iterator[None]:
     except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
         reason = getattr(error, "strerror", None) or one_line(error)
         raise UserError(f"--storage {store.url}: cannot be read: {reason}") from None
-
-
-def grid_name(asked: str) -> str:
-    """What a grid file calls its grid; of anything else, the text itself. Raises UserError as reading a grid does."""
-    path = Path(asked)
-    if path.suffix not in (".yaml", ".yml", ".json"):
-        return asked
-    from grid.read.grid_file import find_grid, read_grid
-
-    return str(read_grid(find_grid(asked))["name"])
-
-
-def launched_at(plan: bytes) -> datetime:
-    """Raises ValueError with the reason that it is no plan."""
-    return parse_document(plan).launched_at
-
-
-def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
-    """The grid's data set with the images that it was last launched with on a storage, for one that does not say where
-    its images are; None where it says so, or the storage does not know."""
-    if not spec.dataset.is_downloaded:
-        return None
-    try:
-        planned = parse_plan(store.read(plan_file(spec.name)), spec.name)
-    except (OSError, ValueError):
-        return None
-    then = planned.plan.spec.dataset if planned.plan is not None else None
-    if then is None or then.name != spec.dataset.name:
-        return None
-    return spec.dataset.model_copy(update={"data": then.data, "parquet": then.parquet, "facts": then.facts})
-
-
-def parse_plan(data: bytes, name: str) -> Planned:
-    """Raises ValueError with the reason it is none."""
-    document = parse_document(data)
-    kinds, at = document.kinds, document.launched_at
-    try:
-        plan = make_plan(GridSpec.model_validate(document.spec))
-    except Exception:  # whatever an odd spec makes the planning raise, its stages are told of by their ids
-        return Planned(name, at, kinds, None)
-    return Planned(name, at, kinds, plan if {stage.id for stage in plan.stages} == kinds.keys() else None)
 
 
 def _record(data: bytes) -> Record:

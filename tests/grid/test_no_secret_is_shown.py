@@ -201,7 +201,7 @@ def test_the_log_of_a_launch_holds_none(tmp_path: Path, capsys: Capture, monkeyp
         logging.getLogger("some.library").warning("GET %s", SAID)
         raise UserError("it ends here")
 
-    monkeypatch.setattr("grid.launch.run.run_grid", run)
+    monkeypatch.setattr("grid.launch.logged.run_grid", run)
     storage = str(tmp_path / "runs")
     assert launch.main(["--grid", write_grid(tmp_path, tiny_grid()), "--storage", storage, "--wandb", "disabled"]) == 2
     told = capsys.readouterr()
