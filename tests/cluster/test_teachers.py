@@ -25,7 +25,7 @@ from grid.cluster.teachers.group_worker import DepartureError
 from grid.cluster.teachers.groups import run_lane
 from grid.plan import LogitsStage, Plan, Stage, TeacherStage, stage_from_json, stage_to_json
 from grid.plan.schedule import Schedule, State
-from grid.spec.grid import Resources
+from grid.spec.resources import Resources
 from grid.store.lease import Leases
 from grid.store.store import CHECKPOINT, Store
 from grid.work.execute import Runtime, execute, prepare_dataset

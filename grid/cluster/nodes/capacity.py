@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from grid.errors import UserError
-from grid.spec.grid import Resources
+from grid.spec.resources import Resources
 
 # How often a stage is retried, from its checkpoint, after the death of a worker.
 MAX_WORKER_DEATHS = 3
