@@ -111,11 +111,12 @@ def run(args: argparse.Namespace) -> int:
     from grid.plan import make_plan
     from grid.private import use_private_compiler_caches
     from grid.read.grid_file import load_grid
+    from grid.store.probe import check_fit
     from grid.store.store import Store
 
     plan = make_plan(load_grid(args.grid, overrides_of(args), data=args.data))
     store = Store(args.storage)
-    store.check_fit()
+    check_fit(store)
     use_private_compiler_caches()  # before timm, with which torch makes folders for them
     if args.dry_run:
         from grid.watch.dry_run import dry_run

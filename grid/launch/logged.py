@@ -15,6 +15,7 @@ from grid.launch.guest import logged_to_stderr
 from grid.launch.run import Options, Outcome, run_grid
 from grid.plan import Plan
 from grid.read.datasets import described
+from grid.store.probe import check_writable
 from grid.store.store import Store
 from grid.watch.console import console_on
 
@@ -46,7 +47,7 @@ def run_logged(
     dashboard = options.dashboard
     if dashboard is not None:
         dashboard.check()
-    store.check_writable()
+    check_writable(store)
     folder = grid_folder(plan.spec.name)
     root, log = (store.url, f"{folder}/{LOG}") if store.is_local else (tempfile.mkdtemp(prefix="kd-grid-"), LOG)
     with contextlib.ExitStack() as stack:

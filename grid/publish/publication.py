@@ -93,3 +93,7 @@ class Facts:
         """On one line, whatever labels hold."""
         how = f"distilled from {self.choice.teacher}" if self.choice.teacher is not None else "trained alone"
         return " ".join(f"{self.choice.student} {how} on {self.spec.dataset.name}".split())
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"

@@ -12,11 +12,9 @@ from typing import Literal
 from grid.contract.layout import FAILURE, RECORD
 from grid.contract.local_files import OddFileError
 from grid.contract.record import (
-    CURVE,
     SCHEMA_VERSION,
     WEIGHTS,
     Record,
-    files_of,
     is_of_record,
     other_inputs,
     weights_file,
@@ -24,7 +22,8 @@ from grid.contract.record import (
 from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, Stage, Trainable
-from grid.store.files import Files
+from grid.store.copies import CopyingFiles
+from grid.store.damage import damage_of
 from grid.store.records import RecordError, record_from_json, record_to_json
 
 log = logging.getLogger("kd_grid")
@@ -33,8 +32,6 @@ UNREAD = "record-unread.json"  # one that could not be read, when another took i
 TRACEBACK = "failure.txt"
 IDENTITY = "identity.json"
 CHECKPOINT = "checkpoint.pt"
-
-HEADERS_DIFFER = 64  # bytes, between files with as many logits
 
 
 # What became of a record: done by another launch, or its lease lost to one that is still at it.
@@ -79,33 +76,6 @@ class Inputs:
         return record if record.status in (None, "done") else None
 
 
-def damage_of(stage: Stage, record: Record, sizes: Mapping[str, int]) -> str | None:
-    """What is wrong with a stage's record or files, by the names and sizes of what lies in its folder; None where all
-    is as it was left."""
-    if record.stage_id not in (None, stage.id):
-        return f"{RECORD}: the record of another stage, {record.stage_id!r}"
-    if record.status not in (None, "done"):
-        return record.error if record.error is not None else f"{RECORD}: of a stage that is not done"
-    try:
-        files = files_of(record)
-    except ValueError as error:
-        return f"{RECORD}: its files are no names with sizes: {error}"
-    if files is None:
-        # Older ones have these beside them, of sizes that nobody knows.
-        old = (WEIGHTS, CURVE) if record.weights_sha256 is not None and stage.is_trained else ()
-        files = {name: sizes.get(name, -1) for name in old}
-    for name, size in files.items():
-        if sizes.get(name, -1) < 0:
-            return f"{name}: is missing, though its record names it"
-        if sizes[name] != size:
-            return f"{name}: has {sizes[name]} bytes, its record says {size}"
-    there = {name: sizes[name] for name in sorted(stage.planned_files) if name in sizes}
-    for name, size in there.items():
-        if size < max(there.values()) - HEADERS_DIFFER:
-            return f"{name}: has {size} bytes, others of these logits have {max(there.values())}"
-    return None
-
-
 def _is_damaged(payload: bytes) -> bool:
     try:
         return not isinstance(json.loads(payload), dict)
@@ -129,7 +99,7 @@ def _is_unread(data: bytes) -> bool:
     return False
 
 
-class Store(Files):
+class Store(CopyingFiles):
     """The files of a storage, by stage."""
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:

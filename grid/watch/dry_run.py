@@ -8,6 +8,7 @@ from typing import cast
 from grid.contract.terminal import Lasting, tell
 from grid.contract.text import on_one_line
 from grid.plan import Plan, make_plan
+from grid.store.probe import check_readable
 from grid.store.standing import look
 from grid.store.store import Store
 from grid.watch.console import console_on
@@ -17,7 +18,7 @@ from grid.watch.preview import inspect_models, print_plan
 
 def dry_run(plan: Plan, store: Store) -> None:
     """Of images that nothing says the place of, those of the grid's last launch are meant: ids depend on the images."""
-    store.check_readable()
+    check_readable(store)
     images = ""
     if plan.spec.dataset.is_downloaded:
         then = images_of_last_launch(plan.spec, store)

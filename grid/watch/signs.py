@@ -19,9 +19,10 @@ from grid.contract.record import Record, other_inputs
 from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, together
 from grid.errors import UserError, one_line
 from grid.plan import LogitsStage, Stage
+from grid.store.damage import damage_of
 from grid.store.records import RecordError, record_from_json
 from grid.store.standing import READS_AT_A_TIME, of_other_inputs
-from grid.store.store import Standing, Store, damage_of
+from grid.store.store import Standing, Store
 from grid.watch.planned import Planned, grid_name, launched_at, parse_plan
 
 AGAIN = "launch the grid again to have it computed again"

@@ -21,13 +21,14 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
-import grid.publish.export
+import grid.publish.folder
 import launch
 from analysis.cli import main
 from analysis.publish import choose
 from analysis.read.load import load_grid as load_results
 from grid.contract.program.installed import hint
 from grid.contract.record import Record, weights_file
+from grid.errors import UserError
 from grid.plan import CellStage, Plan, make_plan
 from grid.read.grid_file import load_grid
 from grid.store.plan_file import write_plan
@@ -103,7 +104,7 @@ def published(ran: Ran) -> dict[str, Path]:
 
 
 def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid.publish.export, "missing_packages", lambda: ["onnx", "onnxscript"])
+    monkeypatch.setattr(grid.publish.folder, "missing_packages", lambda: ["onnx", "onnxscript"])
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
@@ -286,7 +287,7 @@ def test_an_export_that_breaks_off_leaves_nothing(ran: Ran, tmp_path: Path, monk
         raise KeyboardInterrupt
 
     without_onnx(monkeypatch)
-    monkeypatch.setattr(grid.publish.export, "model_card", die)
+    monkeypatch.setattr(grid.publish.folder, "model_card", die)
     with pytest.raises(KeyboardInterrupt):
         main(["export", "--storage", ran.storage, "--student", "ViT-S", "--to", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []
@@ -301,8 +302,8 @@ def test_a_place_that_cannot_be_written_is_one_line(ran: Ran, tmp_path: Path, ca
 
 def test_code_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None:
     for name in ("../evil.py", "/evil.py", "README.md"):
-        with pytest.raises(grid.publish.export.ExportError, match="outside of the folder, or not Python"):
-            grid.publish.export._write_code(tmp_path, name, "")
+        with pytest.raises(UserError, match="outside of the folder, or not Python"):
+            grid.publish.folder._write_code(tmp_path, name, "")
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from grid.contract.layout import FAILURE, RECORD
 from grid.contract.record import SCHEMA_VERSION
 from grid.errors import UserError
 from grid.plan import LogitsStage, Plan, Stage
+from grid.store.probe import check_writable
 from grid.store.records import RecordError, Value, make_record, record_from_json, record_to_json
 from grid.store.store import IDENTITY, IdentityMismatchError, Store
 from tests.conftest import with_epochs
@@ -72,13 +73,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path, monk
 def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"--storage .*file/runs: cannot be written: "):
-        Store(str(tmp_path / "file" / "runs")).check_writable()
+        check_writable(Store(str(tmp_path / "file" / "runs")))
     with pytest.raises(UserError, match="--storage nosuch://bucket"):
         Store("nosuch://bucket")
 
 
 def test_a_writable_storage_keeps_no_probe(store: Store) -> None:
-    store.check_writable()
+    check_writable(store)
     assert store.names("") == []
 
 

@@ -97,7 +97,7 @@ def test_a_teacher_is_rebuilt_with_what_its_weights_leave_out(tmp_path: Path, ru
 def test_a_student_is_published_with_what_its_weights_leave_out(
     tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grid.publish.export.missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr("grid.publish.folder.missing_packages", lambda: ["onnx"])
     plan = plan_of(tmp_path, FEATURES.format(drawn=DRAWN["torch"]), teachers=[], modes=["baseline"])
     store = Store(str(tmp_path / "runs"))
     prepare(plan, store, runtime)
