@@ -19,7 +19,7 @@ import pytest
 import launch
 from grid.errors import StorageError, UserError
 from grid.plan import Plan
-from grid.store import probe, retry
+from grid.store import files, probe, retry
 from grid.store.lease import Leases
 from grid.store.object_store import NONCE
 from grid.store.probe import check_writable
@@ -135,7 +135,7 @@ def test_a_client_does_not_multiply_the_waits(store: Store, s3: ObjectStore, mon
         tries.append(1)
         return call()
 
-    monkeypatch.setattr(probe, "retried", once)
+    monkeypatch.setattr(files, "retried", once)
     before = len(s3.seen)
     with s3.failing(first(10**6)), pytest.raises(StorageError, match="launch again when it answers"):
         store.write("a/file", b"1")
