@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
-from analysis.write.output import tell, warn, write_asked, write_below, write_document, write_frame
+from analysis.write.output import warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
 from grid.contract.layout import grid_folder
+from grid.contract.terminal import StdoutError, tell
 from grid.contract.text import encoding_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         if "format" in args:
             args.format = output_format(args)
         RUN[args.command](args)
-    except AnalysisError as error:
+    except (AnalysisError, StdoutError) as error:
         tell(f"error: {error}", sys.stderr)
         return BAD_INPUT
     except SystemExit as ended:  # by argparse, which has said why

@@ -117,7 +117,7 @@ def weights_of(storage: Path) -> dict[str, bytes]:
     found = {}
     for path in records(storage):
         record = record_from_json(path.read_bytes())
-        if record["weights_sha256"] is not None:
+        if record.weights_sha256 is not None:
             found[str(path.parent.relative_to(storage))] = (path.parent / weights_file(record)).read_bytes()
     return found
 

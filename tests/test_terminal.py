@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-import analysis.write.output
-import launch
 from grid.cluster.remote import _show
+from grid.contract.terminal import tell
 from grid.contract.text import is_hidden
+from grid.watch.console import console_on
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +37,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> tuple[Terminal, Console]:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     file = Terminal()
-    return file, launch.console_on(file)
+    return file, console_on(file)
 
 
 @pytest.mark.long
@@ -58,22 +58,23 @@ def test_a_full_disk_behind_stdout_is_a_line(command: list[str], tmp_path: Path)
 def test_lines_that_a_closed_terminal_does_not_take_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     master, slave = pty.openpty()
     with os.fdopen(slave, "w", buffering=1) as file:
-        console = launch.console_on(file)
+        console = console_on(file)
         console.print("a line")
         os.close(master)
         for _ in range(3):
             console.print("a line that nobody reads")
-        analysis.write.output.tell("another", file)
+        tell("another", file)
 
 
 def test_a_launch_whose_terminal_was_closed_says_the_rest_to_nobody(tmp_path: Path) -> None:
     """What the terminal did not take is still in a buffer when its output is given back."""
     script = (
-        "import os, sys, launch; from grid.cluster.session import output_to\n"
+        "import os, sys; from grid.cluster.session import output_to\n"
+        "from grid.contract.terminal import tell; from grid.watch.console import console_on\n"
         "with output_to(sys.argv[1], 'launch.log') as terminal:\n"
         "    sys.stdin.readline()\n"
-        "    launch.console_on(terminal).print('a line that nobody reads')\n"
-        "launch.tell('another')\n"
+        "    console_on(terminal).print('a line that nobody reads')\n"
+        "tell('another')\n"
         "open(sys.argv[1] + '/ended', 'w').close()\n"
     )
     master, slave = pty.openpty()
@@ -115,7 +116,7 @@ def test_tables_and_what_is_shown_anew_are_cleaned_too(monkeypatch: pytest.Monke
 
 def test_what_is_piped_is_cleaned() -> None:
     file = io.StringIO()
-    launch.console_on(file).print(f"ViT {EVIL}", markup=False, highlight=False)
+    console_on(file).print(f"ViT {EVIL}", markup=False, highlight=False)
     assert SHOWN in file.getvalue()
     assert [character for character in file.getvalue() if is_hidden(character)] == ["\n"]
 
@@ -134,19 +135,20 @@ ODD = {
 
 LAUNCH = """
 import os, sys
-import launch
 from grid.cluster.session import output_to
+from grid.contract.terminal import tell
+from grid.watch.console import console_on
 from rich.table import Table
 
 with output_to(sys.argv[1], "launch.log") as terminal:
-    console = launch.console_on(terminal)
+    console = console_on(terminal)
     os.write(1, b"a library's words")
     console.print("[2/9] \\u00c9l\\u00e8ve: done \\u2192 next", markup=False, highlight=False)
     table = Table("Model", "Size", box=None)
     table.add_row("\\u00c9l\\u00e8ve", "1")
     table.add_row("ResNet", "2")
     console.print(table)
-launch.tell("gain \\u25b2, loss \\u25bc")
+tell("gain \\u25b2, loss \\u25bc")
 """
 
 
@@ -176,7 +178,7 @@ def test_no_line_of_a_launch_is_lost_where_its_terminal_has_ascii_alone(
 
 def test_a_name_with_colons_is_no_emoji() -> None:
     file = io.StringIO()
-    launch.console_on(file).print("results in /data/:x:/runs", markup=False, highlight=False)
+    console_on(file).print("results in /data/:x:/runs", markup=False, highlight=False)
     assert file.getvalue() == "results in /data/:x:/runs\n"
 
 

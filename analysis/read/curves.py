@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 
@@ -13,12 +11,13 @@ from analysis.errors import AnalysisError
 from analysis.measures.gains import AXES
 from analysis.read.grids import Records
 from analysis.read.storage import said
+from grid.contract.figures import METRICS, SPLITS
 from grid.contract.layout import stage_folder
 from grid.contract.record import CURVE as CURVE_FILE
-from grid.contract.record import METRICS, SPLITS, curve_file, is_of_record
+from grid.contract.record import Record, curve_file, is_of_record
 
 _PLACE = re.compile(r"/curve(-[0-9a-f]+)?\.parquet:")
-OF_A_CURVE = ("curve_sha256", "files")  # of a record
+OF_A_CURVE = ("stage_id", "kind", "curve_sha256", "files")  # of a record
 KEYS = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", *AXES)
 
 CURVE = pl.Schema(
@@ -40,9 +39,9 @@ def curves(grid: Records) -> pl.DataFrame:
     cells = grid.cells.filter(pl.col("status") == "done")
     done = cells.select(KEYS)
     parts = [pl.DataFrame(schema={"stage_id": pl.String, **CURVE})]
-    for record in cells.unique("stage_id", maintain_order=True).select(KEYS + OF_A_CURVE).iter_rows(named=True):
-        stage_id = record["stage_id"]
-        path = f"{stage_folder(record['kind'], stage_id)}/{curve_file(record)}"
+    for row in cells.unique("stage_id", maintain_order=True).select(OF_A_CURVE).iter_rows(named=True):
+        stage_id, record = row["stage_id"], Record(**row)
+        path = f"{stage_folder(row['kind'], stage_id)}/{curve_file(record)}"
         try:
             curve = parse_curve(grid.reader.read(path), record)
         except FileNotFoundError:
@@ -64,7 +63,7 @@ def is_of_a_curve(problem: str) -> bool:
     return _PLACE.search(problem) is not None
 
 
-def parse_curve(data: bytes, record: Mapping[str, Any]) -> pl.DataFrame:
+def parse_curve(data: bytes, record: Record) -> pl.DataFrame:
     """The curve of a record, with the columns of CURVE, null where it has none. Raises ValueError with the reason it is
     none, or another's, on one line."""
     if not is_of_record(record, CURVE_FILE, data):

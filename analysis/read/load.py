@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from analysis.read.signs import at_work
 from analysis.read.storage import Reader, said
 from grid.contract import layout
 from grid.contract import record as contract
+from grid.contract.figures import RANGES
 from grid.contract.parsing import CLOCK_SKEW, of_the_future
 from grid.contract.program.installed import grid_command
 
@@ -185,7 +187,7 @@ def _parsed(found: Mapping[str, bytes], ids: Mapping[str, str]) -> tuple[pl.Data
         frame = pl.read_ndjson(lines, schema=RECORD)
         version = frame["schema_version"]
         floats = frame.select(pl.col(pl.Float64))
-        ranges = [pl.col(name).is_between(low, high).all() for name, (low, high) in contract.RANGES.items()]
+        ranges = [pl.col(name).is_between(low, high).all() for name, (low, high) in RANGES.items()]
         if (
             frame["stage_id"].to_list() == [ids[path] for path in found]
             and version.null_count() == 0
@@ -207,8 +209,8 @@ def _parsed(found: Mapping[str, bytes], ids: Mapping[str, str]) -> tuple[pl.Data
 def parse_record(data: bytes, *, stage_id: str) -> dict[str, Any]:
     """A stage's record as a row of RECORD. Raises ValueError with the reason it is none, on one line."""
     record = contract.parse_record(data)
-    if record["stage_id"] != stage_id:
-        raise ValueError(f"the record of another stage: {record['stage_id']!r}")
-    if record["status"] not in STATUSES:
-        raise ValueError(f"not a record: its status is {record['status']!r}")
-    return record
+    if record.stage_id != stage_id:
+        raise ValueError(f"the record of another stage: {record.stage_id!r}")
+    if record.status not in STATUSES:
+        raise ValueError(f"not a record: its status is {record.status!r}")
+    return asdict(record)

@@ -10,6 +10,7 @@ import polars as pl
 
 from analysis.read.storage import Reader, said
 from grid.contract.layout import FOLDERS, PROGRESS, stage_folder
+from grid.contract.record import Record
 from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, state_of, together
 
 
@@ -28,7 +29,7 @@ def at_work(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, str], now
     done = set(records.filter(pl.col("status") == "done")["stage_id"])
     signs, problems = _read_signs(reader, {i: kind for i, kind in kinds.items() if i not in done}, now)
     facts = records.filter(pl.col("stage_id").is_in([*signs])).select("stage_id", "launch", "finished_at")
-    failures = {row["stage_id"]: row for row in facts.iter_rows(named=True)}
+    failures = {stage_id: Record(launch=launch, finished_at=at) for stage_id, launch, at in facts.iter_rows()}
     states = {i: state_of(done=False, failure=failures.get(i), sign=sign, now=now) for i, sign in signs.items()}
     running = {i: signs[i].fraction for i, state in states.items() if state == "running"}
     return AtWork(running, [i for i, state in states.items() if state == "silent"], problems)

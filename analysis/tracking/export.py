@@ -28,9 +28,10 @@ from analysis.shown import title
 from analysis.tracking.mark import Mark
 from grid.contract import layout
 from grid.contract.credentials import redacted
+from grid.contract.figures import METRIC_FIELDS
 from grid.contract.local_files import make_folder
 from grid.contract.parsing import parse_json
-from grid.contract.record import METRIC_FIELDS, curve_file, other_inputs
+from grid.contract.record import Record, curve_file, other_inputs
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -170,11 +171,12 @@ class Exporter:
                 parse_json(record[name] or "null")
             of_cell = record["kind"] == "cell"
             teacher = self._input("teacher", record["teacher_id"]) if of_cell else None
-            other = other_inputs(record, dataset=self._input("dataset", record["dataset_id"]), teacher=teacher)
+            typed, dataset = Record(**record), self._input("dataset", record["dataset_id"])
+            other = other_inputs(typed, dataset=dataset, teacher=teacher)
             if other is not None:
                 raise ValueError(f"learned from another {other} than lies there now: launch the grid again")
-            path = f"{folder}/{curve_file(record)}"
-            return record, parse_curve(self.reader.read(path), record)
+            path = f"{folder}/{curve_file(typed)}"
+            return record, parse_curve(self.reader.read(path), typed)
         except FileNotFoundError:
             raise ValueError(f"{path}: missing") from None
         except AnalysisError as error:  # of the storage, which names the path
@@ -182,11 +184,11 @@ class Exporter:
         except Exception as error:  # whatever is wrong with one stage, the others are written
             raise ValueError(f"{path}: {said(error)}") from None
 
-    def _input(self, kind: str, stage_id: str | None) -> dict[str, Any] | None:
+    def _input(self, kind: str, stage_id: str | None) -> Record | None:
         """The record of what a stage learned from; None where there is none that can be read."""
         try:
             path = f"{layout.stage_folder(kind, str(stage_id))}/{layout.RECORD}"
-            return parse_record(self.reader.read(path), stage_id=str(stage_id))
+            return Record(**parse_record(self.reader.read(path), stage_id=str(stage_id)))
         except (FileNotFoundError, AnalysisError, ValueError):
             return None
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import io
 import json
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError
 from grid.contract.local_files import check_link, write_local
-from grid.contract.text import encoding_of, in_encoding, shown_on
-
-NO_READER = {errno.EPIPE, errno.EIO}  # of a pipe, of a terminal
+from grid.contract.terminal import not_written, tell
+from grid.contract.text import encoding_of, in_encoding
 
 if TYPE_CHECKING:
     import polars as pl
@@ -24,63 +20,9 @@ if TYPE_CHECKING:
     from analysis.document import Document
 
 
-def tell(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
-    """Print, in silence where nobody reads any more (`| head`, a closed terminal), and without what the terminal cannot
-    show or would take for a command: much of what is told was written by whoever could write to the storage.
-
-    Raises AnalysisError where stdout takes no more, as on a full disk."""
-    stream = stream or sys.stdout
-    try:
-        print(shown_on(stream, text), end=end, file=stream, flush=True)
-    except OSError as error:
-        _not_written(stream, error)
-
-
 def warn(problems: Sequence[str]) -> None:
     for problem in problems:
         tell(f"warning: {problem}", sys.stderr)
-
-
-class Lasting(io.TextIOBase):
-    """A stream that outlives its reader, its terminal and its disk: what it cannot take is left out. A grid is worth
-    more than its lines."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self._error: OSError | None = None
-
-    def write(self, text: str) -> int:
-        self._try(lambda: self.stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self._try(self.stream.flush)
-
-    def isatty(self) -> bool:
-        return self.stream.isatty()
-
-    def fileno(self) -> int:
-        return self.stream.fileno()
-
-    def check(self) -> None:
-        """Raises AnalysisError where something was left out that somebody could have read."""
-        if self._error is not None:
-            _not_written(self.stream, self._error)
-
-    def _try(self, act: Callable[[], object]) -> None:
-        if self._error is None:
-            try:
-                act()
-            except OSError as error:
-                self._error = error
-
-
-def _not_written(stream: TextIO, error: OSError) -> None:
-    """What is left in the stream's buffers goes nowhere, the interpreter's own flush at its end included. Raises
-    AnalysisError where it is stdout, and somebody could have read it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if error.errno not in NO_READER and stream is sys.stdout:
-        raise AnalysisError(f"stdout: {error.strerror or error}") from None
 
 
 def write_document(document: Document, problems: Sequence[str], args: argparse.Namespace) -> None:
@@ -128,7 +70,7 @@ def _write(content: bytes, args: argparse.Namespace) -> None:
             sys.stdout.buffer.write(content)
             sys.stdout.buffer.flush()
         except OSError as error:
-            _not_written(sys.stdout, error)
+            not_written(sys.stdout, error)
         return
     write_asked(args.output, content)
 

@@ -1,4 +1,4 @@
-"""The result record's fields, and which figures they can hold: what the grid writes and the analysis believes.
+"""The result record: one schema, versioned. What the grid writes and the analysis believes.
 
 Fractions are in [0, 1], times in seconds unless the name says otherwise, `..._at` are ISO 8601 in UTC. Metrics are
 named <split>_<metric>_<point>; point `last` is the last epoch, `best` the epoch with the best top1 on val (absent
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
 
-from grid.contract.parsing import check_finite, parse_json, parse_object
+from grid.contract.figures import check_figures, metric_field
+from grid.contract.parsing import parse_json, parse_object
 
 SCHEMA_VERSION = 1
 
@@ -23,113 +24,123 @@ SUMS = {WEIGHTS: "weights_sha256", CURVE: "curve_sha256"}  # the fields of a rec
 NAME_DIGITS = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-METRICS = ("top1", "top5", "nll", "ece", "agreement")
-POINTS = ("last", "best")
-SPLITS = ("val", "test")  # that are evaluated
 
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a stage left, or why it failed: a field is None where it does not apply, or where an earlier version of the
+    program did not write it. Raises TypeError for a value of another type, and ValueError for a figure that cannot have
+    been measured."""
 
-def metric_field(split: str, metric: str, point: str) -> str:
-    return f"{split}_{metric}_{point}"
-
-
-# The fields of metrics, with the metric of each.
-METRIC_FIELDS = {metric_field(s, metric, point): metric for s in SPLITS for metric in METRICS for point in POINTS}
-
-FIELDS: dict[str, type] = {
-    "schema_version": int,
-    "stage_id": str,
-    "kind": str,
-    "status": str,  # done | failed
-    "error": str,
-    "warning": str,  # what looks wrong with a given teacher
+    schema_version: int = SCHEMA_VERSION
+    stage_id: str | None = None
+    kind: str | None = None
+    status: str | None = None  # done | failed
+    error: str | None = None
+    warning: str | None = None  # what looks wrong with a given teacher
     # the grid's axes
-    "dataset": str,
-    "teacher": str,
-    "teacher_args": str,  # JSON
-    "student": str,
-    "student_args": str,  # JSON
-    "mode": str,
-    "method": str,
-    "temperature": float,
-    "alpha": float,
-    "params": str,  # JSON: all of the method's parameters; temperature and alpha are those of kd
-    "seed": int,
-    "start": str,  # scratch | pretrained:NAME | checkpoint:SHA256 | given:SHA256 (not trained)
-    "targets": str,  # where the teacher's logits came from: cached | online
-    "view_stream": int,
+    dataset: str | None = None
+    teacher: str | None = None
+    teacher_args: str | None = None  # JSON
+    student: str | None = None
+    student_args: str | None = None  # JSON
+    mode: str | None = None
+    method: str | None = None
+    temperature: float | None = None
+    alpha: float | None = None
+    params: str | None = None  # JSON: all of the method's parameters; temperature and alpha are those of kd
+    seed: int | None = None
+    start: str | None = None  # scratch | pretrained:NAME | checkpoint:SHA256 | given:SHA256 (not trained)
+    targets: str | None = None  # where the teacher's logits came from: cached | online
+    view_stream: int | None = None
     # the stages it was computed from
-    "dataset_id": str,
-    "teacher_id": str,
-    "logits_id": str,
-    "teacher_sha256": str,  # of the teacher's weights that were used
+    dataset_id: str | None = None
+    teacher_id: str | None = None
+    logits_id: str | None = None
+    teacher_sha256: str | None = None  # of the teacher's weights that were used
     # what it left: see weights_file and curve_file
-    "files": str,  # JSON: the size in bytes of each file by its name
-    "weights_sha256": str,
-    "curve_sha256": str,
+    files: str | None = None  # JSON: the size in bytes of each file by its name
+    weights_sha256: str | None = None
+    curve_sha256: str | None = None
     # the model: the student's for a cell, the teacher's for a teacher
-    "parameters": int,
-    "size_bytes": int,
-    "macs": int,
-    "latency_ms": float,
-    "latency_ms_q1": float,
-    "latency_ms_q3": float,
-    "latency_batch": int,  # images
-    "latency_runs": int,  # batches measured
-    "throughput": float,  # images per second at that batch
-    "latency_device": str,
+    parameters: int | None = None
+    size_bytes: int | None = None
+    macs: int | None = None
+    latency_ms: float | None = None
+    latency_ms_q1: float | None = None
+    latency_ms_q3: float | None = None
+    latency_batch: int | None = None  # images
+    latency_runs: int | None = None  # batches measured
+    throughput: float | None = None  # images per second at that batch
+    latency_device: str | None = None
     # metrics
-    "epochs": int,
-    "best_epoch": int,
-    **dict.fromkeys(METRIC_FIELDS, float),
-    "best_test_top1": float,
-    "best_test_epoch": int,
-    "train_loss_last": float,
-    "train_top1_last": float,
+    epochs: int | None = None
+    best_epoch: int | None = None
+    val_top1_last: float | None = None
+    val_top1_best: float | None = None
+    val_top5_last: float | None = None
+    val_top5_best: float | None = None
+    val_nll_last: float | None = None
+    val_nll_best: float | None = None
+    val_ece_last: float | None = None
+    val_ece_best: float | None = None
+    val_agreement_last: float | None = None
+    val_agreement_best: float | None = None
+    test_top1_last: float | None = None
+    test_top1_best: float | None = None
+    test_top5_last: float | None = None
+    test_top5_best: float | None = None
+    test_nll_last: float | None = None
+    test_nll_best: float | None = None
+    test_ece_last: float | None = None
+    test_ece_best: float | None = None
+    test_agreement_last: float | None = None
+    test_agreement_best: float | None = None
+    best_test_top1: float | None = None
+    best_test_epoch: int | None = None
+    train_loss_last: float | None = None
+    train_top1_last: float | None = None
     # time
-    "started_at": str,
-    "finished_at": str,
-    "seconds_setup": float,
-    "seconds_train": float,
-    "seconds_evaluate": float,
-    "seconds_total": float,
-    "device_seconds": float,
+    started_at: str | None = None
+    finished_at: str | None = None
+    seconds_setup: float | None = None
+    seconds_train: float | None = None
+    seconds_evaluate: float | None = None
+    seconds_total: float | None = None
+    device_seconds: float | None = None
     # provenance
-    "launch": str,
-    "tries": int,  # how often that launch began the stage; each but the last ended with the loss of a worker
-    "code_version": str,
-    "versions": str,  # JSON
-    "device": str,
-    "threads": int,
-    "workers": int,
-    "precision": str,
-    "deterministic": bool,
-    "dataset_fingerprint": str,
-    "recipe": str,  # JSON
-}
+    launch: str | None = None
+    tries: int | None = None  # how often that launch began the stage; each but the last ended with the loss of a worker
+    code_version: str | None = None
+    versions: str | None = None  # JSON
+    device: str | None = None
+    threads: int | None = None
+    workers: int | None = None
+    precision: str | None = None
+    deterministic: bool | None = None
+    dataset_fingerprint: str | None = None
+    recipe: str | None = None  # JSON
 
-_FRACTIONS = ("top1", "top5", "ece", "agreement")
-_COUNTED = (
-    *("parameters", "size_bytes", "macs", "latency_ms", "latency_ms_q1", "latency_ms_q3", "latency_batch"),
-    *("latency_runs", "throughput", "epochs", "best_epoch", "best_test_epoch", "seconds_setup", "seconds_train"),
-    *("seconds_evaluate", "seconds_total", "device_seconds", "tries", "threads", "workers"),
-)
-# A float64 counts exactly up to here, and sums of so large figures stay finite.
-MOST = 2.0**53
-LOSS = 3.5e38  # a float32 holds no more
+    def __post_init__(self) -> None:
+        for name, expected in FIELDS.items():
+            value = getattr(self, name)
+            if expected is float and type(value) is int:
+                object.__setattr__(self, name, float(value))
+            elif value is not None and type(value) is not expected:
+                raise TypeError(f"record field {name}: expected {expected.__name__}, got {value!r}")
+        check_figures(vars(self))
 
-# The least and the most of each figure, both included. Shares computed in floats may miss 1 by their rounding.
-RANGES: dict[str, tuple[float, float]] = {
-    **{name: (0.0, 1.0 + 1e-6) if metric in _FRACTIONS else (-LOSS, LOSS) for name, metric in METRIC_FIELDS.items()},
-    "best_test_top1": (0.0, 1.0),
-    "train_top1_last": (0.0, 1.0),
-    "train_loss_last": (-LOSS, LOSS),
-    **dict.fromkeys(_COUNTED, (0.0, MOST)),
-}
+    def metric(self, split: str, metric: str, point: str = "last") -> float | None:
+        value: float | None = getattr(self, metric_field(split, metric, point))
+        return value
 
 
-def parse_record(data: bytes) -> dict[str, Any]:
-    """The value of every field, None where a record of an earlier version lacks it. Raises ValueError with the reason
-    that it is none, on one line."""
+# The type of each field, but for None.
+FIELDS: dict[str, type] = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(Record).items()}
+
+
+def parse_record(data: bytes) -> Record:
+    """Fields that a later version has added are passed over. Raises ValueError with the reason that it is none, on one
+    line."""
     try:
         values = parse_json(data)
         if not isinstance(values, dict) or type(values.get("schema_version")) is not int:
@@ -137,13 +148,11 @@ def parse_record(data: bytes) -> dict[str, Any]:
         version = values["schema_version"]
         if version > SCHEMA_VERSION:
             raise NewerRecordError(f"of schema version {version}, newer than this program: update it")
-        record = {name: _typed(name, values.get(name), expected) for name, expected in FIELDS.items()}
-        check_figures(record)
+        return Record(**{name: _typed(name, values.get(name), expected) for name, expected in FIELDS.items()})
     except NewerRecordError:
         raise
     except ValueError as error:
         raise ValueError(f"not a record: {error}") from None
-    return record
 
 
 def hashed_name(name: str, sha256: str) -> str:
@@ -153,48 +162,51 @@ def hashed_name(name: str, sha256: str) -> str:
     return f"{stem}-{sha256[:NAME_DIGITS]}{dot}{ending}"
 
 
-def weights_file(record: Mapping[str, Any]) -> str:
+def weights_file(record: Record) -> str:
     """The file of a record's weights."""
     return _named(WEIGHTS, record)
 
 
-def curve_file(record: Mapping[str, Any]) -> str:
+def curve_file(record: Record) -> str:
     """The file of a record's curve."""
     return _named(CURVE, record)
 
 
-def _named(name: str, record: Mapping[str, Any]) -> str:
-    sha256 = record[SUMS[name]]
+def _named(name: str, record: Record) -> str:
+    sha256 = _sum(name, record)
     # A record may be anybody's: no name is made of anything but hexadecimal digits.
-    if sha256 is None or record["files"] is None or not _SHA256.fullmatch(sha256):
+    if sha256 is None or record.files is None or not _SHA256.fullmatch(sha256):
         return name
     return hashed_name(name, sha256)
 
 
-def is_of_record(record: Mapping[str, Any], name: str, data: bytes) -> bool:
+def _sum(name: str, record: Record) -> str | None:
+    sha256: str | None = getattr(record, SUMS[name])
+    return sha256
+
+
+def is_of_record(record: Record, name: str, data: bytes) -> bool:
     """Whether these are the bytes of a record's weights or curve (name: WEIGHTS or CURVE); of records of before those
     were hashed nobody knows, and they are taken for it."""
-    return record[SUMS[name]] in (None, hashlib.sha256(data).hexdigest())
+    return _sum(name, record) in (None, hashlib.sha256(data).hexdigest())
 
 
-def files_of(record: Mapping[str, Any]) -> dict[str, int] | None:
+def files_of(record: Record) -> dict[str, int] | None:
     """The sizes of a record's files by their names; None where it is older than that. Raises ValueError."""
-    if record["files"] is None:
+    if record.files is None:
         return None
-    files = parse_object(record["files"].encode())
+    files = parse_object(record.files.encode())
     if not all(type(size) is int for size in files.values()):
         raise ValueError("its files have no sizes")
     return files
 
 
-def other_inputs(
-    record: Mapping[str, Any], *, dataset: Mapping[str, Any] | None, teacher: Mapping[str, Any] | None
-) -> str | None:
+def other_inputs(record: Record, *, dataset: Record | None, teacher: Record | None) -> str | None:
     """Which input of a stage is another one now than the one it was computed from, None where none is known to be: the
     records of the stages that it needs are None where there are none, and older ones do not say what they used."""
     for what, used, there in (
-        ("teacher", record["teacher_sha256"], teacher and teacher["weights_sha256"]),
-        ("data set", record["dataset_fingerprint"], dataset and dataset["dataset_fingerprint"]),
+        ("teacher", record.teacher_sha256, teacher and teacher.weights_sha256),
+        ("data set", record.dataset_fingerprint, dataset and dataset.dataset_fingerprint),
     ):
         if None not in (used, there) and used != there:
             return what
@@ -213,16 +225,3 @@ def _typed(name: str, value: Any, expected: type) -> Any:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} is far too large a number")
     return value
-
-
-def check_figures(record: Mapping[str, Any]) -> None:
-    """Raises ValueError that names the figures of a record that cannot be what was measured."""
-    check_finite(record)
-    numbers = {name: value for name, value in record.items() if type(value) in (int, float)}
-    outside = [
-        f"{name} is {numbers[name]:g}, outside of {low:g} to {high:.6g}"
-        for name, (low, high) in RANGES.items()
-        if name in numbers and not low <= numbers[name] <= high
-    ]
-    if outside:
-        raise ValueError("; ".join(outside))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from grid.contract.parsing import parse_object, parse_progress, parse_time, told_at
 from grid.contract.processes import is_gone
+from grid.contract.record import Record
 
 LEASE_SILENT = timedelta(minutes=1)
 # Progress is told at each epoch, and within one every ten minutes unless the grid says otherwise.
@@ -83,7 +84,7 @@ def together(lease: Sign | None, progress: Sign | None) -> Sign | None:
     return replace(lease, started_at=started_at, done=progress.done, total=progress.total)
 
 
-def state_of(*, done: bool, failure: Mapping[str, Any] | None, sign: Sign | None, now: datetime) -> State:
+def state_of(*, done: bool, failure: Record | None, sign: Sign | None, now: datetime) -> State:
     """How a stage stands. failure: the record of one; sign: what it last told of itself."""
     if done:
         return "done"
@@ -94,17 +95,17 @@ def state_of(*, done: bool, failure: Mapping[str, Any] | None, sign: Sign | None
     return "running" if sign.is_alive(now) else "silent"
 
 
-def _came_after(sign: Sign, failure: Mapping[str, Any], now: datetime) -> bool:
+def _came_after(sign: Sign, failure: Record, now: datetime) -> bool:
     """Whether a stage that failed is worked on again, which the launch that it failed in does not."""
-    if sign.launch is not None and sign.launch == failure["launch"]:
+    if sign.launch is not None and sign.launch == failure.launch:
         return False
     return sign.at > finished_at(failure, now)
 
 
-def finished_at(record: Mapping[str, Any], now: datetime) -> datetime:
+def finished_at(record: Record, now: datetime) -> datetime:
     """Of a record that does not say, or says a time that is yet to come: never, so that it stands for whatever is
     asked."""
     try:
-        return told_at(record["finished_at"], now)
+        return told_at(record.finished_at, now)
     except ValueError:
         return datetime.max.replace(tzinfo=UTC)

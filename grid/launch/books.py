@@ -93,9 +93,9 @@ class Books:
         record = None
         if state == "done":
             record = self.store.record(stage)
-            if record["launch"] == self.launch:
+            if record.launch == self.launch:
                 self.outcome.done += 1
-                self.outcome.lost_workers += int(record["tries"] or 1) - 1
+                self.outcome.lost_workers += (record.tries or 1) - 1
             else:
                 self.outcome.reused += 1  # another launch was at it
             self._on_done(stage)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
+from grid.contract.record import Record
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
 from grid.spec.strict import Strict
-from grid.store.records import Record
+from grid.store.records import RecordError
 from kd.models.onnx_file import OnnxFacts
 
 
@@ -43,12 +44,36 @@ class Choice(Strict):
 
 
 @dataclass(frozen=True)
+class Known:
+    """The fields that the record of every trained student has."""
+
+    dataset_id: str
+    dataset_fingerprint: str
+    recipe: str
+    parameters: int
+    size_bytes: int
+    macs: int
+    test_top1_last: float
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Raises RecordError."""
+        values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(cls)}
+        missing = [name for name, value in values.items() if value is None]
+        if missing:
+            raise RecordError(f"it lacks {', '.join(missing)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
 class Facts:
-    """input_size: channels, height, width. timm: whether the folder is one that timm loads. build: Python that makes
-    `model` where it is not. files: the user's code beside it. onnx: None where there is no model.onnx."""
+    """known: what of the record is surely there. input_size: channels, height, width. timm: whether the folder is one
+    that timm loads. build: Python that makes `model` where it is not. files: the user's code beside it. onnx: None
+    where there is no model.onnx."""
 
     choice: Choice
     record: Record
+    known: Known
     spec: GridSpec
     model: ModelSpec
     base_model: str | None
@@ -68,3 +93,7 @@ class Facts:
         """On one line, whatever labels hold."""
         how = f"distilled from {self.choice.teacher}" if self.choice.teacher is not None else "trained alone"
         return " ".join(f"{self.choice.student} {how} on {self.spec.dataset.name}".split())
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"

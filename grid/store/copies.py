@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grid.contract.local_files import publishing
+from grid.contract.local_files import check_regular
+from grid.contract.publishing import publishing
 from grid.private import machine_folder, private_folder
+from grid.store.files import Files
 
 # What tells one state of a file from another; an object store's tag is of the contents.
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
@@ -59,3 +63,45 @@ def _is_whole(copy: Path, info: dict[str, Any]) -> bool:
         return copy.stat().st_size == int(info["size"])
     except FileNotFoundError:
         return False
+
+
+class CopyingFiles(Files):
+    """Files that are to be had as paths on this machine's disk as well."""
+
+    @cached_property
+    def _copies(self) -> Copies:
+        return Copies(self.url)
+
+    def states(self, folder: str) -> dict[str, dict[str, Any]]:
+        """Of a storage by URL: what tells the files in a folder, as they are now, from other contents, by name."""
+        if self._local:
+            return {}
+        return {info["name"].rsplit("/", 1)[-1]: info for info in self._list(folder) if info["type"] == "file"}
+
+    def local_file(self, path: str, state: dict[str, Any] | None = None) -> Path:
+        """A file on this machine's disk: itself, or a copy made once per machine. state: as `states` gave it, which
+        saves a request. Raises FileNotFoundError."""
+        if self._local:
+            self._try(path, check_regular)
+            return Path(self._full(path))
+        info = self._try(path, self._fs.info) if state is None else state
+        return self._copies.provide(path, [info], self._fetch)[0]
+
+    def local_folder(self, folder: str) -> Path:
+        """A folder's files on this machine's disk, as `local_file`."""
+        if self._local:
+            return Path(self._full(folder))
+        infos = [*self.states(folder).values()]
+        self._copies.provide(folder, infos, self._fetch)
+        return self._copies.folder(folder, infos)
+
+    def drop_copy(self, path: str) -> bool:
+        """Remove this machine's copy of a file, so that it is fetched anew; False where the file itself lies here."""
+        if not self._local:
+            with contextlib.suppress(FileNotFoundError):
+                self._copies.drop(path, [self._try(path, self._fs.info)])
+        return not self._local
+
+    def _fetch(self, info: dict[str, Any], target: Path) -> None:
+        path = info["name"].removeprefix(self._root.rstrip("/")).lstrip("/")
+        self._try(path, lambda full: self._fs.get_file(full, str(target)))

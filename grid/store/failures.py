@@ -19,7 +19,7 @@ def record_failure(stage: Stage, store: Store, error: str, *, launch: str, trace
     if store.failure(stage, launch=launch) is not None:
         return  # the first of several workers to fail knows why
     values = {"status": "failed", "error": error, "finished_at": now(), "launch": launch}
-    record = make_record({**stage.axes(), **values})
+    record = make_record(stage.axes() | values)
     log.error("stage %s failed: %s\n%s", stage.id, error, trace)
     try:
         store.write(f"{stage.folder}/{TRACEBACK}", (trace or error).encode())

@@ -6,22 +6,18 @@ import contextlib
 import errno
 import logging
 import os
-import threading
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
-from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from grid.contract.credentials import redacted, storage_problem
-from grid.contract.limits import answer_of, read_capped, read_start, size_limit
+from grid.contract.credentials import storage_problem
+from grid.contract.limits import read_capped, read_start, size_limit
 from grid.contract.local_files import (
     OddFileError,
-    check_regular,
     create_local,
     move_local,
     read_local,
@@ -30,30 +26,12 @@ from grid.contract.local_files import (
     sizes_local,
     write_local,
 )
-from grid.contract.program.imports import STORAGE_MODULES, broken
-from grid.contract.program.installed import storage_hint
 from grid.errors import StorageError, UserError, one_line
-from grid.store.copies import Copies
-from grid.store.retry import PATIENCE, passes, retried
+from grid.store.connect import STEADY, connect
+from grid.store.object_store import entries, put_instead, put_new, replaces_at_once
+from grid.store.retry import PATIENCE, PROBE_PATIENCE, passes, retried
 
-NONCE = "kd-grid-created-by"
 FULL = {errno.ENOSPC, errno.EDQUOT}
-
-
-# Kinds of storage that fsspec knows and a grid cannot run on.
-UNFIT = {
-    "memory": "one process alone would see what it holds",
-    **dict.fromkeys(("data", "git", "gist", "github", "http", "https", "tar", "zip"), "cannot be written"),
-    **dict.fromkeys(
-        ("dropbox", "ftp", "gdrive", "sftp", "smb", "ssh", "webdav"), "cannot tell which of two launches was first"
-    ),
-}
-
-# Seconds to connect, and without a byte.
-STEADY, PROBE = (5, 30), (4, 8)
-PROBE_PATIENCE = 10.0
-
-_memory_lock = threading.Lock()
 
 T = TypeVar("T")
 
@@ -83,7 +61,6 @@ class Files:
         self._process = os.getpid()
         self._local = isinstance(self._connected, LocalFileSystem)
         self.url = self._root if self._local else url
-        self._copies = Copies(self.url)
 
     @property
     def _fs(self) -> fsspec.AbstractFileSystem:
@@ -94,6 +71,12 @@ class Files:
     @property
     def is_local(self) -> bool:
         return self._local
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What fsspec calls this kind of storage."""
+        protocol = self._connected.protocol
+        return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
     @property
     def slowness(self) -> float:
@@ -161,21 +144,9 @@ class Files:
         """
         if self._local:
             return self._try(path, lambda _: create_local(self._root, path, data))
-        if isinstance(self._fs, MemoryFileSystem):
-            return self._try(path, lambda full: _create_memory(self._fs, full, data))
         # A request whose answer is lost is sent again: whether the file is that of the first try is on it.
         nonce = uuid.uuid4().hex
-        return self._try(path, lambda full: self._put_new(full, data, nonce))
-
-    def _put_new(self, full: str, data: bytes, nonce: str) -> bool:
-        on_s3 = "s3" in self._fs.protocol
-        try:
-            self._fs.pipe_file(full, data, mode="create", **({"Metadata": {NONCE: nonce}} if on_s3 else {}))
-        except OSError as error:
-            if not isinstance(error, FileExistsError) and (answer_of(error) or (0, ""))[0] != 412:
-                raise
-            return on_s3 and self._fs.metadata(full).get(NONCE) == nonce
-        return True
+        return self._try(path, lambda full: put_new(self._fs, full, data, nonce))
 
     def peek(self, path: str) -> bytes | None:
         """What lies in a file's place; None for what cannot be read as one. Raises FileNotFoundError."""
@@ -193,15 +164,11 @@ class Files:
         """
         if self._local:
             return self._replace_local(path, data, old)
-        if isinstance(self._fs, MemoryFileSystem):
-            with _memory_lock:
-                if self._found(path) != (old,):
-                    return False
-                self._fs.pipe_file(self._full(path), data)
-                return True
-        if "s3" in self._fs.protocol:
+        if replaces_at_once(self._fs):
             nonce = uuid.uuid4().hex
-            return self._try(path, lambda full: self._put_instead(full, data, nonce, path, old))
+            return self._try(
+                path, lambda full: put_instead(self._fs, full, data, nonce, lambda: self._found(path) == (old,))
+            )
         if self._found(path) != (old,):
             return False
         self.remove(path)
@@ -230,21 +197,6 @@ class Files:
             self.remove(aside)
         return published
 
-    def _put_instead(self, full: str, data: bytes, nonce: str, path: str, old: bytes | None) -> bool:
-        try:
-            state = self._fs.info(full)["ETag"]
-            # The state first: what was read is of that one, or of a later one, and then nothing is replaced.
-            if self._found(path) == (old,):
-                self._fs.pipe_file(full, data, IfMatch=state, Metadata={NONCE: nonce})
-                return True
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            if (answer_of(error) or (0, ""))[0] != 412:
-                raise
-        # As in `create`: the answer to the first of several tries may have been lost.
-        return bool(self._fs.metadata(full).get(NONCE) == nonce)
-
     def remove(self, path: str) -> None:
         """Remove a file; one that is already gone is no error."""
         with contextlib.suppress(FileNotFoundError):
@@ -260,7 +212,7 @@ class Files:
             retried(lambda: self._fs.rm(full, recursive=True), what=self.location(path), patience=PROBE_PATIENCE)
             if parent and not self.names(parent):
                 # Ray puts an empty object in a folder's place on an object store.
-                remove = self._fs.rm_file if "s3" in self._fs.protocol else self._fs.rmdir
+                remove = self._fs.rm_file if "s3" in self.kinds else self._fs.rmdir
                 remove(self._full(parent) + "/")
 
     def names(self, folder: str) -> list[str]:
@@ -273,17 +225,8 @@ class Files:
             return []
 
     def _list(self, folder: str) -> list[dict[str, Any]]:
-        def entries(full: str) -> list[dict[str, Any]]:
-            if "s3" in self._fs.protocol:
-                # Its `ls` goes on to list the folder above, with all that is in it, where there is nothing.
-                found = sync(self._fs.loop, self._fs._lsdir, full.rstrip("/"), refresh=True)
-            else:
-                found = self._fs.ls(full, detail=True, refresh=True)
-            # Object stores have empty objects in place of folders, the folder itself among them.
-            return [entry for entry in found if entry["name"].rstrip("/") != full.rstrip("/")]
-
         try:
-            return self._try(folder, entries)
+            return self._try(folder, lambda full: entries(self._fs, full))
         except FileNotFoundError:
             return []
 
@@ -306,120 +249,3 @@ class Files:
         if self._local:
             return self._try(path, lambda full: read_local_start(full, count))
         return self._try(path, lambda full: read_start(self._fs.cat_file, full, count))
-
-    def states(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Of a storage by URL: what tells the files in a folder, as they are now, from other contents, by name."""
-        if self._local:
-            return {}
-        return {info["name"].rsplit("/", 1)[-1]: info for info in self._list(folder) if info["type"] == "file"}
-
-    def local_file(self, path: str, state: dict[str, Any] | None = None) -> Path:
-        """A file on this machine's disk: itself, or a copy made once per machine. state: as `states` gave it, which
-        saves a request. Raises FileNotFoundError."""
-        if self._local:
-            self._try(path, check_regular)
-            return Path(self._full(path))
-        info = self._try(path, self._fs.info) if state is None else state
-        return self._copies.provide(path, [info], self._fetch)[0]
-
-    def local_folder(self, folder: str) -> Path:
-        """A folder's files on this machine's disk, as `local_file`."""
-        if self._local:
-            return Path(self._full(folder))
-        infos = [*self.states(folder).values()]
-        self._copies.provide(folder, infos, self._fetch)
-        return self._copies.folder(folder, infos)
-
-    def drop_copy(self, path: str) -> bool:
-        """Remove this machine's copy of a file, so that it is fetched anew; False where the file itself lies here."""
-        if not self._local:
-            with contextlib.suppress(FileNotFoundError):
-                self._copies.drop(path, [self._try(path, self._fs.info)])
-        return not self._local
-
-    def _fetch(self, info: dict[str, Any], target: Path) -> None:
-        path = info["name"].removeprefix(self._root.rstrip("/")).lstrip("/")
-        self._try(path, lambda full: self._fs.get_file(full, str(target)))
-
-    def check_writable(self) -> None:
-        """Write, read and remove a probe. Raises UserError saying what failed, within seconds."""
-        name = f"probe-{uuid.uuid4().hex[:8]}"
-
-        def write(probe: Files) -> bytes:
-            probe.write(name, b"probe")
-            back = probe.read(name)
-            probe.remove(name)
-            return back
-
-        if self._probe(write, "written") != b"probe":
-            raise UserError(f"--storage {self.url}: what is written there does not come back the same")
-
-    def check_readable(self) -> None:
-        """Raises UserError, within seconds, where nobody answers or nothing may be read; it may be empty."""
-        self._probe(lambda probe: probe.exists("probe"), "read")
-
-    def check_fit(self) -> None:
-        """Raises UserError for a kind of storage that a grid cannot run on."""
-        protocols = self._connected.protocol
-        for kind in [protocols] if isinstance(protocols, str) else protocols:
-            if kind in UNFIT:
-                raise UserError(
-                    f"--storage {self.url}: {UNFIT[kind]}: give a folder that all nodes see, or s3:// or gs://"
-                )
-
-    def _probe(self, call: Callable[[Files], T], how: str) -> T:
-        try:
-            return call(Files(self.url, waits=PROBE, patience=PROBE_PATIENCE, level=logging.DEBUG))
-        except Exception as error:  # each backend has exceptions of its own; all mean the same to the user
-            raise UserError(f"--storage {self.url}: cannot be {how}: {reason_of(error)}") from None
-
-
-def connect(url: str, waits: tuple[float, float]) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a URL and the path in it. Raises UserError for a kind that is unknown or not installed."""
-    kind = url.partition("://")[0]
-    if "::" in url:
-        raise UserError(f"--storage {url}: a storage is one place: chained URLs (::) are for reading alone")
-    try:
-        options = _for_s3(waits) if kind in ("s3", "s3a") else {}
-        fs, root = fsspec.core.url_to_fs(os.path.expanduser(url), **options)
-    except ImportError as error:
-        why = broken(error, *STORAGE_MODULES.get(kind, ())) or storage_hint(kind) or error
-        raise UserError(f"--storage {url}: {why}") from None
-    except Exception as error:  # a server that is not there, or a URL that is none: each backend has its own
-        raise UserError(f"--storage {url}: {reason_of(error)}") from None
-    if options:
-        fs.retries = 1
-    return fs, root
-
-
-def _for_s3(waits: tuple[float, float]) -> dict[str, Any]:
-    """Another process's files are seen at once, and waiting for a storage is this module's alone."""
-    from aiobotocore.session import AioSession
-
-    session = AioSession()
-    session.register("before-call.s3", _send_at_once)
-    to_connect, without_a_byte = waits
-    client = {"connect_timeout": to_connect, "read_timeout": without_a_byte, "retries": {"total_max_attempts": 1}}
-    return {"session": session, "use_listings_cache": False, "skip_instance_cache": True, "config_kwargs": client}
-
-
-def _send_at_once(params: dict[str, Any], **_: Any) -> None:
-    # Told to wait for a go-ahead before it sends, the client waits for ever where none comes.
-    params["headers"].pop("Expect", None)
-
-
-def reason_of(error: BaseException) -> str:
-    """What a user is told of a storage that cannot be used."""
-    if isinstance(error, StorageError) and error.__cause__ is not None:
-        error = error.__cause__
-    return redacted(getattr(error, "strerror", None) or one_line(error))
-
-
-def _create_memory(fs: MemoryFileSystem, full: str, data: bytes) -> bool:
-    with _memory_lock:
-        try:
-            fs.info(full)
-        except FileNotFoundError:
-            fs.pipe_file(full, data)
-            return True
-        return False

@@ -15,6 +15,7 @@ from grid.errors import one_line
 log = logging.getLogger("kd_grid")
 
 PATIENCE = 120.0  # seconds in all; one last try can add what a client waits for an answer
+PROBE_PATIENCE = 10.0  # where nothing is lost
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
 PASSING = {

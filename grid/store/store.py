@@ -6,17 +6,25 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from grid.contract.layout import FAILURE, RECORD
 from grid.contract.local_files import OddFileError
-from grid.contract.record import CURVE, WEIGHTS, files_of, is_of_record, other_inputs, weights_file
+from grid.contract.record import (
+    SCHEMA_VERSION,
+    WEIGHTS,
+    Record,
+    is_of_record,
+    other_inputs,
+    weights_file,
+)
 from grid.errors import UserError
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, Stage, Trainable
-from grid.store.files import Files
-from grid.store.records import Record, RecordError, Value, make_record, record_from_json, record_to_json
+from grid.store.copies import CopyingFiles
+from grid.store.damage import damage_of
+from grid.store.records import RecordError, record_from_json, record_to_json
 
 log = logging.getLogger("kd_grid")
 
@@ -24,8 +32,6 @@ UNREAD = "record-unread.json"  # one that could not be read, when another took i
 TRACEBACK = "failure.txt"
 IDENTITY = "identity.json"
 CHECKPOINT = "checkpoint.pt"
-
-HEADERS_DIFFER = 64  # bytes, between files with as many logits
 
 
 # What became of a record: done by another launch, or its lease lost to one that is still at it.
@@ -67,34 +73,7 @@ class Inputs:
             record = record_from_json(self._store.read(f"{stage.folder}/{RECORD}"))
         except (FileNotFoundError, IsADirectoryError, RecordError, OddFileError):
             return None
-        return record if record["status"] in (None, "done") else None
-
-
-def damage_of(stage: Stage, record: Record, sizes: Mapping[str, int]) -> str | None:
-    """What is wrong with a stage's record or files, by the names and sizes of what lies in its folder; None where all
-    is as it was left."""
-    if record["stage_id"] not in (None, stage.id):
-        return f"{RECORD}: the record of another stage, {str(record['stage_id'])!r}"
-    if record["status"] not in (None, "done"):
-        return record["error"] if isinstance(record["error"], str) else f"{RECORD}: of a stage that is not done"
-    try:
-        files = files_of(record)
-    except ValueError as error:
-        return f"{RECORD}: its files are no names with sizes: {error}"
-    if files is None:
-        # Older ones have these beside them, of sizes that nobody knows.
-        old = (WEIGHTS, CURVE) if record["weights_sha256"] is not None and stage.is_trained else ()
-        files = {name: sizes.get(name, -1) for name in old}
-    for name, size in files.items():
-        if sizes.get(name, -1) < 0:
-            return f"{name}: is missing, though its record names it"
-        if sizes[name] != size:
-            return f"{name}: has {sizes[name]} bytes, its record says {size}"
-    there = {name: sizes[name] for name in sorted(stage.planned_files) if name in sizes}
-    for name, size in there.items():
-        if size < max(there.values()) - HEADERS_DIFFER:
-            return f"{name}: has {size} bytes, others of these logits have {max(there.values())}"
-    return None
+        return record if record.status in (None, "done") else None
 
 
 def _is_damaged(payload: bytes) -> bool:
@@ -106,10 +85,10 @@ def _is_damaged(payload: bytes) -> bool:
 
 def _is_longer(record: Record, found: bytes | None) -> bool:
     """Whether logits of more epochs are told of than in the record that lies there."""
-    if record["kind"] != "logits" or found is None or _is_unread(found):
+    if record.kind != "logits" or found is None or _is_unread(found):
         return False
-    epochs, before = record["epochs"], record_from_json(found)["epochs"]
-    return isinstance(epochs, int) and isinstance(before, int) and epochs > before
+    before = record_from_json(found).epochs
+    return record.epochs is not None and before is not None and record.epochs > before
 
 
 def _is_unread(data: bytes) -> bool:
@@ -120,7 +99,7 @@ def _is_unread(data: bytes) -> bool:
     return False
 
 
-class Store(Files):
+class Store(CopyingFiles):
     """The files of a storage, by stage."""
 
     def __reduce__(self) -> tuple[type[Store], tuple[str]]:
@@ -193,8 +172,8 @@ class Store(Files):
         if other is not None:
             return Standing(record, other=other)
         # Of an input that is gone nobody knows whether it will be the same.
-        unknown = (dataset is not None and images is None and record["dataset_fingerprint"] is not None) or (
-            teacher is not None and taught is None and (record["teacher_sha256"] is not None or stage.grows)
+        unknown = (dataset is not None and images is None and record.dataset_fingerprint is not None) or (
+            teacher is not None and taught is None and (record.teacher_sha256 is not None or stage.grows)
         )
         if not set(stage.planned_files) <= sizes.keys():
             return Standing(record)
@@ -253,16 +232,16 @@ class Store(Files):
         the file's name. For who has its lease; a record that another has published meanwhile stays as it is."""
         path = f"{stage.folder}/{RECORD}"
         found = self.read(path)
-        values: dict[str, Value] = {**record_from_json(found), "status": "failed", "error": reason}
-        del values["schema_version"]
-        self.replace(path, record_to_json(make_record(values)), old=found)
+        record = record_from_json(found)
+        condemned = replace(record, schema_version=SCHEMA_VERSION, status="failed", error=reason)
+        self.replace(path, record_to_json(condemned), old=found)
 
     def weights_damage(self, stage: Trainable) -> str | None:
         """What is wrong with the contents of a done stage's weights, as `condemn` takes it; None where they are those
         of its record, or that is of before weights were hashed."""
         record = self.record(stage)
         name = weights_file(record)
-        if record["weights_sha256"] is None or is_of_record(record, WEIGHTS, self.read(f"{stage.folder}/{name}")):
+        if record.weights_sha256 is None or is_of_record(record, WEIGHTS, self.read(f"{stage.folder}/{name}")):
             return None
         return f"{name}: damaged: these are not the weights of its record"
 
@@ -272,4 +251,4 @@ class Store(Files):
             record = record_from_json(self.read(f"{stage.folder}/{FAILURE}"))
         except (OSError, RecordError):
             return None
-        return record if record["launch"] == launch else None
+        return record if record.launch == launch else None

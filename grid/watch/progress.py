@@ -17,11 +17,11 @@ from rich.table import Column
 
 from grid.contract.layout import PROGRESS
 from grid.contract.parsing import parse_object, parse_progress
+from grid.contract.record import Record
 from grid.contract.units import duration
 from grid.identity import canonical_json
 from grid.plan import Plan, Stage
 from grid.plan.schedule import State
-from grid.store.records import Record
 from grid.store.store import Store
 
 POLL_SECONDS = 1.0
@@ -185,17 +185,16 @@ class Reporter:
 
     def warn(self, stage: Stage, record: Record) -> None:
         """Say what its record finds odd."""
-        if record["warning"]:
-            self.say(f"warning: {self.titles[stage.id]}: {record['warning']}")
+        if record.warning:
+            self.say(f"warning: {self.titles[stage.id]}: {record.warning}")
 
     def _result(self, stage: Stage, record: Record) -> str:
-        seconds = record["seconds_total"]
         took = ""
-        if isinstance(seconds, float):
-            self.estimate.add(stage, seconds, at=time.monotonic())
-            took = f" in {seconds:.1f} s"
-        top1 = record["test_top1_last"]
-        return (f"top-1 {100 * top1:.2f} %" if isinstance(top1, float) else "done") + took
+        if record.seconds_total is not None:
+            self.estimate.add(stage, record.seconds_total, at=time.monotonic())
+            took = f" in {record.seconds_total:.1f} s"
+        top1 = record.test_top1_last
+        return (f"top-1 {100 * top1:.2f} %" if top1 is not None else "done") + took
 
     def _watch(self) -> None:
         """Read how far the running stages are from the storage, where their workers publish it."""

@@ -8,25 +8,22 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 from grid.contract.credentials import redacted
 from grid.contract.layout import FAILURE, FOLDERS, GRIDS, PROGRESS, RECORD, plan_file, stage_folder
 from grid.contract.local_files import OddFileError
 from grid.contract.parsing import parse_time, told_at
-from grid.contract.plan import parse_plan as parse_document
 from grid.contract.program.installed import grid_command
-from grid.contract.record import other_inputs
+from grid.contract.record import Record, other_inputs
 from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, together
 from grid.errors import UserError, one_line
-from grid.plan import LogitsStage, Plan, Stage, make_plan
-from grid.spec.dataset import DatasetSpec
-from grid.spec.grid import GridSpec
-from grid.store.records import Record, RecordError, record_from_json
+from grid.plan import LogitsStage, Stage
+from grid.store.damage import damage_of
+from grid.store.records import RecordError, record_from_json
 from grid.store.standing import READS_AT_A_TIME, of_other_inputs
-from grid.store.store import Standing, Store, damage_of
+from grid.store.store import Standing, Store
+from grid.watch.planned import Planned, grid_name, launched_at, parse_plan
 
 AGAIN = "launch the grid again to have it computed again"
 
@@ -40,21 +37,6 @@ class Found:
     record: Record | None = None
     failure: Record | None = None
     sign: Sign | None = None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A grid's plan as it lies on the storage. kinds: of its stages, by id, in the plan's order. plan: made again from
-    its spec; None where another version of this program wrote it, which called the stages otherwise."""
-
-    name: str
-    launched_at: datetime
-    kinds: dict[str, str]
-    plan: Plan | None
-
-    @cached_property
-    def stages(self) -> dict[str, Stage]:
-        return {stage.id: stage for stage in self.plan.stages} if self.plan is not None else {}
 
 
 @dataclass(frozen=True)
@@ -153,7 +135,7 @@ class GridReader:
                 self._passed_over[folder] = f"{self.store.location(folder)}/{damage}; {AGAIN}"
                 record = None
         if record is not None and kind != "logits":
-            if record["finished_at"] is not None:  # else it is named each time
+            if record.finished_at is not None:  # else it is named each time
                 self._records[stage] = record
             return Found(record)
         # Beside a record of logits there may be the signs of a launch that adds to them, for a longer schedule.
@@ -172,13 +154,13 @@ class GridReader:
     def _finished(self, path: str, now: datetime) -> Record | None:
         """A record, or a failure; of one that has finished in the future nobody knows when it did."""
         record = self._read(path, _record)
-        if record is None or record["finished_at"] is None:
+        if record is None or record.finished_at is None:
             return record
         try:
-            told_at(record["finished_at"], now)
+            told_at(record.finished_at, now)
         except ValueError as error:
             self._passed_over[path] = f"{self.store.location(path)}: {error}"
-            return {**record, "finished_at": None}
+            return replace(record, finished_at=None)
         return record
 
     def _covers(self, stage: LogitsStage, found: Mapping[str, Found]) -> bool:
@@ -211,52 +193,11 @@ def _readable(store: Store) -> Iterator[None]:
         raise UserError(f"--storage {store.url}: cannot be read: {reason}") from None
 
 
-def grid_name(asked: str) -> str:
-    """What a grid file calls its grid; of anything else, the text itself. Raises UserError as reading a grid does."""
-    path = Path(asked)
-    if path.suffix not in (".yaml", ".yml", ".json"):
-        return asked
-    from grid.read.grid_file import find_grid, read_grid
-
-    return str(read_grid(find_grid(asked))["name"])
-
-
-def launched_at(plan: bytes) -> datetime:
-    """Raises ValueError with the reason that it is no plan."""
-    return parse_document(plan).launched_at
-
-
-def images_of_last_launch(spec: GridSpec, store: Store) -> DatasetSpec | None:
-    """The grid's data set with the images that it was last launched with on a storage, for one that does not say where
-    its images are; None where it says so, or the storage does not know."""
-    if not spec.dataset.is_downloaded:
-        return None
-    try:
-        planned = parse_plan(store.read(plan_file(spec.name)), spec.name)
-    except (OSError, ValueError):
-        return None
-    then = planned.plan.spec.dataset if planned.plan is not None else None
-    if then is None or then.name != spec.dataset.name:
-        return None
-    return spec.dataset.model_copy(update={"data": then.data, "parquet": then.parquet, "facts": then.facts})
-
-
-def parse_plan(data: bytes, name: str) -> Planned:
-    """Raises ValueError with the reason it is none."""
-    document = parse_document(data)
-    kinds, at = document.kinds, document.launched_at
-    try:
-        plan = make_plan(GridSpec.model_validate(document.spec))
-    except Exception:  # whatever an odd spec makes the planning raise, its stages are told of by their ids
-        return Planned(name, at, kinds, None)
-    return Planned(name, at, kinds, plan if {stage.id for stage in plan.stages} == kinds.keys() else None)
-
-
 def _record(data: bytes) -> Record:
     try:
         record = record_from_json(data)
-        if record["finished_at"] is not None:
-            parse_time(record["finished_at"])
+        if record.finished_at is not None:
+            parse_time(record.finished_at)
     except RecordError as error:
         raise ValueError(f"{error}; {AGAIN}") from None
     return record

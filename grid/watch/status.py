@@ -1,9 +1,9 @@
-"""How a grid stands: from what lies on its storage to what a person is told. Pure."""
+"""How a grid stands, by what lies on its storage. Pure."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -11,12 +11,10 @@ from typing import Literal
 from grid.contract import signs
 from grid.contract.layout import stage_folder
 from grid.contract.parsing import CLOCK_SKEW
-from grid.contract.signs import LEASE_SILENT, Sign, finished_at, state_of
+from grid.contract.signs import Sign, finished_at, state_of
 from grid.contract.text import on_one_line
-from grid.contract.units import duration
 from grid.plan import Stage
 from grid.plan.schedule import unneeded_stages
-from grid.store.store import TRACEBACK
 from grid.watch.progress import Estimate
 from grid.watch.signs import Facts, Found
 
@@ -25,16 +23,6 @@ BETWEEN_STAGES = timedelta(minutes=5)
 
 # blocked: waits for what failed. unneeded: logits that no unfinished cell reads.
 State = signs.State | Literal["blocked", "unneeded"]
-
-KINDS = {"dataset": "data set", "teacher": "teachers", "logits": "teacher logits", "cell": "cells"}
-COUNTED: dict[State, str] = {
-    "running": "running",
-    "silent": "without a sign of life",
-    "failed": "failed",
-    "blocked": "not run because of a failure",
-    "waiting": "waiting",
-    "unneeded": "not needed any more",
-}
 
 
 @dataclass(frozen=True)
@@ -139,57 +127,12 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
     )
 
 
-def lines(status: GridStatus, *, again: str, results: str, limit: int | None = None) -> list[str]:
-    """What a person is told. again: the command that goes on; results: the one that shows the table; limit: of each
-    state, at most so many stages are listed."""
-    told = [f"Grid {status.name} in {status.storage}, launched {_since(status.launched_at, status)} ago"]
-    width = max(map(len, KINDS.values()))
-    for kind, words in KINDS.items():
-        counts = Counter(stage.state for stage in status.stages if stage.kind == kind)
-        if counts:
-            rest = "".join(f", {counts[state]} {text}" for state, text in COUNTED.items() if counts[state])
-            told.append(f"  {words:<{width}}  {counts['done']} of {counts.total()} done{rest}")
-    told += _listed("Running:", status.of("running"), lambda stage: _at_work(stage, status), limit)
-    told += _listed("No sign of life:", status.of("silent"), lambda stage: _at_work(stage, status), limit)
-    told += _listed("Failed:", status.of("failed"), lambda s: f"{s.error} ({s.folder}/{TRACEBACK})", limit)
-    if status.problems:
-        told += [
-            "",
-            "Cannot be read, or not be believed:",
-            *(f"  {on_one_line(problem)}" for problem in status.problems),
-        ]
-    told.append("")
-    if status.device_seconds:
-        by_device = ", ".join(f"{duration(seconds)} on {device}" for device, seconds in status.device_seconds.items())
-        told.append(f"Device time used by what is done: {by_device}")
-    return [*told, _outlook(status, again=again, results=results)]
-
-
-def _outlook(status: GridStatus, *, again: str, results: str) -> str:
-    at_a_time = len(status.of("running"))
-    if status.is_done:
-        return f"Done. To see the table: {results}"
-    if status.is_over:
-        return f"Nothing else can run. To retry what failed: {again}"
-    last_sign = f"last sign of life {_since(status.last_sign, status)} ago"
-    if not status.runs:
-        return f"Nothing runs; {last_sign}. To go on: {again}"
-    if not at_a_time:
-        return f"No stage runs at this moment; {last_sign}. Unless the launch is still starting, to go on: {again}"
-    if status.left is None:
-        return f"No estimate yet of the time left, {at_a_time} at a time"
-    if not status.unknown:
-        return f"About {duration(status.left)} left, {at_a_time} at a time"
-    others = f"not counting {status.unknown} stages of which none alike is done yet"
-    return f"About {duration(status.left)} left, {at_a_time} at a time, {others}"
-
-
 def _state(found: Found, now: datetime) -> State:
     return state_of(done=found.record is not None, failure=found.failure, sign=found.sign, now=now)
 
 
 def _error(found: Found) -> str | None:
-    return on_one_line(str(found.failure["error"])) if found.failure is not None else None
+    return on_one_line(str(found.failure.error)) if found.failure is not None else None
 
 
 def _is_given(stage: Stage | None) -> bool:
@@ -197,7 +140,7 @@ def _is_given(stage: Stage | None) -> bool:
 
 
 def _signs_of(found: Found, now: datetime) -> list[datetime]:
-    records = [record for record in (found.record, found.failure) if record is not None and record["finished_at"]]
+    records = [record for record in (found.record, found.failure) if record is not None and record.finished_at]
     return [finished_at(record, now) for record in records] + ([found.sign.at] if found.sign is not None else [])
 
 
@@ -208,10 +151,9 @@ def _left(facts: Facts, states: Mapping[str, State], now: datetime) -> tuple[flo
     done = [(stages[i], one.record) for i, one in facts.found.items() if i in stages and one.record is not None]
     ended = sorted(((finished_at(record, now), stage, record) for stage, record in done), key=lambda one: one[0])
     for at, stage, record in ended:
-        seconds = record["seconds_total"]
-        if isinstance(seconds, float):
-            by_launch = record["finished_at"] is not None and at >= facts.planned.launched_at
-            estimate.add(stage, seconds, at=at.timestamp() if by_launch else None)
+        if record.seconds_total is not None:
+            by_launch = record.finished_at is not None and at >= facts.planned.launched_at
+            estimate.add(stage, record.seconds_total, at=at.timestamp() if by_launch else None)
     estimate.slots = max(1, sum(state == "running" for state in states.values()))
     waiting, running, unknown = [], {}, 0
     for stage_id, what in stages.items():
@@ -230,39 +172,6 @@ def _left(facts: Facts, states: Mapping[str, State], now: datetime) -> tuple[flo
 def _device_seconds(found: Mapping[str, Found]) -> dict[str, float]:
     seconds: dict[str, float] = defaultdict(float)
     for one in found.values():
-        if one.record is not None and isinstance(one.record["device_seconds"], float):
-            seconds[on_one_line(str(one.record["device"]))] += one.record["device_seconds"]
+        if one.record is not None and one.record.device_seconds is not None:
+            seconds[on_one_line(str(one.record.device))] += one.record.device_seconds
     return dict(seconds)
-
-
-def _listed(
-    heading: str, stages: Sequence[StageStatus], tell: Callable[[StageStatus], str], limit: int | None
-) -> list[str]:
-    if not stages:
-        return []
-    shown = [f"  {stage.title}: {tell(stage)}" for stage in stages[:limit]]
-    more = [f"  ... and {len(stages) - len(shown)} more"] if len(shown) < len(stages) else []
-    return ["", heading, *shown, *more]
-
-
-def _at_work(stage: StageStatus, status: GridStatus) -> str:
-    """'epoch 12 of 32 on node-3, for 2 min 5 s; last sign of life 4 min ago'."""
-    sign = stage.sign
-    if sign is None:
-        return stage.state
-    told = ["at work"]
-    if not stage.is_trained:
-        told = ["being evaluated"]
-    elif sign.done is not None and sign.total is not None:
-        epoch = f"epoch {min(int(sign.done) + 1, int(sign.total))} of {sign.total:.0f}"
-        told = [f"{sign.done:.0f} of {sign.total:.0f} views" if stage.kind == "logits" else epoch]
-    text = " ".join([*told, *([f"on {on_one_line(sign.host)}"] if sign.host else [])])
-    if stage.state == "silent":
-        return f"{text}; no sign for {_since(sign.at, status)}: ended?"
-    text += f", for {_since(sign.started_at, status)}" if sign.started_at is not None else ""
-    old = status.now - sign.at > LEASE_SILENT
-    return text + (f"; last sign of life {_since(sign.at, status)} ago" if old else "")
-
-
-def _since(time: datetime, status: GridStatus) -> str:
-    return duration((status.now - time).total_seconds())

@@ -117,7 +117,7 @@ def _check_planned(dataset: Dataset, stage: DatasetStage, folder: Path) -> None:
     """Whole files may be those of other images, or of another preparation than the record's."""
     info, fingerprint = stage.dataset.info, None
     with contextlib.suppress(OSError, RecordError):  # a record that is none is no matter of the images
-        fingerprint = record_from_json(read_local(str(folder / RECORD), size_limit(RECORD)))["dataset_fingerprint"]
+        fingerprint = record_from_json(read_local(str(folder / RECORD), size_limit(RECORD))).dataset_fingerprint
     for name, count in stage.dataset.splits.items():
         expected = (count, info.height, info.width, info.channels)
         if tuple(dataset.split(name).images_NHWC.shape) != expected:

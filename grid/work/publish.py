@@ -15,7 +15,7 @@ from grid.contract.record import SUMS, hashed_name
 from grid.errors import one_line
 from grid.plan import Stage
 from grid.store.lease import Holds, always
-from grid.store.records import Record, Value, make_record, now
+from grid.store.records import Value, make_record, now
 from grid.store.store import CHECKPOINT, TRACEBACK, Store
 from kd.train import StoppedError
 
@@ -77,7 +77,7 @@ def publish(
     files = {**(sizes or {}), **{name: len(data) for name, data in named.items()}}
     if files:
         values = {**values, "files": json.dumps(files), **{SUMS[name]: sums[name] for name in sums}}
-    record: Record = make_record({**values, "status": "done", "finished_at": now()})
+    record = make_record({**values, "status": "done", "finished_at": now()})
     became = store.commit(stage, record, holds=holds, left_over=left_over)
     if became == "lost":
         _leave_to_another(stage, store)

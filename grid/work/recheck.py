@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from grid.contract.record import Record
 from grid.errors import UserError
 from grid.spec.model import ModelSpec
-from grid.store.records import Record, Value
+from grid.store.records import Value
 from grid.work.models import pixels_of
 from grid.work.results import provenance
 from kd.data.dataset import DatasetMeta, Split
@@ -68,8 +69,8 @@ def check_accuracy(
     are those of the record, not a single image may differ. None where logits were rounded.
     Raises RebuiltError, which ends with `way_out`.
     """
-    recorded = record[f"{split}_top1_last"]
-    if not isinstance(recorded, float):
+    recorded = record.metric(split, "top1")
+    if recorded is None:
         return
     found = score(logits_NC, labels_N).top1
     images = len(labels_N)
@@ -82,4 +83,4 @@ def check_accuracy(
 
 
 def _is_exact(record: Record, here: dict[str, Value]) -> bool:
-    return bool(here["deterministic"]) and all(record[name] == value for name, value in here.items())
+    return bool(here["deterministic"]) and all(getattr(record, name) == value for name, value in here.items())

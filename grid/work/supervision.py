@@ -7,7 +7,7 @@ import torch
 from grid.plan import CellStage, Trainable
 from grid.store.store import Store
 from grid.work.models import pixels_of
-from grid.work.teacher_logits import LogitsCache, load_teacher, logits_of_teacher
+from grid.work.teacher_logits import LogitsCache, load_teacher, logits_of_teacher, sha256_of_weights
 from kd.data.dataset import Dataset
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 
@@ -32,7 +32,7 @@ class Supervision:
                 stored = cache.plain(name)
                 self.plain_logits[name] = stored.at(torch.arange(len(stored)), temperature=1.0)
         else:
-            self.teacher_sha256 = str(store.record(stage.teacher)["weights_sha256"])
+            self.teacher_sha256 = sha256_of_weights(store.record(stage.teacher))
             model = load_teacher(stage.teacher, store, dataset, device)
             pixels = pixels_of(stage.teacher.model, dataset.meta, device)
             teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from grid.contract.local_files import OddFileError
-from grid.contract.record import weights_file
+from grid.contract.record import Record, weights_file
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage
 from grid.store.store import Store
@@ -41,12 +41,22 @@ from kd.precision import resolve
 log = logging.getLogger("kd_grid")
 
 
+def sha256_of_weights(teacher: Record) -> str:
+    """Raises CheckpointError where a teacher's record is of before weights were hashed."""
+    if teacher.weights_sha256 is None:
+        raise CheckpointError(
+            f"teacher {teacher.stage_id}: its record does not have the sha256 of its weights: remove its folder, and "
+            "launch the grid again to have it trained again"
+        )
+    return teacher.weights_sha256
+
+
 def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
     """The trained teacher, in eval mode. Raises FileNotFoundError or CheckpointError."""
     teacher, record = untrained(stage.model, dataset.meta, seed=stage.model.seed), store.record(stage)
     path = f"{stage.folder}/{weights_file(record)}"
     data = store.read(path)
-    if hashlib.sha256(data).hexdigest() != record["weights_sha256"]:
+    if hashlib.sha256(data).hexdigest() != sha256_of_weights(record):
         raise CheckpointError(
             f"{store.location(path)}: damaged: these are not the weights of its record; launch the grid again to have "
             "the teacher trained again"
@@ -80,7 +90,7 @@ class LogitsCache:
         self.stage, self.store, self.dataset, self.device = stage, store, dataset, device
         self.pixels = pixels_of(stage.teacher.model, dataset.meta, device)
         self.teacher_record = store.record(stage.teacher)
-        self.teacher_sha256 = str(self.teacher_record["weights_sha256"])
+        self.teacher_sha256 = sha256_of_weights(self.teacher_record)
         self.fingerprint = fingerprint(
             dataset=dataset.meta.fingerprint,
             teacher=self.teacher_sha256,

@@ -23,7 +23,7 @@ import scipy.stats
 from PIL import Image
 from polars.testing import assert_frame_equal
 
-import grid.publish.export
+import grid.publish.folder
 from analysis.cli import main
 from analysis.document import Document, Table
 from analysis.plots import pictures
@@ -420,7 +420,7 @@ def test_a_student_is_published_with_its_figures(
     storage: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # ONNX takes seconds and is asked for in tests/grid/publish/test_export.py.
-    monkeypatch.setattr(grid.publish.export, "missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr(grid.publish.folder, "missing_packages", lambda: ["onnx"])
     row, folder = weighed(), tmp_path / "published"
     arguments = ["--student", row["student"], "--mode", row["mode"], "--seed", str(row["seed"]), "--to", str(folder)]
     arguments += ["--teacher", row["teacher"]] if row["teacher"] else []

@@ -17,7 +17,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-import grid.publish.export
+import grid.publish.folder
 from analysis.cli import main
 from analysis.plots import Picture
 from analysis.tracking import export as wandb_export
@@ -383,7 +383,7 @@ def test_little_is_put_beside_a_study(little: SyntheticGrid, capsys: Capture) ->
 
 @pytest.fixture
 def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(grid.publish.export, "missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr(grid.publish.folder, "missing_packages", lambda: ["onnx"])
     return copied(tmp_path / "runs")
 
 

@@ -78,7 +78,7 @@ def cell_overhead_s() -> list[Row]:
             packing = Packing(plan, store, schedule, fleet.capacity)
             lanes = Lanes(schedule, store, fleet.capacity(), scratch=scratch, runtime=runtime, ledger=ledger)
             run_pool(schedule, store, fleet, packing, lanes, ledger=ledger, runtime=runtime, scratch=scratch)
-        work = [float(str(store.record(stage)["seconds_total"])) for stage, _ in ledger.ended]
+        work = [store.record(stage).seconds_total for stage, _ in ledger.ended]
     ends = [at for _, at in ledger.ended]
     between = [after - before - own for (before, after), own in zip(pairwise(ends), work[1:], strict=True)][1:]
     quarters = statistics.quantiles(between, n=4)

@@ -30,7 +30,7 @@ class Results:
         weights = {}
         for folder in done:
             record = record_from_json(store.read(f"{folder}/{RECORD}"))
-            if record["weights_sha256"] is not None:
+            if record.weights_sha256 is not None:
                 weights[folder] = hashlib.sha256(store.read(f"{folder}/{weights_file(record)}")).hexdigest()
         return cls(frozenset(done), weights, table(storage, grid).partition("#### Models")[0])
 

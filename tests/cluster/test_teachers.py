@@ -7,7 +7,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,9 @@ from grid.cluster.teachers.lanes import Lanes
 from grid.contract.layout import RECORD
 from grid.plan import Plan, Stage, TeacherStage, stage_from_json, stage_to_json
 from grid.plan.schedule import Schedule, State
-from grid.spec.grid import Resources
+from grid.spec.resources import Resources
 from grid.store.lease import Leases
-from grid.store.records import make_record, record_to_json
+from grid.store.records import record_to_json
 from grid.store.store import CHECKPOINT, Store
 from grid.work.dataset import prepare_dataset
 from grid.work.execute import Runtime, execute
@@ -98,9 +98,9 @@ def test_a_teacher_that_fails_takes_nothing_along(
     train_in_turn(config_of(plan.teachers, store))
     failure = store.failure(broken, launch=LAUNCH)
     assert failure is not None
-    assert str(failure["error"]).startswith("DivergedError")
+    assert str(failure.error).startswith("DivergedError")
     assert store.is_done(good)
-    assert store.record(good)["workers"] == 1
+    assert store.record(good).workers == 1
 
     # A group that is started again finds what it had done, and what had failed.
     before, said = signature(tmp_path), store.read(f"{broken.folder}/failure.json")
@@ -124,11 +124,11 @@ def test_a_teacher_whose_workers_die_too_often_is_given_up(
     train_in_turn(config_of([teacher], store))
     failure = store.failure(teacher, launch=LAUNCH)
     assert failure is not None
-    assert str(failure["error"]).startswith("its workers died too often")
+    assert str(failure.error).startswith("its workers died too often")
     assert not store.is_done(teacher)
     # Another launch begins to count anew.
     train_in_turn(config_of([teacher], store, launch="launch-2"))
-    assert store.record(teacher)["tries"] == 1
+    assert store.record(teacher).tries == 1
 
 
 def test_a_lane_saves_and_leaves_a_machine_that_is_about_to_go(
@@ -148,7 +148,7 @@ def test_a_lane_saves_and_leaves_a_machine_that_is_about_to_go(
     assert not [name for name in store.names(teacher.folder) if name.startswith("lease")], "another one may go on"
     monkeypatch.setattr(grid.cluster.nodes.departure, "draining_nodes", set)
     train_in_turn(config_of([teacher], store))
-    assert store.record(teacher)["tries"] == 1, "nobody was lost"
+    assert store.record(teacher).tries == 1, "nobody was lost"
 
 
 def _looks_late() -> Callable[[Store, Stage], bool]:
@@ -216,7 +216,7 @@ def test_two_workers_go_through_a_lane_together(tmp_path: Path, two_teachers: Pl
     store = prepared(plan, tmp_path / "runs")
     assert two_workers(plan.teachers, store, tmp_path, second_is=second_is) == [0, 0]
     assert all(store.is_done(teacher) for teacher in plan.teachers)
-    assert store.record(plan.teachers[0])["workers"] == 2
+    assert store.record(plan.teachers[0]).workers == 2
 
 
 @pytest.mark.long
@@ -429,11 +429,10 @@ def test_a_teacher_of_other_images_is_not_warned_of_at_every_look(
     plan = tiny_plan(seeds=[0])
     store, (teacher,) = prepared(plan, tmp_path), plan.teachers
     assert train(teacher, store, Runtime(launch="launch-0").here(threads=1, device="cpu")) is None
-    of_others = {**store.record(teacher), "dataset_fingerprint": "0" * 64}
-    del of_others["schema_version"]
-    store.write(f"{teacher.folder}/{RECORD}", record_to_json(make_record(of_others)))
+    of_others = replace(store.record(teacher), dataset_fingerprint="0" * 64)
+    store.write(f"{teacher.folder}/{RECORD}", record_to_json(of_others))
     group.starts_after = 1.0
     schedule = drive(plan, store, told=lambda stage: None)
     assert schedule.state(teacher) == "done"
-    assert store.record(teacher)["launch"] == LAUNCH
+    assert store.record(teacher).launch == LAUNCH
     assert [r.getMessage() for r in caplog.records if "other images" in r.getMessage()] == []

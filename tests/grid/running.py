@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ import safetensors.torch
 import torch
 
 from grid.contract.layout import RECORD
-from grid.contract.record import WEIGHTS, curve_file, hashed_name, weights_file
+from grid.contract.record import WEIGHTS, Record, curve_file, hashed_name, weights_file
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
-from grid.store.records import Record, make_record, record_to_json
+from grid.store.records import record_to_json
 from grid.store.store import CHECKPOINT, Store
 from grid.work.dataset import open_prepared, prepare_dataset
 from grid.work.execute import Runtime, execute
@@ -81,7 +81,7 @@ def curve(store: Store, stage: Trained) -> pl.DataFrame:
 def results(record: Record) -> dict[str, Any]:
     """A record without times, and what they are part of, and without the launch."""
     passing = ("seconds", "latency", "throughput", "_at", "files", "curve_sha256")
-    return {k: v for k, v in record.items() if k != "launch" and not any(p in k for p in passing)}
+    return {k: v for k, v in asdict(record).items() if k != "launch" and not any(p in k for p in passing)}
 
 
 def checkpoint(store: Store, stage: Trained) -> TrainState:
@@ -106,10 +106,10 @@ def retrain(teacher: TeacherStage, store: Store) -> None:
     state["fc.bias"] = state["fc.bias"] + torch.linspace(-1, 1, 10)
     data = safetensors.torch.save(state)
     record, sha256 = store.record(teacher), hashlib.sha256(data).hexdigest()
-    files = json.loads(str(record["files"]))
-    del record["schema_version"], files[weights_file(record)]
+    files = json.loads(str(record.files))
+    del files[weights_file(record)]
     files[hashed_name(WEIGHTS, sha256)] = len(data)
-    record |= {"weights_sha256": sha256, "files": json.dumps(files)}
+    values: dict[str, Any] = {"weights_sha256": sha256, "files": json.dumps(files)}
     dataset = open_prepared(teacher.data, store)
     model = untrained(teacher.model, dataset.meta, seed=teacher.model.seed)
     load_weights(model, data, what="another training")
@@ -118,9 +118,9 @@ def retrain(teacher: TeacherStage, store: Store) -> None:
     for name in dataset.evaluated:
         split = dataset.split(name)
         logits_NC = predict(model, split, pixels, batch_size=INFERENCE_BATCH, device=cpu, precision="float32")
-        record[f"{name}_top1_last"] = score(logits_NC, split.labels_N).top1
+        values[f"{name}_top1_last"] = score(logits_NC, split.labels_N).top1
     store.write(f"{teacher.folder}/{hashed_name(WEIGHTS, sha256)}", data)
-    store.write(f"{teacher.folder}/{RECORD}", record_to_json(make_record(record)))
+    store.write(f"{teacher.folder}/{RECORD}", record_to_json(replace(record, **values)))
 
 
 class Killed(BaseException):

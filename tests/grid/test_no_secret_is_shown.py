@@ -18,7 +18,7 @@ from analysis import cli
 from grid.contract.layout import FAILURE
 from grid.errors import UserError, one_line
 from grid.plan import Plan
-from grid.store import files
+from grid.store import connect, probe
 from grid.store.retry import retried
 from grid.store.store import TRACEBACK, Store
 from grid.watch.signs import GridReader
@@ -116,8 +116,8 @@ def test_images_behind_a_question_mark_are_read(tmp_path: Path, capsys: Capture)
 def test_an_endpoint_with_a_secret_is_not_repeated(
     s3: ObjectStore, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PROBE", (0.5, 0.5))
-    monkeypatch.setattr(files, "PROBE_PATIENCE", 1.0)
+    monkeypatch.setattr(probe, "PROBE", (0.5, 0.5))
+    monkeypatch.setattr(probe, "PROBE_PATIENCE", 1.0)
     grid = write_grid(tmp_path, tiny_grid())
     with socket.create_server(("127.0.0.1", 0)) as free:
         host = f"127.0.0.1:{free.getsockname()[1]}"
@@ -201,7 +201,7 @@ def test_the_log_of_a_launch_holds_none(tmp_path: Path, capsys: Capture, monkeyp
         logging.getLogger("some.library").warning("GET %s", SAID)
         raise UserError("it ends here")
 
-    monkeypatch.setattr("grid.launch.run.run_grid", run)
+    monkeypatch.setattr("grid.launch.logged.run_grid", run)
     storage = str(tmp_path / "runs")
     assert launch.main(["--grid", write_grid(tmp_path, tiny_grid()), "--storage", storage, "--wandb", "disabled"]) == 2
     told = capsys.readouterr()
@@ -229,6 +229,6 @@ def test_a_traceback_holds_none(script: str) -> None:
 def test_errors_of_both_sides_are_told_without_it() -> None:
     from analysis.errors import AnalysisError
 
-    for error in (UserError(SAID), AnalysisError(SAID), files.reason_of(OSError(errno.EIO, SAID))):
+    for error in (UserError(SAID), AnalysisError(SAID), connect.reason_of(OSError(errno.EIO, SAID))):
         assert str(error) == "https://***@host/x?*** refused it"
     assert one_line(KeyError(SAID)) == "KeyError: 'https://***@host/x?*** refused it'"

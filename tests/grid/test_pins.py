@@ -60,7 +60,7 @@ def test_digits_keeps_the_rows_of_its_table() -> None:
 def known_device() -> bool:
     """Other processors, and other versions of torch, round otherwise."""
     then = record_from_json(next(DIGITS.glob("cells/*/record.json")).read_bytes())
-    return (then["device"], json.loads(str(then["versions"]))["torch"]) == (
+    return (then.device, json.loads(str(then.versions))["torch"]) == (
         device_name(torch.device("cpu")),
         importlib.metadata.version("torch"),
     )
@@ -70,7 +70,7 @@ def as_then(stage: Stage, store: Store) -> None:
     """Its record is the one that a launch left long ago, the hash of its weights included."""
     then, now = record_from_json((DIGITS / stage.folder / RECORD).read_bytes()), store.record(stage)
     expected = {name: value for name, value in results(then).items() if value is not None and name not in ITS_OWN}
-    assert {name: now[name] for name in expected} == expected
+    assert {name: getattr(now, name) for name in expected} == expected
 
 
 def run(plan: Plan, stages: Sequence[Stage], store: Store, runtime: Runtime) -> None:
@@ -113,4 +113,4 @@ def test_a_cell_that_was_saved_long_ago_in_the_middle_of_an_epoch_ends_in_the_bi
         assert train(cell, store, runtime) is None
     resumed, whole = (store.record(cell) for store in stores)
     assert results(resumed) == results(whole)
-    assert resumed["weights_sha256"] == whole["weights_sha256"]
+    assert resumed.weights_sha256 == whole.weights_sha256

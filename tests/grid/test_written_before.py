@@ -80,7 +80,7 @@ def test_the_status_the_analysis_and_an_export_read_it(
     assert grid.cells["status"].to_list().count("done") == 4
     assert grid.curves()["stage_id"].n_unique() == 4
     assert grid.problems == []
-    monkeypatch.setattr("grid.publish.export.missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr("grid.publish.folder.missing_packages", lambda: ["onnx"])
     to = str(tmp_path / "published")
     assert main(["export", "tiny", "--storage", store.url, "--student", "ViT-S", "--mode", "baseline", "--to", to]) == 0
     assert (tmp_path / "published" / "model.safetensors").exists()

@@ -13,7 +13,8 @@ from grid.store.plan_file import write_plan
 from grid.store.records import Value, make_record, record_to_json
 from grid.store.store import Store
 from grid.watch.signs import GridReader
-from grid.watch.status import GridStatus, grid_status, lines
+from grid.watch.status import GridStatus, grid_status
+from grid.watch.status_lines import lines
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
 LAUNCHED = NOW - timedelta(hours=3)

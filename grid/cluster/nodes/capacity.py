@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from grid.errors import UserError
-from grid.spec.grid import Resources
+from grid.spec.resources import Resources
 
 # Of a GPU, for a cell that says nothing.
 CELL_GPUS = 0.25

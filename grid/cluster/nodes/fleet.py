@@ -11,7 +11,7 @@ import ray
 
 from grid.cluster.nodes.capacity import Capacity
 from grid.cluster.nodes.departure import draining_nodes
-from grid.spec.grid import Resources
+from grid.spec.resources import Resources
 
 LOOK_SECONDS = 3.0
 

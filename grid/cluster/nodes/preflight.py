@@ -6,7 +6,6 @@ nor timm, nor do the nodes unless pretrained weights are needed there.
 
 from __future__ import annotations
 
-import logging
 import platform
 import shutil
 import uuid
@@ -23,7 +22,9 @@ from grid.contract.program.version import WORKERS_RUN, content_hash, parts
 from grid.contract.units import sized
 from grid.errors import UserError, one_line
 from grid.private import machine_folder
-from grid.store.files import PROBE, PROBE_PATIENCE, Files, reason_of
+from grid.store.connect import reason_of
+from grid.store.files import Files
+from grid.store.probe import probing
 
 # What a result may depend on, or what would not work together.
 PACKAGES = ("ray", "torch", "torchvision", "timm", "numpy")
@@ -123,7 +124,7 @@ def look(url: str, folder: str, node: str, word: bytes, needs: Needs) -> tuple[d
 def _storage_problem(url: str, folder: str, node: str, word: bytes, kept: int) -> str:
     try:
         root = machine_folder()
-        storage = Files(url, waits=PROBE, patience=PROBE_PATIENCE, level=logging.DEBUG)
+        storage = probing(url)
         if _read(storage, f"{folder}/{LAUNCH}") != word:
             return f"does not see in {url} what is written there from here: {SHARED}"
         storage.write(f"{folder}/{node}", word)

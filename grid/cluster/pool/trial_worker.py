@@ -81,10 +81,7 @@ def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
 
             with lease, contextlib.suppress(StoppedError):
                 try:
-                    if hung is None:
-                        error = execute(stage, store, runtime, work, holds=lease.holds)
-                    else:
-                        error = str(hung["error"])
+                    error = execute(stage, store, runtime, work, holds=lease.holds) if hung is None else str(hung.error)
                     left = False
                 except _CrowdedError as no_room:
                     log.warning("stage %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)

@@ -135,7 +135,7 @@ class _Group:
                 return None
             failure = self.store.failure(stage, launch=self.launch) if FAILURE in there else None
             if failure is not None:
-                return str(failure["error"])
+                return str(failure.error)
             if ended:
                 return self.error or "its workers ended without a result"
             time.sleep(POLL_SECONDS * self.store.slowness)

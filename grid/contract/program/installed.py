@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from grid.contract.layout import STORAGE
 from grid.contract.program.version import code_version
 
 PACKAGE = "kd-grid"
@@ -32,6 +33,11 @@ def grid_command() -> str:
 def analysis_command() -> str:
     """The command that shows results, likewise. `python -m analysis` would take another folder's own `analysis`."""
     return "python -m analysis" if _is_called_in_checkout() else ANALYSIS
+
+
+def storage_option(storage: str) -> str:
+    """What a command in a message says of the storage."""
+    return "" if storage == STORAGE else f" --storage {shlex.quote(storage)}"
 
 
 def hint(extra: str) -> str:

@@ -105,7 +105,7 @@ def test_the_status_sends_none_of_it(
     def leave(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("launch.time.sleep", leave)
+    monkeypatch.setattr("grid.watch.show_status.time.sleep", leave)
     launch.main(["--status", *more, "--storage", str(hostile.root)])
     told = capsys.readouterr()
     assert "owned" in told.out + told.err
@@ -121,7 +121,7 @@ def test_the_control_what_is_told_is_otherwise_as_it_was_written(
         finish(made, row)
     assert main(["table", "--storage", str(made.root)]) == 0
     assert "学生 é" in capsys.readouterr().out
-    monkeypatch.setattr("analysis.write.output.shown_on", lambda stream, text: text)
+    monkeypatch.setattr("grid.contract.terminal.shown_on", lambda stream, text: text)
     made.fail(rows[-1], "\x1b[2J")
     (made.root / made.folder(rows[-1]) / "record.json").unlink()
     assert main(["records", "--storage", str(made.root)]) == 0

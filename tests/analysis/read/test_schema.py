@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -30,7 +31,7 @@ def test_a_whole_record_fits_the_columns() -> None:
 def test_what_older_records_lack_reads_as_none() -> None:
     facts = {"schema_version": 1, "stage_id": "text", "status": "done", "latency_ms": 1.5, "latency_batch": 32}
     older = json.dumps(facts).encode()
-    for row in (load.parse_record(older, stage_id="text"), record_from_json(older)):
+    for row in (load.parse_record(older, stage_id="text"), asdict(record_from_json(older))):
         assert (row["latency_ms"], row["latency_batch"]) == (1.5, 32)
         assert (row["latency_runs"], row["throughput"]) == (None, None)
 

@@ -8,7 +8,7 @@ import pytest
 
 from grid.cluster.nodes.capacity import Capacity, Share
 from grid.errors import UserError
-from grid.spec.grid import Resources
+from grid.spec.resources import Resources
 
 
 def capacity(nodes: list[tuple[float, float]], **wanted: Any) -> Capacity:

@@ -13,7 +13,7 @@ from grid.cluster.nodes.capacity import Capacity, Share
 from grid.cluster.nodes.packing import Packing, part_of_a_gpu
 from grid.plan import Plan, Stage
 from grid.plan.schedule import Schedule, State
-from grid.spec.grid import Resources
+from grid.spec.resources import Resources
 from grid.store.store import Store
 from grid.work.host_memory import forget_peak, peak_bytes
 from grid.work.memory import FOLDER, Footprint, kept_footprint, memory_key

@@ -16,11 +16,11 @@ from grid.contract.local_files import (
     create_local,
     make_folder,
     open_to_append,
-    publishing,
     read_local,
     remove_local,
     write_local,
 )
+from grid.contract.publishing import publishing
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a stranger's link")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from typing import Any
 
 import pytest
 
 from analysis.read.load import parse_record
-from grid.contract.record import FIELDS, RANGES
-from grid.store.records import RecordError, make_record, record_from_json
+from grid.contract.figures import METRIC_FIELDS, RANGES
+from grid.contract.record import FIELDS, Record
+from grid.store.records import RecordError, make_record, record_from_json, record_to_json
 
 WHOLE = {"schema_version": 1, "stage_id": "text", "status": "done", "test_top1_last": 0.5, "parameters": 7}
 
@@ -54,7 +56,7 @@ def test_figures_at_their_ends_are_believed() -> None:
     ends = {name: FIELDS[name](end) for end in (0, 1) for name, (low, high) in RANGES.items() if low <= end <= high}
     for facts in ({}, ends, {"test_ece_last": 1.0000001}):
         data = json.dumps({**WHOLE, **facts}).encode()
-        assert parse_record(data, stage_id="text") == record_from_json(data)
+        assert parse_record(data, stage_id="text") == asdict(record_from_json(data))
 
 
 def test_a_figure_out_of_its_range_is_not_written() -> None:
@@ -62,3 +64,35 @@ def test_a_figure_out_of_its_range_is_not_written() -> None:
         make_record({"stage_id": "text", "test_nll_last": float("nan")})
     with pytest.raises(ValueError, match="val_top1_last is 2, outside of 0 to 1"):
         make_record({"stage_id": "text", "val_top1_last": 2.0})
+
+
+def test_every_figure_of_a_metric_has_a_field_of_its_own_in_their_order() -> None:
+    assert [name for name in FIELDS if name in METRIC_FIELDS] == [*METRIC_FIELDS]
+    assert {FIELDS[name] for name in METRIC_FIELDS} == {float}
+    assert Record(test_nll_best=1.5).metric("test", "nll", "best") == 1.5
+
+
+def test_every_field_is_a_plain_value_or_none() -> None:
+    assert list(FIELDS) == [field.name for field in fields(Record)]
+    assert set(FIELDS.values()) == {str, int, float, bool}
+    assert {name for name, value in asdict(Record()).items() if value is not None} == {"schema_version"}
+
+
+def test_a_record_stays_as_it_was_checked() -> None:
+    record = Record(seed=1, alpha=1)
+    assert type(record.alpha) is float
+    with pytest.raises(FrozenInstanceError):
+        record.seed = 2  # type: ignore[misc]
+    with pytest.raises(TypeError, match="record field seed: expected int, got '0'"):
+        replace(record, seed="0")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="alpha is not finite"):
+        replace(record, alpha=float("inf"))
+
+
+def test_a_record_is_written_as_it_always_was() -> None:
+    lines = record_to_json(make_record({"kind": "cell", "temperature": 4, "stage_id": "text"})).decode().splitlines()
+    assert lines[:4] == ["{", ' "schema_version": 1,', ' "stage_id": "text",', ' "kind": "cell",']
+    assert ' "temperature": 4.0,' in lines
+    assert ' "test_agreement_best": null,' in lines
+    assert lines[-2:] == [' "recipe": null', "}"]
+    assert len(lines) == len(FIELDS) + 2

@@ -53,7 +53,7 @@ def test_a_launch_puts_back_what_it_changed(
         changed.append(state())
         raise error or UserError("it ends here")
 
-    monkeypatch.setattr("grid.launch.run.run_grid", run_grid)
+    monkeypatch.setattr("grid.launch.logged.run_grid", run_grid)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "7")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     before = state()
@@ -69,7 +69,7 @@ def test_a_launch_puts_back_what_it_changed(
 
 def test_a_launch_in_another_thread_touches_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "grid.launch.run.run_grid", lambda *args, **options: (_ for _ in ()).throw(UserError("it ends"))
+        "grid.launch.logged.run_grid", lambda *args, **options: (_ for _ in ()).throw(UserError("it ends"))
     )
     argv = ["--grid", write_grid(tmp_path, tiny_grid()), "--storage", str(tmp_path / "runs"), "--wandb", "disabled"]
     found: list[int] = []

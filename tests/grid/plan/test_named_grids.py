@@ -144,13 +144,13 @@ def test_cifar100_full_shrunk_runs_the_true_models(
     assert train(cell, store, runtime) is None
     record = store.record(cell)
     if size == 224 or student != "ViT-Tiny":  # which learns an embedding of each of its places
-        assert record["parameters"] == STUDY_A[f"students/{student}"]
-    assert record["status"] == "done"
-    assert 0 <= float(str(record["best_test_top1"])) <= 1
+        assert record.parameters == STUDY_A[f"students/{student}"]
+    assert record.status == "done"
+    assert 0 <= record.best_test_top1 <= 1
     if student == "ViT-Tiny":
         teacher, logits = plan.teachers[0], plan.logits[0]
         assert train(teacher, store, runtime) is None
         assert compute(logits, store, runtime) is None
         taught = next(c for c in plan.cells if c.mode == "distilled" and c.model.label == student)
         assert train(taught, store, runtime) is None
-        assert store.record(taught)["test_agreement_last"] is not None
+        assert store.record(taught).test_agreement_last is not None

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,17 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 
-import grid.publish.export
+import grid.publish.folder
 import launch
 from analysis.cli import main
 from analysis.publish import choose
 from analysis.read.load import load_grid as load_results
 from grid.contract.program.installed import hint
-from grid.contract.record import weights_file
+from grid.contract.record import Record, weights_file
+from grid.errors import UserError
 from grid.plan import CellStage, Plan, make_plan
 from grid.read.grid_file import load_grid
 from grid.store.plan_file import write_plan
-from grid.store.records import Record
 from grid.store.store import Store
 from grid.work.execute import Runtime
 from grid.work.models import pixels_of
@@ -104,7 +104,7 @@ def published(ran: Ran) -> dict[str, Path]:
 
 
 def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grid.publish.export, "missing_packages", lambda: ["onnx", "onnxscript"])
+    monkeypatch.setattr(grid.publish.folder, "missing_packages", lambda: ["onnx", "onnxscript"])
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
@@ -127,8 +127,8 @@ def test_timm_gives_the_records_figures_on_the_test_images(ran: Ran, published: 
     stated = replace(pixels, mean_C=torch.tensor(config["mean"]), std_C=torch.tensor(config["std"]))
     logits_NC = predict(model, ran.dataset.test, stated, batch_size=100, device=CPU, precision="float32")
     record = ran.record(student)
-    assert score(logits_NC, ran.dataset.test.labels_N).top1 == record["test_top1_last"]
-    assert score(logits_NC, ran.dataset.test.labels_N).nll == pytest.approx(record["test_nll_last"], abs=1e-6)
+    assert score(logits_NC, ran.dataset.test.labels_N).top1 == record.test_top1_last
+    assert score(logits_NC, ran.dataset.test.labels_N).nll == pytest.approx(record.test_nll_last, abs=1e-6)
     assert tuple(config["input_size"]) == (1, size, size)
     assert config["label_names"] == list("0123456789")
 
@@ -146,7 +146,7 @@ def test_onnxruntime_gives_the_records_accuracy(ran: Ran, published: dict[str, P
     images = ran.pixels(student).contiguous().numpy()
     (logits,) = session.run(None, {"images": images})
     accuracy = score(torch.from_numpy(logits), ran.dataset.test.labels_N).top1
-    assert accuracy == ran.record(student)["test_top1_last"]
+    assert accuracy == ran.record(student).test_top1_last
     (one,) = session.run(["logits"], {"images": images[:1]})
     np.testing.assert_allclose(one, logits[:1], atol=1e-5)
 
@@ -164,25 +164,25 @@ def test_the_card_holds_the_numbers_of_the_record(ran: Ran, published: dict[str,
     facts = front_matter(folder)
     assert facts["library_name"] == "timm"
     assert facts["datasets"] == ["digits"]
-    assert facts["model-index"][0]["results"][0]["metrics"][0]["value"] == record["test_top1_last"]
+    assert facts["model-index"][0]["results"][0]["metrics"][0]["value"] == record.test_top1_last
     (result,) = ModelCard.load(folder / "README.md").data.eval_results
-    assert (result.metric_type, result.metric_value) == ("accuracy", record["test_top1_last"])
+    assert (result.metric_type, result.metric_value) == ("accuracy", record.test_top1_last)
     text = (folder / "README.md").read_text(encoding="utf-8")
     chosen = choose(load_results(ran.storage, "tiny"), student="ViT-S")
     assert chosen.gain is not None
     assert chosen.gain.low is not None
     stated = [
-        f"**{100 * float(str(record['test_top1_last'])):.2f} %**",
+        f"**{100 * record.test_top1_last:.2f} %**",
         f"{chosen.accuracy.mean:.2f} % [{chosen.accuracy.low:.2f}, {chosen.accuracy.high:.2f}], n = 2",
         f"{chosen.gain.mean:+.2f} points [{chosen.gain.low:+.2f}, {chosen.gain.high:+.2f}], n = 2",
-        f"{record['parameters']:,} parameters",
-        f"temperature = {record['temperature']:g}, alpha = {record['alpha']:g}",
+        f"{record.parameters:,} parameters",
+        f"temperature = {record.temperature:g}, alpha = {record.alpha:g}",
         "the only distilled setting trained; seed 0, the first of the experiment",
-        *(str(record[name]) for name in ("stage_id", "teacher_id", "dataset_fingerprint", "code_version")),
-        str(record["weights_sha256"]),
+        *(str(getattr(record, name)) for name in ("stage_id", "teacher_id", "dataset_fingerprint", "code_version")),
+        str(record.weights_sha256),
     ]
     assert [part for part in stated if part not in text] == []
-    assert json.loads((folder / "record.json").read_bytes()) == record
+    assert json.loads((folder / "record.json").read_bytes()) == asdict(record)
 
 
 def test_the_cards_python_runs_as_it_stands(
@@ -235,7 +235,7 @@ def test_a_baseline_and_a_seed_are_to_be_had_by_name(
     text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "seed 1, asked for by number" in text
     assert "onnx" not in text
-    assert json.loads((tmp_path / "out/record.json").read_bytes()) == ran.record("ViT-S", "baseline", 1)
+    assert json.loads((tmp_path / "out/record.json").read_bytes()) == asdict(ran.record("ViT-S", "baseline", 1))
 
 
 def refused(capsys: Capture, arguments: list[str]) -> str:
@@ -287,7 +287,7 @@ def test_an_export_that_breaks_off_leaves_nothing(ran: Ran, tmp_path: Path, monk
         raise KeyboardInterrupt
 
     without_onnx(monkeypatch)
-    monkeypatch.setattr(grid.publish.export, "model_card", die)
+    monkeypatch.setattr(grid.publish.folder, "model_card", die)
     with pytest.raises(KeyboardInterrupt):
         main(["export", "--storage", ran.storage, "--student", "ViT-S", "--to", str(tmp_path / "out")])
     assert list(tmp_path.iterdir()) == []
@@ -302,8 +302,8 @@ def test_a_place_that_cannot_be_written_is_one_line(ran: Ran, tmp_path: Path, ca
 
 def test_code_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None:
     for name in ("../evil.py", "/evil.py", "README.md"):
-        with pytest.raises(grid.publish.export.ExportError, match="outside of the folder, or not Python"):
-            grid.publish.export._write_code(tmp_path, name, "")
+        with pytest.raises(UserError, match="outside of the folder, or not Python"):
+            grid.publish.folder._write_code(tmp_path, name, "")
 
 
 @pytest.fixture

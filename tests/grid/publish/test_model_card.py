@@ -12,10 +12,11 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from grid.contract.record import FIELDS
 from grid.publish.model_card import model_card
-from grid.publish.publication import Choice, Estimate, Facts
+from grid.publish.publication import Choice, Estimate, Facts, Known
 from grid.read.grid_file import spec_from_dict
-from grid.store.records import FIELDS, make_record
+from grid.store.records import make_record
 from kd.models.onnx_file import OnnxFacts
 from tests.conftest import tiny_grid
 
@@ -41,6 +42,7 @@ def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
     values |= {name: 1.0 for name, kind in FIELDS.items() if kind is float}
     values |= {name: 1 for name, kind in FIELDS.items() if kind is int}
     values |= {"versions": json.dumps({said: said}), "recipe": json.dumps({"schedule": said, said: said})}
+    record = make_record(values)
     choice = Choice(
         grid=said,
         spec={},
@@ -58,7 +60,8 @@ def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
     )
     facts = Facts(
         choice=choice,
-        record=make_record(values),
+        record=record,
+        known=Known.of(record),
         spec=spec,
         model=spec.students[0],
         base_model=said,

@@ -74,14 +74,14 @@ def test_a_given_teacher_is_used_as_it_is(here: Path, name: str, runtime: Runtim
     (teacher,) = plan.teachers
     assert same(weights(store, teacher), given)
     record = store.record(teacher)
-    assert (record["epochs"], record["seconds_train"], record["train_loss_last"]) == (0, 0.0, None)
-    assert record["teacher"] == "resnet18"
-    assert record["start"] == f"given:{teacher.model.checkpoint_sha256}"
-    assert record["best_test_top1"] == record["test_top1_last"]
+    assert (record.epochs, record.seconds_train, record.train_loss_last) == (0, 0.0, None)
+    assert record.teacher == "resnet18"
+    assert record.start == f"given:{teacher.model.checkpoint_sha256}"
+    assert record.best_test_top1 == record.test_top1_last
     assert curve_file(record) in store.names(teacher.folder)
     distilled = cell_of(plan, "distilled")
     assert train(distilled, store, runtime) is None
-    assert store.record(distilled)["teacher_sha256"] == record["weights_sha256"]
+    assert store.record(distilled).teacher_sha256 == record.weights_sha256
     assert plan.titles()[teacher.id] == "teacher Given-T (given)"
 
 
@@ -93,7 +93,7 @@ def test_a_given_teacher_whose_classes_stand_in_another_order_is_told_with_the_r
     store = Store(str(here / "runs"))
     assert execute(trained.data, store, runtime, lambda: prepare_dataset(trained.data, store, runtime)) is None
     assert train(trained.teachers[0], store, runtime) is None
-    top1 = store.record(trained.teachers[0])["val_top1_last"]
+    top1 = store.record(trained.teachers[0]).val_top1_last
     assert isinstance(top1, float)
     assert top1 > 0.5
     state = weights(store, trained.teachers[0])
@@ -103,7 +103,7 @@ def test_a_given_teacher_whose_classes_stand_in_another_order_is_told_with_the_r
         provide_weights(plan, set(), store)
         caplog.clear()
         assert train(plan.teachers[0], store, runtime) is None
-        warning = store.record(plan.teachers[0])["warning"]
+        warning = store.record(plan.teachers[0]).warning
         if name == "right.pth":
             assert (warning, caplog.text) == (None, "")
             continue
@@ -113,7 +113,7 @@ def test_a_given_teacher_whose_classes_stand_in_another_order_is_told_with_the_r
             "if its classes stood in another order, on 120 images of val and test: reorder the rows of its c" in warning
         )
         assert warning in caplog.text
-        assert store.record(plan.teachers[0])["val_top1_last"] < 0.2  # type: ignore[operator]
+        assert store.record(plan.teachers[0]).val_top1_last < 0.2  # type: ignore[operator]
 
 
 def test_the_remedy_is_the_one_that_the_data_set_has(here: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_given_teacher_sees_pixels_as_it_was_trained_on(here: Path, runtime: R
         prepare(plan, store, runtime)
     (a,), (b,) = plain.teachers, normalized.teachers
     assert a.id != b.id
-    assert store.record(a)["test_nll_last"] != store.record(b)["test_nll_last"]
+    assert store.record(a).test_nll_last != store.record(b).test_nll_last
     # And so does what makes its logits.
     dataset = open_dataset(store.local_folder(plain.data.folder))
     pixels = pixels_of(b.model, dataset.meta, CPU)

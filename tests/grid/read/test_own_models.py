@@ -61,7 +61,7 @@ def test_a_students_file_is_all_that_is_needed(here: Path, entry: Any, runtime: 
     prepare(plan, store, runtime)
     (cell,) = plan.cells
     assert train(cell, store, runtime) is None
-    assert store.record(cell)["student"] == "mlp"
+    assert store.record(cell).student == "mlp"
 
 
 @pytest.mark.long

@@ -19,9 +19,10 @@ import pytest
 import launch
 from grid.errors import StorageError, UserError
 from grid.plan import Plan
-from grid.store import files, retry
-from grid.store.files import NONCE
+from grid.store import files, probe, retry
 from grid.store.lease import Leases
+from grid.store.object_store import NONCE
+from grid.store.probe import check_writable
 from grid.store.store import Store
 from grid.work.execute import Runtime, execute
 from grid.work.training import run_trainable
@@ -238,9 +239,9 @@ def test_an_endpoint_that_nobody_answers_at(
     s3: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing listens, and where what listens says nothing. The waits are seconds; here they are less."""
-    assert sum(files.PROBE) + files.PROBE_PATIENCE < 30
-    monkeypatch.setattr(files, "PROBE", (0.5, 0.5))
-    monkeypatch.setattr(files, "PROBE_PATIENCE", 1.0)
+    assert sum(probe.PROBE) + probe.PROBE_PATIENCE < 30
+    monkeypatch.setattr(probe, "PROBE", (0.5, 0.5))
+    monkeypatch.setattr(probe, "PROBE_PATIENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         with as_environment(s3, AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}"):
@@ -274,7 +275,7 @@ def test_a_read_only_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         os.seteuid(65534)
     try:
         with pytest.raises(UserError, match=rf"^--storage {folder}: cannot be written: Permission denied$"):
-            Store(str(folder)).check_writable()
+            check_writable(Store(str(folder)))
     finally:
         if root:
             os.seteuid(0)

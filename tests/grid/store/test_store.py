@@ -21,6 +21,7 @@ from grid.contract.layout import FAILURE, RECORD
 from grid.contract.record import SCHEMA_VERSION
 from grid.errors import UserError
 from grid.plan import LogitsStage, Plan, Stage
+from grid.store.probe import check_writable
 from grid.store.records import RecordError, Value, make_record, record_from_json, record_to_json
 from grid.store.store import IDENTITY, IdentityMismatchError, Store
 from tests.conftest import with_epochs
@@ -72,13 +73,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path, monk
 def test_a_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"--storage .*file/runs: cannot be written: "):
-        Store(str(tmp_path / "file" / "runs")).check_writable()
+        check_writable(Store(str(tmp_path / "file" / "runs")))
     with pytest.raises(UserError, match="--storage nosuch://bucket"):
         Store("nosuch://bucket")
 
 
 def test_a_writable_storage_keeps_no_probe(store: Store) -> None:
-    store.check_writable()
+    check_writable(store)
     assert store.names("") == []
 
 
@@ -187,7 +188,7 @@ def test_a_stage_is_done_when_its_record_is_there(store: Store, tiny_plan: Plann
     assert not store.is_done(cell)
     store.write(f"{cell.folder}/{RECORD}", record_to_json(make_record({"stage_id": cell.id, "status": "done"})))
     assert store.is_done(cell)
-    assert store.record(cell)["stage_id"] == cell.id
+    assert store.record(cell).stage_id == cell.id
 
 
 def test_another_computation_under_the_same_id_is_an_error(store: Store, tiny_plan: Planner) -> None:
@@ -311,7 +312,7 @@ def test_unreadable_records_are_named(store: Store, tiny_plan: Planner) -> None:
     assert store.failure(cell, launch="another") is None, "what an earlier launch said is not the reason of this one"
     failure = store.failure(cell, launch="now")
     assert failure is not None
-    assert failure["error"] == "why"
+    assert failure.error == "why"
 
 
 def test_records_are_strict_when_written() -> None:
@@ -321,12 +322,12 @@ def test_records_are_strict_when_written() -> None:
         make_record({"seed": "0"})
     with pytest.raises(TypeError, match="seed: expected int, got True"):
         make_record({"seed": True})
-    assert make_record({"temperature": 4})["temperature"] == 4.0
+    assert make_record({"temperature": 4}).temperature == 4.0
 
 
 def test_old_records_load_and_newer_ones_say_why_not() -> None:
     old = {"schema_version": SCHEMA_VERSION, "stage_id": "x"}
-    assert record_from_json(json.dumps(old).encode())["launch"] is None
+    assert record_from_json(json.dumps(old).encode()).launch is None
     with pytest.raises(RecordError, match=f"schema version {SCHEMA_VERSION + 1}.*update it"):
         record_from_json(json.dumps({"schema_version": SCHEMA_VERSION + 1}).encode())
     for foreign in (b"[]", b"{}", b"\x00", b'"text"'):

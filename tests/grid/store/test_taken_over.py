@@ -97,10 +97,10 @@ def leave(store: Store, stage: Stage, launch: str, lease: Lease, **facts: Any) -
 def belongs_together(store: Store, stage: Stage) -> str:
     """Whose the record is, which is with its own weights and curve."""
     record = store.record(stage)
-    for name, sha256 in ((weights_file(record), "weights_sha256"), (curve_file(record), "curve_sha256")):
-        assert hashlib.sha256(store.read(f"{stage.folder}/{name}")).hexdigest() == record[sha256]
+    for name, sha256 in ((weights_file(record), record.weights_sha256), (curve_file(record), record.curve_sha256)):
+        assert hashlib.sha256(store.read(f"{stage.folder}/{name}")).hexdigest() == sha256
     assert store.is_done(stage)
-    return str(record["launch"])
+    return str(record.launch)
 
 
 PLACES = {
@@ -201,7 +201,7 @@ def test_a_growing_cache_is_replaced_by_its_holder_and_not_by_one_that_has_less(
     with taken(store, "frozen", longer, monkeypatch) as lease, contextlib.suppress(StoppedError):
         compute(longer, lease, frozen)
     assert store.is_done(long)
-    assert store.record(long)["epochs"] == 4
+    assert store.record(long).epochs == 4
 
 
 def with_other_bits(monkeypatch: pytest.MonkeyPatch) -> contextlib.AbstractContextManager[pytest.MonkeyPatch]:

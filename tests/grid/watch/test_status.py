@@ -406,7 +406,7 @@ def test_watching_ends_with_the_grid_or_with_ctrl_c(
         if len(slept) == 2:
             written.done(last)
 
-    monkeypatch.setattr("launch.time.sleep", sleep)
+    monkeypatch.setattr("grid.watch.show_status.time.sleep", sleep)
     status, text = shown(capsys, *argv)
     assert (status, len(slept)) == (0, 2)
     assert text.count("Grid tiny") == 1  # piped, the end alone
@@ -416,7 +416,7 @@ def test_watching_ends_with_the_grid_or_with_ctrl_c(
         raise KeyboardInterrupt
 
     written.store.remove(f"{last.folder}/record.json")
-    monkeypatch.setattr("launch.time.sleep", interrupt)
+    monkeypatch.setattr("grid.watch.show_status.time.sleep", interrupt)
     status, text = shown(capsys, *argv)
     assert status == 0
     assert "interrupted" not in text

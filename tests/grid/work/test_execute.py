@@ -51,13 +51,13 @@ def test_a_grid_of_stages_leaves_complete_records(tmp_path: Path, tiny_plan: Pla
     for stage in plan.stages:
         assert store.is_done(stage)
         record = store.record(stage)
-        assert (record["stage_id"], record["status"], record["launch"]) == (stage.id, "done", "launch-1")
+        assert (record.stage_id, record.status, record.launch) == (stage.id, "done", "launch-1")
     distilled = cell_of(plan, "distilled")
     record = store.record(distilled)
-    absent = {name for name in FIELDS if record[name] is None}
+    absent = {name for name in FIELDS if getattr(record, name) is None}
     assert absent == {"error", "warning"}
-    assert record["teacher_id"] == plan.teachers[0].id
-    assert json.loads(str(record["recipe"]))["epochs"] == 2
+    assert record.teacher_id == plan.teachers[0].id
+    assert json.loads(str(record.recipe))["epochs"] == 2
     assert store.names(distilled.folder) == sorted(
         [curve_file(record), "identity.json", weights_file(record), "record.json"]
     )
@@ -71,7 +71,7 @@ def test_a_record_says_what_was_learned_from(tmp_path: Path, tiny_plan: Planner,
     for plan in (cached, online):
         prepare(plan, store, runtime)
     (teacher,), (logits,) = cached.teachers, cached.logits
-    sha256 = store.record(teacher)["weights_sha256"]
+    sha256 = store.record(teacher).weights_sha256
     fingerprint = json.loads(store.read(f"{cached.data.folder}/dataset.json"))["fingerprint"]
     expected = [
         (cell_of(cached, "baseline"), (None, 0, None, None, "float32"), None),
@@ -82,15 +82,15 @@ def test_a_record_says_what_was_learned_from(tmp_path: Path, tiny_plan: Planner,
     for cell, facts, teacher_sha256 in expected:
         assert train(cell, store, runtime) is None
         record = store.record(cell)
-        assert tuple(record[name] for name in fields) == facts
-        assert record["teacher_sha256"] == teacher_sha256
-        assert record["weights_sha256"] == hashlib.sha256(weights_bytes(store, cell)).hexdigest()
-        assert record["dataset_fingerprint"] == fingerprint
-        assert json.loads(str(record["recipe"]))["precision"] == "auto"
+        assert tuple(getattr(record, name) for name in fields) == facts
+        assert record.teacher_sha256 == teacher_sha256
+        assert record.weights_sha256 == hashlib.sha256(weights_bytes(store, cell)).hexdigest()
+        assert record.dataset_fingerprint == fingerprint
+        assert json.loads(str(record.recipe))["precision"] == "auto"
     record = store.record(teacher)
     assert sha256 == hashlib.sha256(weights_bytes(store, teacher)).hexdigest()
-    assert (record["teacher_sha256"], record["targets"], record["view_stream"]) == (None, None, 0)
-    assert record["dataset_fingerprint"] == store.record(cached.data)["dataset_fingerprint"] == fingerprint
+    assert (record.teacher_sha256, record.targets, record.view_stream) == (None, None, 0)
+    assert record.dataset_fingerprint == store.record(cached.data).dataset_fingerprint == fingerprint
 
 
 def test_the_record_says_the_precision_that_was_asked_for(tmp_path: Path, tiny_plan: Planner, runtime: Runtime) -> None:
@@ -98,7 +98,7 @@ def test_the_record_says_the_precision_that_was_asked_for(tmp_path: Path, tiny_p
     plan, store = tiny_plan(teachers=[], modes=["baseline"], seeds=[0], recipe=recipe), Store(str(tmp_path))
     prepare(plan, store, runtime)
     assert train(plan.cells[0], store, runtime) is None
-    assert store.record(plan.cells[0])["precision"] == "bfloat16"
+    assert store.record(plan.cells[0]).precision == "bfloat16"
 
 
 def test_other_splits_have_another_fingerprint(tmp_path: Path, tiny_plan: Planner, runtime: Runtime) -> None:
@@ -107,7 +107,7 @@ def test_other_splits_have_another_fingerprint(tmp_path: Path, tiny_plan: Planne
         dataset = {**tiny_grid()["dataset"], **change}
         plan = tiny_plan(teachers=[], modes=["baseline"], dataset=dataset)
         prepare(plan, store, runtime)
-        fingerprints.add(store.record(plan.data)["dataset_fingerprint"])
+        fingerprints.add(store.record(plan.data).dataset_fingerprint)
     assert len(fingerprints) == 4
 
 
@@ -133,16 +133,16 @@ def test_record_metrics_are_those_of_the_saved_weights(tmp_path: Path, tiny_plan
     predicted = predicted_by(cell)
     top1 = float((predicted == np.load(folder / "test_labels.npy")).mean())
     record = store.record(cell)
-    assert record["test_top1_last"] == pytest.approx(top1, abs=1e-6)
+    assert record.test_top1_last == pytest.approx(top1, abs=1e-6)
     agreement = float((predicted == predicted_by(plan.teachers[0])).mean())
-    assert record["test_agreement_last"] == pytest.approx(agreement, abs=1e-6)
+    assert record.test_agreement_last == pytest.approx(agreement, abs=1e-6)
     stored = safetensors.torch.load(store.read(f"{plan.logits[0].folder}/test.safetensors"))["values"]
     assert float((predicted == stored.argmax(dim=1).numpy()).mean()) == pytest.approx(agreement, abs=1e-6)
     rows = curve(store, cell)
-    assert record["best_test_top1"] == rows["test_top1"].max()
-    best = rows.row(by_predicate=pl.col("epoch") == record["best_epoch"], named=True)
+    assert record.best_test_top1 == rows["test_top1"].max()
+    best = rows.row(by_predicate=pl.col("epoch") == record.best_epoch, named=True)
     assert best["val_top1"] == rows["val_top1"].max()
-    assert record["test_top1_best"] == best["test_top1"]
+    assert record.test_top1_best == best["test_top1"]
 
 
 @pytest.mark.parametrize(("seconds_train", "limit"), [(0.0, 10.0), (0.02, 0.002), (3.0, 0.3), (3600.0, 10.0)])
@@ -185,12 +185,12 @@ def test_an_online_teacher_teaches_what_exact_logits_do(
         assert train(cells[-1], store, runtime) is None
     cached, online = (store.record(cell) for cell in cells)
     for name in ("train_loss_last", "val_nll_last", "test_nll_last"):
-        assert online[name] == pytest.approx(cached[name], abs=1e-3), name
+        assert getattr(online, name) == pytest.approx(getattr(cached, name), abs=1e-3), name
     for name in ("test_top1_last", "test_agreement_last", "val_agreement_last"):
-        assert online[name] == pytest.approx(cached[name], abs=0.021), name
+        assert getattr(online, name) == pytest.approx(getattr(cached, name), abs=0.021), name
     alone = cell_of(plan, "baseline", student=student)
     assert train(alone, store, runtime) is None
-    assert abs(float(store.record(alone)["train_loss_last"] or 0) - float(online["train_loss_last"] or 0)) > 0.1
+    assert abs(store.record(alone).train_loss_last - online.train_loss_last) > 0.1
 
 
 def test_an_online_teacher_serves_views_that_depend_on_the_batch(
@@ -202,8 +202,8 @@ def test_an_online_teacher_serves_views_that_depend_on_the_batch(
     prepare(plan, store, runtime)
     cell = cell_of(plan, "distilled")
     assert train(cell, store, runtime) is None
-    assert store.record(cell)["targets"] == "online"
-    assert store.record(cell)["test_agreement_last"] is not None
+    assert store.record(cell).targets == "online"
+    assert store.record(cell).test_agreement_last is not None
 
 
 def test_progress_is_done_of_total_epochs_with_their_parts(
@@ -233,7 +233,7 @@ def test_a_damaged_checkpoint_costs_time_only(tmp_path: Path, tiny_plan: Planner
     data = store.read(f"{cell.folder}/{CHECKPOINT}")
     store.write(f"{cell.folder}/{CHECKPOINT}", data[: len(data) // 2])
     assert train(cell, store, runtime) is None
-    assert store.record(cell)["epochs"] == 2
+    assert store.record(cell).epochs == 2
 
 
 def test_an_error_becomes_a_record_that_a_later_success_removes(
@@ -252,13 +252,13 @@ def test_an_error_becomes_a_record_that_a_later_success_removes(
     assert error == "ValueError: no such model"
     failure = store.failure(cell, launch=runtime.launch)
     assert failure is not None
-    assert (failure["status"], failure["error"], failure["stage_id"]) == ("failed", error, cell.id)
+    assert (failure.status, failure.error, failure.stage_id) == ("failed", error, cell.id)
     assert b"Traceback" in store.read(f"{cell.folder}/{TRACEBACK}")
     assert not store.is_done(cell)
     record_failure(cell, store, "said later by another worker", launch=runtime.launch)
     first = store.failure(cell, launch=runtime.launch)
     assert first is not None
-    assert first["error"] == error
+    assert first.error == error
     assert train(cell, store, runtime) is None
     assert not {FAILURE, TRACEBACK, PROGRESS, CHECKPOINT} & set(store.names(cell.folder))
 

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from analysis.cli import main
+from grid.contract.record import Record
 from grid.plan import Plan, make_plan
 from grid.read.grid_file import load_grid
 from grid.store.plan_file import write_plan
@@ -87,7 +88,7 @@ def test_a_teacher_is_rebuilt_with_what_its_weights_leave_out(tmp_path: Path, ru
     dataset = open_prepared(plan.data, store)
     stored = safetensors.torch.load(store.read(f"{stage.folder}/test.safetensors"))
     found = score(next(iter(stored.values())), dataset.test.labels_N).top1
-    assert found == store.record(teacher)["test_top1_last"]
+    assert found == store.record(teacher).test_top1_last
     first, again = (untrained(teacher.model, dataset.meta, seed=3).get_buffer("w") for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, untrained(teacher.model, dataset.meta, seed=0).get_buffer("w"))
@@ -96,7 +97,7 @@ def test_a_teacher_is_rebuilt_with_what_its_weights_leave_out(tmp_path: Path, ru
 def test_a_student_is_published_with_what_its_weights_leave_out(
     tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grid.publish.export.missing_packages", lambda: ["onnx"])
+    monkeypatch.setattr("grid.publish.folder.missing_packages", lambda: ["onnx"])
     plan = plan_of(tmp_path, FEATURES.format(drawn=DRAWN["torch"]), teachers=[], modes=["baseline"])
     store = Store(str(tmp_path / "runs"))
     prepare(plan, store, runtime)
@@ -189,7 +190,7 @@ def test_how_far_a_rebuilt_model_may_be_off(off: int, exact: bool, refused: bool
     labels = torch.zeros(1000, dtype=torch.int64)
     logits = torch.zeros(1000, 2)
     logits[:, 0], logits[: 200 + off, 1] = 1.0, 2.0
-    record: dict[str, Any] = {"test_top1_last": 0.8, "device": "a CPU", "deterministic": True}
+    record = Record(test_top1_last=0.8, device="a CPU", deterministic=True)
     here: dict[str, Any] = {"device": "a CPU" if exact else "a GPU", "deterministic": True}
     told: dict[str, Any] = {"split": "test", "record": record, "here": here, "what": "it", "way_out": "mend it"}
     if not refused:

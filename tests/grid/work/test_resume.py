@@ -126,7 +126,7 @@ def test_a_teacher_killed_in_an_epoch_goes_on_to_the_same_bits(
     assert checkpoint(broken, teacher).step == 2
     assert train(teacher, broken, runtime) is None
     assert weights_bytes(broken, teacher) == weights_bytes(whole, teacher)
-    assert broken.record(teacher)["weights_sha256"] == whole.record(teacher)["weights_sha256"]
+    assert broken.record(teacher).weights_sha256 == whole.record(teacher).weights_sha256
 
 
 @pytest.mark.long
@@ -166,7 +166,7 @@ def test_a_cell_starts_again_where_its_checkpoint_learned_from_another_teacher(
         retrain(teacher, store)
         assert compute(logits, store, runtime) is None
         assert train(cell, store, runtime) is None
-    assert broken.record(cell)["teacher_sha256"] == broken.record(teacher)["weights_sha256"]
+    assert broken.record(cell).teacher_sha256 == broken.record(teacher).weights_sha256
     assert weights_bytes(broken, cell) == weights_bytes(whole, cell)
 
 

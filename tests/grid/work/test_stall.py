@@ -86,7 +86,7 @@ def test_a_stage_that_hangs_has_failed_with_the_reason(tmp_path: Path, tiny_plan
     execute(stage, store, replace(runtime, stall_minutes=0.005), lambda: told.wait(30) and None, on_stall=on_stall)
     failure = store.failure(stage, launch=runtime.launch)
     assert failure is not None
-    assert [failure["error"]] == errors
+    assert [failure.error] == errors
     assert store.exists(f"{stage.folder}/{FAILURE}")
     assert b"told.wait(30)" in store.read(f"{stage.folder}/{TRACEBACK}")
 

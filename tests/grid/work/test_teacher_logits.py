@@ -94,10 +94,10 @@ def test_each_unit_is_one_file_and_the_record_says_of_what(
     ]
     assert store.is_done(stage)
     record, teacher = store.record(stage), store.record(stage.teacher)
-    assert (record["kind"], record["status"], record["epochs"]) == ("logits", "done", 2)
-    assert (record["teacher_id"], record["teacher_sha256"]) == (stage.teacher.id, teacher["weights_sha256"])
-    assert record["dataset_fingerprint"] == teacher["dataset_fingerprint"]
-    assert record["precision"] == "float32"
+    assert (record.kind, record.status, record.epochs) == ("logits", "done", 2)
+    assert (record.teacher_id, record.teacher_sha256) == (stage.teacher.id, teacher.weights_sha256)
+    assert record.dataset_fingerprint == teacher.dataset_fingerprint
+    assert record.precision == "float32"
 
 
 LAYOUTS = {
@@ -207,7 +207,7 @@ def test_only_what_is_missing_is_computed(
     assert {unit.file: after[unit.file] for unit in stage.units} == {u.file: before[u.file] for u in stage.units}
     assert store.is_done(longer)
     assert store.is_done(stage)
-    assert store.record(longer)["epochs"] == 4
+    assert store.record(longer).epochs == 4
     del passes[:]
     store.remove(f"{stage.folder}/{stage.units[1].file}")
     assert not store.is_done(stage)
@@ -292,7 +292,9 @@ def test_seconds_of_those_who_helped_count_as_long_as_ones_own(
     monkeypatch.setattr(LogitsCache, "make_all", helped)
     assert compute(stage, store, runtime) is None
     record = store.record(stage)
-    assert float(record["device_seconds"] or 0) >= float(record["seconds_total"] or 0) + 3 * 0.2
+    assert record.device_seconds is not None
+    assert record.seconds_total is not None
+    assert record.device_seconds >= record.seconds_total + 3 * 0.2
 
 
 def test_progress_is_counted_in_views(
@@ -332,7 +334,7 @@ def test_a_teacher_trained_to_other_weights_has_its_logits_computed_again(
     assert not set(before.values()) & set(after.values()), "every file is written again"
     assert store.read(f"{stage.folder}/{stage.units[0].file}") != stale
     assert store.is_done(stage)
-    assert store.record(stage)["teacher_sha256"] == store.record(stage.teacher)["weights_sha256"]
+    assert store.record(stage).teacher_sha256 == store.record(stage.teacher).weights_sha256
     views = views_of(stage, store, stream=0, epoch=0)
     assert torch.equal(cache_of(stage, store).epoch(views).values, said_by_the_teacher(stage, store, views).half())
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from torch import nn
 
-import grid.publish.export
+import grid.publish.folder
 from analysis.errors import AnalysisError
 from analysis.read.storage import Reader
 from analysis.tracking.summary import report_blocks
 from grid.cluster.session import Dashboard, _client_problem
 from grid.contract.program.imports import broken
 from grid.errors import UserError
-from grid.store.files import connect
+from grid.store.connect import connect
 from kd.models.onnx_file import OnnxError, write_onnx
 
 WAITS = (1.0, 1.0)
@@ -108,7 +108,7 @@ def test_a_broken_package_of_the_export_leaves_the_rest_with_a_note(module: str,
     net, notes = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval(), list[str]()
     with pytest.raises(OnnxError):
         write_onnx(net, tmp_path / "model.onnx", input_size=(3, 2, 2))
-    assert grid.publish.export._onnx(net, tmp_path, (3, 2, 2), notes) is None
+    assert grid.publish.folder._onnx(net, tmp_path, (3, 2, 2), notes) is None
     (note,) = notes
     assert f"{module} 9.8.7" in note
     assert f"are installed, but cannot be imported here: {ABSENT}" in note
