@@ -13,7 +13,8 @@ from analysis.cli import table
 from analysis.read.load import load_grid
 from grid.contract.layout import RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
-from grid.launch.run import Outcome, _Run
+from grid.launch.books import Books
+from grid.launch.launch import Launch, Options
 from grid.plan import LogitsStage, Plan, Stage
 from grid.store.plan_file import write_plan
 from grid.store.records import Value
@@ -288,25 +289,15 @@ def test_students_are_reused_once_their_teacher_is_the_same_again(
     (teacher,), students = plan.teachers, of_the_teacher(plan)
     store.remove_folder(teacher.folder)
     stands = look(plan, store)
-    outcome = Outcome(plan, reused=len(stands.done))
+    launch = Launch.of(plan, store, Options())
     with open(tmp_path / "said", "w") as said:
-        run = _Run(
-            plan,
-            store,
-            options=None,  # type: ignore[arg-type]
-            console=Console(file=said, width=400),
-            on_done=lambda stage: None,
-            on_lost_ray=None,
-            done=set(stands.done),
-            waits=stands.waits,
-            costs={},
-            written={},
-            outcome=outcome,
-        )
-        run.schedule.start(teacher)
-        leave(store, teacher, weights=weights, launch=run.launch)
-        run._finish(teacher, None)
-    states = run.schedule.states()
+        console = Console(file=said, width=400)
+        books = Books(launch, console, done=stands.done, waits=stands.waits, costs={}, on_done=lambda stage: None)
+        assert books.start(teacher)
+        leave(store, teacher, weights=weights, launch=launch.name)
+        books.finish(teacher, None)
+    outcome = books.outcome
+    states = books.schedule.states()
     reused = weights == ""
     assert {states[stage] for stage in students} == {"reused" if reused else "waiting"}
     assert (outcome.done, outcome.reused) == (1, len(plan.stages) - 1 - (0 if reused else len(students)))
