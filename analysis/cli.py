@@ -14,6 +14,7 @@ from analysis.errors import AnalysisError
 from analysis.write.output import tell, warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
 from grid.contract.layout import grid_folder
+from grid.contract.plan import AXES
 from grid.contract.text import encoding_of
 
 if TYPE_CHECKING:
@@ -127,7 +128,6 @@ def run_wandb(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     """Publish one trained student as a folder; what had to be left out is told on stderr."""
-    from analysis.measures.gains import AXES
     from analysis.publish import choose
     from analysis.read.load import load_grid
 

@@ -10,11 +10,13 @@ from typing import Any
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.measures.gains import AXES, POINT, crossed, gains
+from analysis.measures.gains import POINT, crossed, gains
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
+from analysis.read.schema import AXES
 from analysis.shown import setting, value
 from analysis.stats import Summary, summarize
+from grid.contract.plan import METHOD, NUMBERS
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,11 @@ def choose(
     teacher: str | None = None,
     mode: str | None = None,
     seed: int | None = None,
-    temperature: float | None = None,
-    alpha: float | None = None,
-    method: str | None = None,
-    setting: str | None = None,
+    **axes: str | float | None,
 ) -> Chosen:
-    """The student (default: the only one), the setting (default: the one that validation selects, or else the only one)
-    and the seed (default: the grid's first, never the best). Raises AnalysisError where that is none, several or not
-    done."""
+    """The student (default: the only one), the setting (default: the one that validation selects, or else the only one;
+    axes: those of it that are asked for) and the seed (default: the grid's first, never the best). Raises AnalysisError
+    where that is none, several or not done."""
     cells = grid.cells.filter(pl.col("kind") == "cell")
     student = _one("student", student, cells["student"].unique(maintain_order=True).to_list(), grid)
     cells = cells.filter(pl.col("student") == student)
@@ -60,8 +59,7 @@ def choose(
     mode = mode or ("distilled" if "distilled" in modes else "baseline")
     if mode not in modes:
         raise AnalysisError(f"grid {grid.name} has no {mode} cells: leave --mode out")
-    given = {"teacher": teacher, "method": method, "temperature": temperature, "alpha": alpha, "setting": setting}
-    given = {name: asked for name, asked in given.items() if asked is not None}
+    given = {name: asked for name, asked in {"teacher": teacher, **axes}.items() if asked is not None}
     gain: Summary | None = None
     if mode == "baseline":
         if given:
@@ -146,11 +144,11 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
 
 
 def _named(row: dict[str, Any]) -> str:
-    return f"teacher {value(row['teacher'])}, {setting(row, [axis for axis in AXES if axis != 'method'])}"
+    return f"teacher {value(row['teacher'])}, {setting(row, [axis for axis in AXES if axis != METHOD])}"
 
 
 def _flags(row: dict[str, Any], axes: Sequence[str]) -> str:
-    named = ("teacher", *(axis for axis in AXES if axis in ("temperature", "alpha") or axis in axes))
+    named = ("teacher", *(axis for axis in AXES if axis in NUMBERS or axis in axes))
     return " ".join(f"--{name} {shlex.quote(value(row[name]))}" for name in named if row[name] is not None)
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
-from analysis.measures.gains import AXES, POINT, baselines, crossed, gains, ratio
+from analysis.measures.gains import POINT, baselines, crossed, gains, ratio
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
-from analysis.shown import UNKNOWN, Row, number, percent, setting
+from analysis.read.schema import AXES
+from analysis.shown import UNKNOWN, Row, number, percent, with_setting
 from grid.contract.units import human
 
 MIB = 2**20
@@ -23,10 +24,7 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
     "mode": pl.String,
     "start": pl.String,
     "teacher": pl.String,
-    "method": pl.String,
-    "temperature": pl.Float64,
-    "alpha": pl.Float64,
-    "setting": pl.String,
+    **AXES,
     "accuracy_percent": pl.Float64,
     "accuracy_n": pl.Int64,
     "val_percent": pl.Float64,
@@ -46,7 +44,7 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
 
 
 def efficiency(grid: Grid) -> pl.DataFrame:
-    """One row a teacher (mode null), student alone, and student by teacher, method, temperature and alpha.
+    """One row a teacher (mode null), student alone, and student by teacher and setting.
 
     accuracy_percent: mean top1 over seeds on the test split at the last epoch; val_percent: the same on validation;
     retention_percent: of the teacher's accuracy. latency_ms and its quartiles: medians over the model's records on one
@@ -170,7 +168,7 @@ def shown_training(row: Row, axes: list[str]) -> str:
         return "elsewhere" if (row["start"] or "").startswith("given") else "as a teacher"
     if row["mode"] == "baseline":
         return "alone"
-    return ", ".join([f"from {row['teacher']}", *([setting(row, axes)] if axes else [])])
+    return with_setting(f"from {row['teacher']}", row, axes)
 
 
 def shown_latency(row: Row) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from analysis.read.grids import Records
+from analysis.read.schema import AXES
 from analysis.shown import Row, pair
 from analysis.stats import (
     bootstrap_intervals,
@@ -23,8 +24,6 @@ from analysis.stats import (
     summarize,
 )
 
-# What tells the ways of distilling a pair apart. setting: of a method's other parameters those that the grid crosses.
-AXES = ("method", "temperature", "alpha", "setting")
 KEYS = ("grid", "teacher", "student", *AXES)
 POINT = "test_top1_last"
 BEST_TEST = "best_test_top1"
@@ -38,10 +37,7 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "teacher_percent": pl.Float64,
     "student": pl.String,
     "student_parameters": pl.Int64,
-    "method": pl.String,
-    "temperature": pl.Float64,
-    "alpha": pl.Float64,
-    "setting": pl.String,
+    **AXES,
     "baseline_mean_percent": pl.Float64,
     "baseline_std_points": pl.Float64,
     "baseline_n": pl.Int64,
@@ -83,7 +79,7 @@ class Pair:
 
 
 def pairs(records: Records, *, point: str = POINT) -> list[Pair]:
-    """Each grid's teachers, students, methods, temperatures and alphas, in its order."""
+    """Each grid's teachers, students and settings, in its order."""
     cells = records.cells.filter(pl.col("kind") == "cell")
     done = cells.filter(pl.col("status") == "done", pl.col(point).is_not_null())
     alone = _by_seed(done.filter(pl.col("mode") == "baseline"), ["grid", "student"], point)
@@ -124,8 +120,8 @@ def _corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[
 
 
 def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
-    """One row a grid, teacher, student, method, temperature, alpha and setting, in the grids' order. The records'
-    accuracies are fractions; here they are in percent, and what differs or spreads in points, as the columns say.
+    """One row a grid, teacher, student and setting (AXES), in the grids' order. The records' accuracies are fractions;
+    here they are in percent, and what differs or spreads in points, as the columns say.
 
     gain_low_points and gain_high_points: Student's t interval of 95 %, on which `effect` stands; gain_boot_low_points
     and gain_boot_high_points: the percentile bootstrap's. gain_p: paired t-test, gain_p_holm: corrected for all

@@ -6,15 +6,13 @@ from typing import Any
 
 import polars as pl
 
-from analysis.measures.gains import AXES, POINT, Pair, pairs
+from analysis.measures.gains import POINT, Pair, pairs
 from analysis.read.grids import Grid
+from analysis.read.schema import AXES
 from analysis.stats import Estimate, interquartile_mean, probability_of_improvement
 
 OVERALL_SCHEMA: dict[str, type[pl.DataType]] = {
-    "method": pl.String,
-    "temperature": pl.Float64,
-    "alpha": pl.Float64,
-    "setting": pl.String,
+    **AXES,
     "pairs": pl.Int64,
     "baseline_runs": pl.Int64,
     "distilled_runs": pl.Int64,
@@ -35,10 +33,10 @@ OVERALL_SCHEMA: dict[str, type[pl.DataType]] = {
 
 
 def overall(grid: Grid, *, point: str = POINT) -> pl.DataFrame:
-    """One row a method, temperature and alpha (one row where nothing is crossed), over its pairs of teacher and student
-    that have a run both ways. Interquartile means in percent, that of the gain in points and over runs paired by seed;
-    improvement: the probability that a distilled run beats one of the student alone. 95 % stratified bootstrap
-    intervals, null where a pair has one run alone.
+    """One row a setting (one row where nothing is crossed), over its pairs of teacher and student that have a run both
+    ways. Interquartile means in percent, that of the gain in points and over runs paired by seed; improvement: the
+    probability that a distilled run beats one of the student alone. 95 % stratified bootstrap intervals, null where a
+    pair has one run alone.
 
     Each pair counts its student's baseline, so several teachers weigh it several times; baseline_runs counts each run
     once, and the intervals draw it once for all of its pairs.

@@ -1,15 +1,18 @@
-"""Of crossed settings (method, temperature, alpha): which one validation selects, and the gains on their grid."""
+"""Of crossed settings: which one validation selects, and the gains on their grid."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from analysis.document import Items, Note, Part, Table
-from analysis.measures.gains import AXES, POINT, VAL, crossed
+from analysis.measures.gains import POINT, VAL, crossed
 from analysis.read.grids import Grid
-from analysis.shown import pair, setting, shown_accuracy, shown_gain, shown_n, value
+from analysis.read.schema import AXES
+from analysis.shown import pair, setting, shown_accuracy, shown_gain, shown_n, value, with_setting
+from grid.contract.plan import METHOD, NUMBERS
 
 
 def has_validation(grid: Grid) -> bool:
@@ -80,26 +83,47 @@ def _selected(row: dict[str, Any], best: dict[str, Any], axes: list[str]) -> str
     )
 
 
-def gain_grids(frame: pl.DataFrame) -> list[Table]:
-    """Where temperature and alpha are both crossed, the gains of each pair and method: a row a temperature, a column
-    an alpha."""
+@dataclass(frozen=True)
+class Crossing:
+    """Gains by two numeric axes that are crossed."""
+
+    down: str
+    """The axis that has a row a value."""
+    across: str
+    """The axis that has a column a value."""
+    others: list[str]
+    """The other axes that are crossed."""
+    maps: list[pl.DataFrame]
+    """Of a frame of `gains`, the settings that have both axes: those alike in all else together."""
+
+
+def crossing(frame: pl.DataFrame) -> Crossing | None:
+    """None where no two numeric axes are crossed; of more the first two."""
     axes = crossed(frame)
-    if not {"temperature", "alpha"} <= set(axes):
+    numbers = [axis for axis in axes if axis in NUMBERS]
+    if len(numbers) < 2:
+        return None
+    down, across = numbers[:2]
+    both = frame.filter(pl.col(down).is_not_null(), pl.col(across).is_not_null())
+    rest = [axis for axis in AXES if axis not in (down, across)]
+    maps = [rows for _, rows in both.group_by("teacher", "student", *rest, maintain_order=True)]
+    return Crossing(down, across, [axis for axis in rest if axis in axes], maps)
+
+
+def gain_grids(frame: pl.DataFrame) -> list[Table]:
+    """Where two numeric axes are crossed, the gains of each pair by them."""
+    found = crossing(frame)
+    if found is None:
         return []
     parts: list[Table] = []
-    frame, ways = (
-        frame.filter(pl.col("temperature").is_not_null(), pl.col("alpha").is_not_null()),
-        ["method", "setting"],
-    )
-    for number, (_, rows) in enumerate(frame.group_by("teacher", "student", *ways, maintain_order=True), start=1):
-        cells = {(row["temperature"], row["alpha"]): shown_gain(row, interval=False) for row in rows.to_dicts()}
-        temperatures, alphas = (rows[axis].unique(maintain_order=True).to_list() for axis in ("temperature", "alpha"))
+    for number, rows in enumerate(found.maps, start=1):
+        cells = {(row[found.down], row[found.across]): shown_gain(row, interval=False) for row in rows.to_dicts()}
+        downs, acrosses = (rows[axis].unique(maintain_order=True).to_list() for axis in (found.down, found.across))
         first = rows.row(0, named=True)
-        told = setting(first, [way for way in ways if way in axes])
-        method = f", {told}" if told else ""
-        lines = [[value(t), *(cells.get((t, alpha), "") for alpha in alphas)] for t in temperatures]
-        header = ["Temperature", *(f"alpha {value(alpha)}" for alpha in alphas)]
-        title = f"Gain of {pair(first)}{method} by temperature and alpha, in points ({shown_n(rows)}):"
+        lines = [[value(down), *(cells.get((down, across), "") for across in acrosses)] for down in downs]
+        header = [found.down.capitalize(), *(f"{found.across} {value(across)}" for across in acrosses)]
+        called = with_setting(pair(first), first, found.others)
+        title = f"Gain of {called} by {found.down} and {found.across}, in points ({shown_n(rows)}):"
         figures = rows.select(
             "teacher", "student", *AXES, "gain_mean_points", "gain_low_points", "gain_high_points", "gain_n", "effect"
         )
@@ -110,16 +134,16 @@ def gain_grids(frame: pl.DataFrame) -> list[Table]:
 def method_tables(frame: pl.DataFrame) -> list[Table]:
     """Where methods are crossed, their gains side by side: a row a pair (and setting), a column a method. None where
     each method has settings of its own: none would stand beside another."""
-    if "method" not in crossed(frame):
+    if METHOD not in crossed(frame):
         return []
-    others = [axis for axis in crossed(frame) if axis != "method"]
-    methods = frame["method"].unique(maintain_order=True).to_list()
+    others = [axis for axis in crossed(frame) if axis != METHOD]
+    methods = frame[METHOD].unique(maintain_order=True).to_list()
     lines = []
     groups = [rows for _, rows in frame.group_by("teacher", "student", *others, maintain_order=True)]
     if all(rows.height == 1 for rows in groups):
         return []
     for rows in groups:
-        by_method = {row["method"]: shown_gain(row) for row in rows.to_dicts()}
+        by_method = {row[METHOD]: shown_gain(row) for row in rows.to_dicts()}
         first = rows.row(0, named=True)
         named = [pair(first), *(value(first[axis]) for axis in others)]
         lines.append([*named, *(by_method.get(method, "") for method in methods)])

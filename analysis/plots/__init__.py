@@ -19,6 +19,7 @@ from analysis.plots.training import training
 from analysis.read.grids import Grid
 from analysis.write.output import write_below
 from analysis.write.render import markdown
+from grid.contract.plan import NUMBERS
 from grid.contract.text import on_one_line
 
 __all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "write"]
@@ -28,7 +29,7 @@ FORMATS = ("png", "svg")
 log = logging.getLogger("kd_grid")
 
 _KINDS: dict[str, Callable[[Grid], Picture | list[Picture] | str]] = {
-    "temperature-alpha": settings_maps,  # of many settings they answer what the others only list
+    "-".join(NUMBERS): settings_maps,  # of many settings they answer what the others only list
     "accuracy": accuracy,
     "gains": forest,
     "cost": cost,

@@ -26,7 +26,7 @@ from analysis.plots.picture import (
 from analysis.plots.style import LINE, TALL, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import is_cut
 from analysis.read.grids import Grid
-from analysis.shown import setting, shown_gain
+from analysis.shown import setting, shortened, shown_gain
 from grid.contract.text import on_one_line
 
 ROWS = 60  # of one picture
@@ -90,7 +90,7 @@ def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, st
     last = None
     labels = [setting(gain, axes) for gain in found]
     if any(width(label) > LABEL for label in labels):
-        labels = [label.replace("temperature ", "T ") for label in labels]
+        labels = [shortened(label) for label in labels]
     for gain, label in zip(found, labels, strict=True):
         key = (gain["teacher"], gain["student"])
         published = said.get(key)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.measures.gains import AXES, crossed, gains
+from analysis.measures.gains import crossed, gains
 from analysis.measures.selection import has_validation, select
 from analysis.plots.picture import pair
 from analysis.read.grids import Grid
-from analysis.shown import setting
+from analysis.read.schema import AXES
+from analysis.shown import setting, with_setting
 from analysis.stats import Summary, summarize
 from grid.contract.text import on_one_line
 
@@ -57,7 +58,7 @@ def ways(grid: Grid) -> Ways | str:
         note = _selected(selected, axes, may_change(frame))
         frame = selected
         axes = []
-    labels = [_label(row["teacher"], setting(row, axes)) for row in frame.iter_rows(named=True)]
+    labels = [with_setting(f"from {on_one_line(row['teacher'])}", row, axes) for row in frame.iter_rows(named=True)]
     names = [ALONE, *dict.fromkeys(labels)]
     if axes and len(names) - 1 > MOST:
         return (
@@ -97,10 +98,6 @@ def of_teachers(grid: Grid, column: str, *, scale: float) -> dict[str, float]:
     """What each teacher that is done has itself."""
     done = grid.cells.filter(pl.col("kind") == "teacher", pl.col("status") == "done", pl.col(column).is_finite())
     return {teacher: scale * value for teacher, value in done.select("teacher", column).iter_rows()}
-
-
-def _label(teacher: str, how: str) -> str:
-    return f"from {on_one_line(teacher)}" + (f", {how}" if how else "")
 
 
 def may_change(frame: pl.DataFrame) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.measures.gains import AXES
 from analysis.read.grids import Records
+from analysis.read.schema import AXES
 from analysis.read.storage import said
 from grid.contract.layout import stage_folder
 from grid.contract.record import CURVE as CURVE_FILE

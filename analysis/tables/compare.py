@@ -9,18 +9,19 @@ import polars as pl
 from analysis.document import Document, Heading, Items, Note, Part, Table
 from analysis.errors import AnalysisError
 from analysis.measures.efficiency import count, digits, efficiency, shown_latency, shown_training, timing_notes
-from analysis.measures.gains import AXES, BEST_TEST, POINT, crossed, gains, ratio
+from analysis.measures.gains import BEST_TEST, POINT, crossed, gains, ratio
 from analysis.read.grids import Grid
+from analysis.read.schema import AXES
 from analysis.shown import (
     Row,
     number,
     pair,
     percent,
-    setting,
     shown_accuracy,
     shown_gain,
     times,
     value,
+    with_setting,
 )
 from analysis.tables.standing import unfinished
 
@@ -29,7 +30,7 @@ INSIDE, OUTSIDE, NO_INTERVAL = "inside", "outside", "no interval"
 
 
 def compare(grid: Grid) -> pl.DataFrame:
-    """One row a published pair, method, temperature and alpha of ours: the columns of `gains` at the best test epoch,
+    """One row a published pair and setting of ours: the columns of `gains` at the best test epoch,
     and with the suffix _last at the last epoch; the study's figures as published_...; and `published_gain_is`: inside
     or outside of our interval at the study's protocol. Percent and points.
 
@@ -119,7 +120,7 @@ def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[Part]:
         if row["method"] is None:
             lines.append(f"{pair(row)}: not among the pairs shown here.")
             continue
-        what = ", ".join([pair(row), *([setting(row, varying)] if varying else [])])
+        what = with_setting(pair(row), row, varying)
         is_ = row["published_gain_is"] or NO_INTERVAL
         text = {
             INSIDE: "lies inside our interval",

@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 
 from analysis.measures.efficiency import efficiency, shown_training
-from analysis.measures.gains import AXES, crossed, gains
+from analysis.measures.gains import crossed, gains
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
-from analysis.shown import number, pair, setting, shown_gain
+from analysis.read.schema import AXES
+from analysis.shown import number, pair, setting, shown_gain, with_setting
 from grid.contract.units import human
 
 # A smaller student within so many points of the best is worth naming.
@@ -133,7 +134,7 @@ def _distillation(frame: pl.DataFrame) -> str:
     named = [("The largest gain by test is" if axes else "The largest gain is", ordered[0])]
     if len(ordered) > 1:
         named.append(("the smallest", ordered[-1]))
-    shown = [f"{words} {shown_gain(row)} points, {_where(row, axes)}" for words, row in named]
+    shown = [f"{words} {shown_gain(row)} points, {with_setting(pair(row), row, axes)}" for words, row in named]
     return f"{text} {'; '.join(shown)}."
 
 
@@ -146,10 +147,6 @@ def _selected(chosen: pl.DataFrame, axes: list[str]) -> str:
         return f" What validation selects, {setting(row, axes)}, gave {shown_gain(row)} points."
     found = chosen["gain_mean_points"].to_list()
     return f" What validation selects for each pair gave {min(found):+.2f} to {max(found):+.2f} points."
-
-
-def _where(row: dict[str, Any], axes: list[str]) -> str:
-    return ", ".join([pair(row), *([setting(row, axes)] if axes else [])])
 
 
 def _certainty(grid: Grid, frame: pl.DataFrame) -> str:
