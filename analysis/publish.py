@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.measures.gains import POINT, crossed, gains
+from analysis.measures.gains import crossed, gains
+from analysis.measures.pairs import POINT
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
 from analysis.read.schema import AXES

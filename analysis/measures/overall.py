@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.measures.gains import POINT, Pair, pairs
+from analysis.measures.pairs import POINT, Pair, pairs
 from analysis.read.grids import Grid
 from analysis.read.schema import AXES
 from analysis.stats import Estimate, interquartile_mean, probability_of_improvement
@@ -53,20 +53,21 @@ def _row(members: list[Pair]) -> dict[str, Any]:
     if not both:
         return {"pairs": 0, "baseline_runs": 0, "distilled_runs": 0, "gain_runs": 0}
     students = [pair.planned["student"] for pair in both]
-    alone, taught = [list(pair.baseline.values()) for pair in both], [list(pair.distilled.values()) for pair in both]
+    baseline = [list(pair.baseline.values()) for pair in both]
+    distilled = [list(pair.distilled.values()) for pair in both]
     paired = [pair for pair in both if pair.gains]
     # Gains stand on the same baselines where student and seeds are the same.
     strata = [(pair.planned["student"], *pair.gains) for pair in paired]
     gain = interquartile_mean([list(pair.gains.values()) for pair in paired], together=strata) if paired else None
     return {
         "pairs": len(both),
-        "baseline_runs": sum(len(runs) for runs in dict(zip(students, alone, strict=True)).values()),
-        "distilled_runs": sum(len(runs) for runs in taught),
+        "baseline_runs": sum(len(runs) for runs in dict(zip(students, baseline, strict=True)).values()),
+        "distilled_runs": sum(len(runs) for runs in distilled),
         "gain_runs": gain.runs if gain else 0,
-        **_shown("baseline_iqm_percent", interquartile_mean(alone, together=students)),
-        **_shown("distilled_iqm_percent", interquartile_mean(taught)),
+        **_shown("baseline_iqm_percent", interquartile_mean(baseline, together=students)),
+        **_shown("distilled_iqm_percent", interquartile_mean(distilled)),
         **_shown("gain_iqm_points", gain),
-        **_shown("improvement", probability_of_improvement(taught, alone, together=students)),
+        **_shown("improvement", probability_of_improvement(distilled, baseline, together=students)),
     }
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.measures.gains import POINT
+from analysis.measures.pairs import POINT
 from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, axis_said, caption, dataset, said_interval
 from analysis.plots.style import (

@@ -8,8 +8,9 @@ import polars as pl
 
 from analysis.document import Document, Heading, Items, Note, Part, Table
 from analysis.errors import AnalysisError
-from analysis.measures.efficiency import count, digits, efficiency, shown_latency, shown_training, timing_notes
-from analysis.measures.gains import BEST_TEST, POINT, crossed, gains, ratio
+from analysis.measures.efficiency import efficiency
+from analysis.measures.gains import crossed, gains, ratio
+from analysis.measures.pairs import BEST_TEST, POINT
 from analysis.read.grids import Grid
 from analysis.read.schema import AXES
 from analysis.shown import (
@@ -23,6 +24,7 @@ from analysis.shown import (
     value,
     with_setting,
 )
+from analysis.tables.models import count, digits, shown_latency, shown_training, timing_notes
 from analysis.tables.standing import unfinished
 
 RATIOS = ("parameters", "size", "time")

@@ -7,12 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from analysis.measures.efficiency import efficiency, shown_training
+from analysis.measures.efficiency import efficiency, only_selected
 from analysis.measures.gains import crossed, gains
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
 from analysis.read.schema import AXES
 from analysis.shown import number, pair, setting, shown_gain, with_setting
+from analysis.tables.models import shown_training
 from grid.contract.units import human
 
 # A smaller student within so many points of the best is worth naming.
@@ -39,12 +40,7 @@ def _ways(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
     """The ways of training a student that may be chosen, of those with an accuracy: alone, and from each teacher; of
     crossed settings only what validation selects."""
     rows = efficiency(grid).filter(pl.col("mode").is_not_null(), pl.col("accuracy_percent").is_not_null())
-    if not crossed(frame):
-        return rows
-    keys = ["teacher", *AXES]
-    selected = select(frame).select(pl.col("student").alias("model"), *keys)
-    taught = rows.join(selected, on=["model", *keys], how="semi", nulls_equal=True)
-    return pl.concat([rows.filter(pl.col("mode") == "baseline"), taught])
+    return only_selected(rows, frame) if crossed(frame) else rows
 
 
 def _deploy(grid: Grid, frame: pl.DataFrame) -> str:

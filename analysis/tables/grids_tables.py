@@ -5,10 +5,11 @@ from __future__ import annotations
 import polars as pl
 
 from analysis.document import Document, Heading, Note, Part, Table
-from analysis.measures.costs import costs_section, device_hours
+from analysis.measures.costs import device_hours
 from analysis.measures.gains import baselines, gains
 from analysis.read.grids import Grids
 from analysis.shown import GAIN_CLEAR, NEGATIVE_CLEAR, UNKNOWN
+from analysis.tables.costs import costs_section
 from analysis.tables.grid_tables import PROTOCOL, baselines_table, corrected, gains_note, gains_table
 from analysis.tables.standing import failures_section, running_section, unfinished
 from grid.contract.program.installed import analysis_command

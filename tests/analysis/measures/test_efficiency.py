@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from analysis.measures.efficiency import digits, efficiency, models_section
+from analysis.measures.efficiency import efficiency
 from analysis.read.load import load_grid
+from analysis.tables.models import digits, models_section
 from grid.store.records import Value
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import section
