@@ -165,7 +165,7 @@ def table(storage: str, grid: str | None = None) -> str:
     """The first table of a grid, with what belongs to it, as markdown that stdout can hold: what a launch ends with."""
     from analysis.read.load import load_grid
     from analysis.tables.grid_tables import tables
-    from analysis.write.render import markdown
+    from analysis.write.markdown import markdown
 
     return markdown(tables(load_grid(storage, grid)).opening(), encoding=encoding_of(sys.stdout))
 

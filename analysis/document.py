@@ -67,6 +67,6 @@ class Document:
         return Document(self.title, [*itertools.takewhile(lambda part: not isinstance(part, Heading), self.parts)])
 
     def _repr_html_(self) -> str:
-        from analysis.write.render import html_notebook
+        from analysis.write.html import html_notebook
 
         return html_notebook(self)

@@ -17,8 +17,8 @@ from analysis.plots.settings_map import settings_maps
 from analysis.plots.style import DARK, LIGHT, THEMES, Theme
 from analysis.plots.training import training
 from analysis.read.grids import Grid
+from analysis.write.markdown import markdown
 from analysis.write.output import write_below
-from analysis.write.render import markdown
 from grid.contract.plan import NUMBERS
 from grid.contract.text import on_one_line
 

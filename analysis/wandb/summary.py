@@ -15,7 +15,7 @@ from analysis.errors import AnalysisError
 from analysis.measures.gains import gains
 from analysis.read.grids import Grid
 from analysis.plots import LIGHT, Picture, pictures
-from analysis.write.render import markdown
+from analysis.write.markdown import markdown
 from analysis.report import report
 from analysis.tables.grid_tables import tables
 from analysis.wandb.export import PROJECT, TAG_LENGTH, Mode, start_run

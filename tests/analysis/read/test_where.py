@@ -15,7 +15,7 @@ from analysis.read.load import load_grid
 from analysis.read.where import filtered
 from analysis.tables.costs import costs_section
 from analysis.tables.grid_tables import tables
-from analysis.write.render import markdown
+from analysis.write.markdown import markdown
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import section
 

@@ -20,7 +20,7 @@ from analysis.read.grids import Grids
 from analysis.read.load import load_grid, load_grids
 from analysis.read.where import filtered
 from analysis.tables.grids_tables import GRIDS_SCHEMA, grids_frame, many_tables
-from analysis.write.render import markdown
+from analysis.write.markdown import markdown
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]
