@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from analysis.measures.gains import baselines, gains, ratio
+from analysis.measures.gains import baselines, ratio
 from analysis.measures.pairs import POINT
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
@@ -40,8 +40,8 @@ EFFICIENCY_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def efficiency(grid: Grid) -> pl.DataFrame:
-    """One row a teacher (mode null), student alone, and student by teacher and setting.
+def efficiency(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
+    """One row a teacher (mode null), student alone, and student by teacher and setting. frame: of `gains`.
 
     accuracy_percent: mean top1 over seeds on the test split at the last epoch; val_percent: the same on validation;
     retention_percent: of the teacher's accuracy. latency_ms and its quartiles: medians over the model's records on one
@@ -61,14 +61,14 @@ def efficiency(grid: Grid) -> pl.DataFrame:
         top1 = row[POINT] if row["status"] == "done" else None
         accuracy = {"accuracy_percent": None if top1 is None else 100 * top1, "accuracy_n": int(top1 is not None)}
         add("teacher", row["teacher"], **accuracy)
-    alone, distilled = baselines(grid).rows_by_key("student", named=True, unique=True), gains(grid)
+    alone = baselines(grid).rows_by_key("student", named=True, unique=True)
     for student in grid.cells["student"].drop_nulls().unique(maintain_order=True):
         if student in alone:
             figures = alone[student]
             accuracy = {"accuracy_percent": figures["baseline_mean_percent"], "accuracy_n": figures["baseline_n"]}
             accuracy["val_percent"] = figures["val_mean_percent"]
             add("cell", student, mode="baseline", **accuracy)
-        for row in distilled.filter(pl.col("student") == student).iter_rows(named=True):
+        for row in frame.filter(pl.col("student") == student).iter_rows(named=True):
             accuracy = {"accuracy_percent": row["distilled_mean_percent"], "accuracy_n": row["distilled_n"]}
             accuracy["val_percent"] = row["val_mean_percent"]
             add(

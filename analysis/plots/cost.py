@@ -42,11 +42,11 @@ class Model:
     place: tuple[object, object]  # what its latency was measured with
 
 
-def cost(grid: Grid) -> Picture | str:
-    found = ways(grid)
+def cost(grid: Grid, frame: pl.DataFrame) -> Picture | str:
+    found = ways(grid, frame)
     if isinstance(found, str):
         return found
-    models = _models(grid, found)
+    models = _models(efficiency(grid, frame), found)
     timed = Counter(model.place for model in models if model.costs["latency_ms"])
     where = timed.most_common(1)[0][0] if timed else None
     shown = [name for name in COSTS if len({model.costs[name] for model in _within(models, name, where)}) > 1]
@@ -78,11 +78,11 @@ def cost(grid: Grid) -> Picture | str:
     return Picture("cost", title, text, lambda theme: _draw(theme, title, found, models, shown, where))
 
 
-def _models(grid: Grid, found: Ways) -> list[Model]:
+def _models(costs: pl.DataFrame, found: Ways) -> list[Model]:
     """Teachers, students alone and in the ways that are drawn, with an accuracy."""
     drawn = {tuple(row[:-1]): row[-1] for row in found.cells.select(*KEYS, "way").unique().iter_rows()}
     models = []
-    for row in efficiency(grid).filter(pl.col("accuracy_percent").is_not_null()).iter_rows(named=True):
+    for row in costs.filter(pl.col("accuracy_percent").is_not_null()).iter_rows(named=True):
         way = None
         if row["mode"] is not None:
             way = drawn.get(tuple(row["model"] if name == "student" else row[name] for name in KEYS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import polars as pl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,8 +44,8 @@ class Panel:
     ceiling: float
 
 
-def accuracy(grid: Grid) -> Picture | str:
-    found = ways(grid)
+def accuracy(grid: Grid, frame: pl.DataFrame) -> Picture | str:
+    found = ways(grid, frame)
     if isinstance(found, str):
         return found
     panel = Panel(
@@ -65,8 +66,8 @@ def accuracy(grid: Grid) -> Picture | str:
     return Picture("accuracy", title, text, lambda theme: _draw(theme, title, found, [panel]))
 
 
-def calibration(grid: Grid) -> Picture | str:
-    found = ways(grid)
+def calibration(grid: Grid, frame: pl.DataFrame) -> Picture | str:
+    found = ways(grid, frame)
     if isinstance(found, str):
         return found
     names, panels = students(grid), []

@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.measures.gains import crossed, gains
+from analysis.measures.gains import crossed
 from analysis.plots.dots import interval
 from analysis.plots.fonts import width, wrap
 from analysis.plots.picture import (
@@ -43,9 +43,8 @@ class Row:
     published: float | None
 
 
-def forest(grid: Grid) -> list[Picture] | str:
+def forest(grid: Grid, planned: pl.DataFrame) -> list[Picture] | str:
     """As many pictures as the rows need; all of one scale."""
-    planned = gains(grid)
     frame = planned.filter(pl.col("gain_mean_points").is_not_null())
     if frame.is_empty():
         return "no gain is known"

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.measures.gains import gains
 from analysis.measures.selection import Crossing, crossing, has_validation, select
 from analysis.plots.fonts import CHARACTER, wrap
 from analysis.plots.picture import INTERVAL, Picture, caption, dataset, pages, pair, said_n
@@ -37,9 +36,8 @@ class Panel:
     selected: tuple[float, float] | None
 
 
-def settings_maps(grid: Grid) -> list[Picture] | str:
+def settings_maps(grid: Grid, frame: pl.DataFrame) -> list[Picture] | str:
     """As many pictures as the pairs need; all of one scale."""
-    frame = gains(grid)
     found = crossing(frame)
     if found is None:
         return f"{' and '.join(NUMBERS)} are not both crossed"

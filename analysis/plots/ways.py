@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.measures.gains import crossed, gains
+from analysis.measures.gains import crossed
 from analysis.measures.selection import has_validation, select
 from analysis.plots.picture import pair
 from analysis.read.grids import Grid
@@ -44,10 +44,9 @@ class Point:
     summary: Summary
 
 
-def ways(grid: Grid) -> Ways | str:
+def ways(grid: Grid, frame: pl.DataFrame) -> Ways | str:
     """Alone and from each teacher. Of crossed settings what validation selects; where nothing may be selected each
-    setting is a way, or if these are too many the reason why there is no picture."""
-    frame = gains(grid)
+    setting is a way, or if these are too many the reason why there is no picture. frame: of `gains`."""
     axes = crossed(frame)
     done = grid.cells.filter(pl.col("kind") == "cell", pl.col("status") == "done")
     if done.is_empty():

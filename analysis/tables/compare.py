@@ -101,8 +101,9 @@ def comparison(grid: Grid) -> Document:
         "outside of an interval of means more often than one time in twenty. Retention: the distilled student's "
         "accuracy in percent of its teacher's."
     )
+    models = efficiency(grid, gains(grid))
     parts: list[Part] = [table, Note(how), *_verdicts(frame, varying), *_teachers(grid, published)]
-    parts += [*_models(grid, published, varying), *_ratios(grid, published), *unfinished(grid)]
+    parts += [*_models(grid, models, published, varying), *_ratios(models, published), *unfinished(grid)]
     return Document(f"{grid.name} beside {published['study']}", parts)
 
 
@@ -151,9 +152,8 @@ def _teachers(grid: Grid, published: dict[str, Any]) -> list[Part]:
     return [Table("teachers", frame, header, lines, [False, True, True, True])]
 
 
-def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[Part]:
+def _models(grid: Grid, ours: pl.DataFrame, published: dict[str, Any], varying: list[str]) -> list[Part]:
     """What each published model costs and gives for that, and ours below it."""
-    ours = efficiency(grid)
     lines = []
     for said in published["models"]:
         size_ms = None if None in (said["size_mb"], said["inference_ms"]) else said["size_mb"] * said["inference_ms"]
@@ -181,9 +181,9 @@ def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[P
     return [Heading("Models"), table, *notes]
 
 
-def _ratios(grid: Grid, published: dict[str, Any]) -> list[Part]:
+def _ratios(models: pl.DataFrame, published: dict[str, Any]) -> list[Part]:
     """Teacher over student, in parameters, bytes and time: the study's and ours."""
-    rows = efficiency(grid).unique(["model", "mode"], keep="first", maintain_order=True).to_dicts()
+    rows = models.unique(["model", "mode"], keep="first", maintain_order=True).to_dicts()
     costs = {(row["model"], row["mode"] is None): row for row in rows}
     lines, figures = [], []
     for said in published["pairs"]:

@@ -39,7 +39,7 @@ def conclude(grid: Grid) -> Conclusion:
 def _ways(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
     """The ways of training a student that may be chosen, of those with an accuracy: alone, and from each teacher; of
     crossed settings only what validation selects."""
-    rows = efficiency(grid).filter(pl.col("mode").is_not_null(), pl.col("accuracy_percent").is_not_null())
+    rows = efficiency(grid, frame).filter(pl.col("mode").is_not_null(), pl.col("accuracy_percent").is_not_null())
     return only_selected(rows, frame) if crossed(frame) else rows
 
 

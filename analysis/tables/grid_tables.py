@@ -36,7 +36,7 @@ PROTOCOL = "last epoch, mean ± standard deviation over seeds."
 def tables(grid: Grid) -> Document:
     """The gain and compression table with what a reader must know to trust it, and the tables that belong to it."""
     frame = gains(grid)
-    rest = [*unfinished(grid), *models_section(grid), *costs_section(grid)]
+    rest = [*unfinished(grid), *models_section(grid, frame), *costs_section(grid)]
     rest += [*running_section(grid), *failures_section(grid)]
     protocol = f"Top-1 on the test split of {grid.spec['dataset']['name']} in percent, {PROTOCOL}"
     if frame.is_empty():

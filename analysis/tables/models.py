@@ -6,7 +6,7 @@ import polars as pl
 
 from analysis.document import Heading, Note, Part, Table
 from analysis.measures.efficiency import TIMES, efficiency, only_selected, timings
-from analysis.measures.gains import crossed, gains
+from analysis.measures.gains import crossed
 from analysis.read.grids import Grid
 from analysis.shown import UNKNOWN, Row, number, percent, with_setting
 from grid.contract.units import human
@@ -14,13 +14,13 @@ from grid.contract.units import human
 LEAST_APART = 1.1  # times, slowest by fastest record
 
 
-def models_section(grid: Grid) -> list[Part]:
-    """The table of models with what a reader must know to trust it; nothing where nothing is done yet."""
+def models_section(grid: Grid, frame: pl.DataFrame) -> list[Part]:
+    """The table of models with what a reader must know to trust it; nothing where nothing is done yet. frame: of
+    `gains`."""
     if grid.cells.filter(pl.col("status") == "done").is_empty():
         return []
-    frame = gains(grid)
     axes = crossed(frame)
-    shown = efficiency(grid)
+    shown = efficiency(grid, frame)
     if axes:
         # A student costs the same in every setting: only what validation selects has a row of its own.
         shown = only_selected(shown, frame)
