@@ -22,9 +22,7 @@ from grid.contract.plan import METHOD, NUMBERS
 
 @dataclass(frozen=True)
 class Chosen:
-    """A done cell. setting, seed_why: how the setting and the seed were chosen, as clauses. accuracy: of all done seeds
-    of the setting, in percent; alone: of the same student without a teacher; gain: paired by seed, in points.
-    teacher_top1 is a fraction."""
+    """A done cell."""
 
     grid: str
     spec: dict[str, Any]
@@ -32,13 +30,19 @@ class Chosen:
     student: str
     teacher: str | None
     teacher_top1: float | None
+    """A fraction."""
     teacher_parameters: int | None
     seed: int
     setting: str
+    """How the setting was chosen, as a clause."""
     seed_why: str
+    """How the seed was chosen, as a clause."""
     accuracy: Summary
+    """Of all done seeds of the setting, in percent."""
     alone: Summary | None
+    """Of the same student without a teacher, in percent."""
     gain: Summary | None
+    """Paired by seed, in points."""
 
 
 def choose(

@@ -61,10 +61,10 @@ def efficiency(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
         top1 = row[POINT] if row["status"] == "done" else None
         accuracy = {"accuracy_percent": None if top1 is None else 100 * top1, "accuracy_n": int(top1 is not None)}
         add("teacher", row["teacher"], **accuracy)
-    alone = baselines(grid).rows_by_key("student", named=True, unique=True)
+    of_baselines = baselines(grid).rows_by_key("student", named=True, unique=True)
     for student in grid.cells["student"].drop_nulls().unique(maintain_order=True):
-        if student in alone:
-            figures = alone[student]
+        if student in of_baselines:
+            figures = of_baselines[student]
             accuracy = {"accuracy_percent": figures["baseline_mean_percent"], "accuracy_n": figures["baseline_n"]}
             accuracy["val_percent"] = figures["val_mean_percent"]
             add("cell", student, mode="baseline", **accuracy)

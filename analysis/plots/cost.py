@@ -31,15 +31,17 @@ COSTS = {"parameters": "Parameters", "macs": "Multiply-adds of one image", "late
 
 @dataclass(frozen=True)
 class Model:
-    """way: None for a teacher itself."""
+    """A model and what it costs."""
 
     name: str
     way: int | None
+    """None for a teacher itself."""
     accuracy: float
     n: int
     costs: dict[str, float | None]
     quartiles: tuple[float, float] | None
-    place: tuple[object, object]  # what its latency was measured with
+    place: tuple[object, object]
+    """What its latency was measured with."""
 
 
 def cost(grid: Grid, frame: pl.DataFrame) -> Picture | str:

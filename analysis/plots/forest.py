@@ -36,11 +36,13 @@ LABEL = 38  # CHARACTERs
 
 @dataclass(frozen=True)
 class Row:
-    """gain: a row of `gains`, or None for the heading of a pair whose settings follow. published: its gain there."""
+    """A line of the picture."""
 
     label: str
     gain: dict[str, Any] | None
+    """A row of `gains`, or None for the heading of a pair whose settings follow."""
     published: float | None
+    """The gain that a study published of the pair."""
 
 
 def forest(grid: Grid, planned: pl.DataFrame) -> list[Picture] | str:

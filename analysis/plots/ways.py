@@ -22,13 +22,16 @@ KEYS = ["teacher", "student", *AXES]
 
 @dataclass(frozen=True)
 class Ways:
-    """cells: the done cells that are drawn, with `way`, an index into names; the first is alone. teachers: the way
-    whose colour a teacher takes. note: which settings are drawn where some are crossed."""
+    """The ways of training that a grid's pictures show."""
 
     cells: pl.DataFrame
+    """The done cells that are drawn, with `way`, an index into names."""
     names: list[str]
+    """The first is alone."""
     teachers: dict[str, int]
+    """The way whose colour a teacher takes."""
     note: str
+    """Which settings are drawn where some are crossed."""
 
     def drawn(self) -> list[int]:
         return sorted(self.cells["way"].unique())
@@ -66,14 +69,14 @@ def ways(grid: Grid, frame: pl.DataFrame) -> Ways | str:
         )
     index = {name: i for i, name in enumerate(names)}
     way = pl.Series("way", [index[label] for label in labels], dtype=pl.Int64)
-    taught = done.join(frame.select(KEYS).with_columns(way), on=KEYS, how="inner", nulls_equal=True)
-    alone = done.filter(pl.col("mode") == "baseline").with_columns(way=pl.lit(0, dtype=pl.Int64))
+    distilled = done.join(frame.select(KEYS).with_columns(way), on=KEYS, how="inner", nulls_equal=True)
+    baseline = done.filter(pl.col("mode") == "baseline").with_columns(way=pl.lit(0, dtype=pl.Int64))
     teachers: dict[str, int] = {}
     for teacher, i in zip(frame["teacher"], way, strict=True):
         teachers.setdefault(teacher, i)
     for teacher in grid.cells.filter(pl.col("kind") == "teacher")["teacher"]:
         teachers.setdefault(teacher, max(teachers.values(), default=0) + 1)
-    return Ways(pl.concat([alone, taught]), names, teachers, note)
+    return Ways(pl.concat([baseline, distilled]), names, teachers, note)
 
 
 def points(ways: Ways, students: list[str], column: str, *, scale: float) -> list[Point]:
