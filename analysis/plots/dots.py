@@ -36,12 +36,14 @@ GAP = 0.14  # inches between two students
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: its points, what each teacher has of it itself, and where it must lie."""
+    """One quantity."""
 
     label: str
     points: list[Point]
     teachers: dict[str, float]
+    """What each teacher has of it itself."""
     ceiling: float
+    """It lies between 0 and this."""
 
 
 def accuracy(grid: Grid, frame: pl.DataFrame) -> Picture | str:
