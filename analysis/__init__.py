@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from analysis.errors import AnalysisError
-    from analysis.read.load import load_grid, load_grids
+    from analysis.notebook import load_grid, load_grids
 
 __all__ = ["AnalysisError", "load_grid", "load_grids"]
 
 # Where they come from, imported with the first that is asked for: polars takes its time.
-_PLACES = {"AnalysisError": "analysis.errors", "load_grid": "analysis.read.load", "load_grids": "analysis.read.load"}
+_PLACES = {"AnalysisError": "analysis.errors", "load_grid": "analysis.notebook", "load_grids": "analysis.notebook"}
 
 
 def __getattr__(name: str) -> Any:

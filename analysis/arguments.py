@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.errors import AnalysisError
 from grid.contract.layout import STORAGE
+from grid.contract.plan import NUMBERS
 from grid.contract.program.installed import ShowVersion, analysis_command
 
 # By the ending of --output.
@@ -70,8 +71,8 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("--mode", choices=("distilled", "baseline"), help="default: distilled, where there is one")
     command.add_argument("--seed", type=int, metavar="N", help="which seed (default: the grid's first, never the best)")
     command.add_argument("--method", metavar="NAME", help="default: validation selects")
-    command.add_argument("--temperature", type=float, metavar="T", help="default: validation selects")
-    command.add_argument("--alpha", type=float, metavar="A", help="default: validation selects")
+    for axis in NUMBERS:
+        command.add_argument(f"--{axis}", type=float, metavar=axis[0].upper(), help="default: validation selects")
     command.add_argument("--setting", metavar="TEXT", help="other parameters, as tables have them: 'beta 2'")
     trust = "run the code that makes a student of a factory: it comes from the storage, and so from who writes there"
     command.add_argument("--trust-code", action="store_true", help=trust)

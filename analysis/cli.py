@@ -14,6 +14,7 @@ from analysis.errors import AnalysisError
 from analysis.write.output import warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
 from grid.contract.layout import grid_folder
+from grid.contract.plan import AXES
 from grid.contract.terminal import StdoutError, tell
 from grid.contract.text import encoding_of
 
@@ -128,7 +129,6 @@ def run_wandb(args: argparse.Namespace) -> None:
 
 def run_export(args: argparse.Namespace) -> None:
     """Publish one trained student as a folder; what had to be left out is told on stderr."""
-    from analysis.measures.gains import AXES
     from analysis.publish import choose
     from analysis.read.load import load_grid
 
@@ -166,7 +166,7 @@ def table(storage: str, grid: str | None = None) -> str:
     """The first table of a grid, with what belongs to it, as markdown that stdout can hold: what a launch ends with."""
     from analysis.read.load import load_grid
     from analysis.tables.grid_tables import tables
-    from analysis.write.render import markdown
+    from analysis.write.markdown import markdown
 
     return markdown(tables(load_grid(storage, grid)).opening(), encoding=encoding_of(sys.stdout))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import polars as pl
 
@@ -17,10 +18,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Note:
-    """A paragraph. lead: its first words, which a reader must not overlook."""
+    """A paragraph."""
 
     text: str
     lead: str = ""
+    """Its first words, which a reader must not overlook."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,16 @@ class Items:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is read (header and lines, of plain text) and as data (frame). right: columns of figures. name:
-    what --only calls it."""
+    """A table as it is read (header and lines, of plain text) and as data (frame)."""
 
     name: str
+    """What --only calls it."""
     frame: pl.DataFrame
     header: Sequence[str]
     lines: Sequence[Sequence[str]]
     right: Sequence[bool]
+    """Of each column, whether it holds figures."""
     title: str = ""
-
-    def _repr_html_(self) -> str:
-        return Document("", [self])._repr_html_()
 
 
 Part = Heading | Note | Items | Table
@@ -58,15 +58,10 @@ class Document:
     def tables(self) -> dict[str, Table]:
         return {part.name: part for part in self.parts if isinstance(part, Table)}
 
-    def only(self, name: str) -> Document:
+    def only(self, name: str) -> Self:
         """The table of that name alone."""
-        return Document(self.title, [self.tables[name]])
+        return replace(self, parts=[self.tables[name]])
 
-    def opening(self) -> Document:
+    def opening(self) -> Self:
         """What stands before the first heading."""
-        return Document(self.title, [*itertools.takewhile(lambda part: not isinstance(part, Heading), self.parts)])
-
-    def _repr_html_(self) -> str:
-        from analysis.write.render import html_notebook
-
-        return html_notebook(self)
+        return replace(self, parts=[*itertools.takewhile(lambda part: not isinstance(part, Heading), self.parts)])

@@ -10,18 +10,19 @@ from typing import Any
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.measures.gains import AXES, POINT, crossed, gains
+from analysis.measures.gains import crossed, gains
+from analysis.measures.pairs import POINT
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
+from analysis.read.schema import AXES
 from analysis.shown import setting, value
 from analysis.stats import Summary, summarize
+from grid.contract.plan import METHOD, NUMBERS
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A done cell. setting, seed_why: how the setting and the seed were chosen, as clauses. accuracy: of all done seeds
-    of the setting, in percent; alone: of the same student without a teacher; gain: paired by seed, in points.
-    teacher_top1 is a fraction."""
+    """A done cell."""
 
     grid: str
     spec: dict[str, Any]
@@ -29,13 +30,19 @@ class Chosen:
     student: str
     teacher: str | None
     teacher_top1: float | None
+    """A fraction."""
     teacher_parameters: int | None
     seed: int
     setting: str
+    """How the setting was chosen, as a clause."""
     seed_why: str
+    """How the seed was chosen, as a clause."""
     accuracy: Summary
+    """Of all done seeds of the setting, in percent."""
     alone: Summary | None
+    """Of the same student without a teacher, in percent."""
     gain: Summary | None
+    """Paired by seed, in points."""
 
 
 def choose(
@@ -45,14 +52,11 @@ def choose(
     teacher: str | None = None,
     mode: str | None = None,
     seed: int | None = None,
-    temperature: float | None = None,
-    alpha: float | None = None,
-    method: str | None = None,
-    setting: str | None = None,
+    **axes: str | float | None,
 ) -> Chosen:
-    """The student (default: the only one), the setting (default: the one that validation selects, or else the only one)
-    and the seed (default: the grid's first, never the best). Raises AnalysisError where that is none, several or not
-    done."""
+    """The student (default: the only one), the setting (default: the one that validation selects, or else the only one;
+    axes: those of it that are asked for) and the seed (default: the grid's first, never the best). Raises AnalysisError
+    where that is none, several or not done."""
     cells = grid.cells.filter(pl.col("kind") == "cell")
     student = _one("student", student, cells["student"].unique(maintain_order=True).to_list(), grid)
     cells = cells.filter(pl.col("student") == student)
@@ -60,8 +64,7 @@ def choose(
     mode = mode or ("distilled" if "distilled" in modes else "baseline")
     if mode not in modes:
         raise AnalysisError(f"grid {grid.name} has no {mode} cells: leave --mode out")
-    given = {"teacher": teacher, "method": method, "temperature": temperature, "alpha": alpha, "setting": setting}
-    given = {name: asked for name, asked in given.items() if asked is not None}
+    given = {name: asked for name, asked in {"teacher": teacher, **axes}.items() if asked is not None}
     gain: Summary | None = None
     if mode == "baseline":
         if given:
@@ -146,11 +149,11 @@ def _setting(frame: pl.DataFrame, given: dict[str, Any], grid: Grid) -> tuple[di
 
 
 def _named(row: dict[str, Any]) -> str:
-    return f"teacher {value(row['teacher'])}, {setting(row, [axis for axis in AXES if axis != 'method'])}"
+    return f"teacher {value(row['teacher'])}, {setting(row, [axis for axis in AXES if axis != METHOD])}"
 
 
 def _flags(row: dict[str, Any], axes: Sequence[str]) -> str:
-    named = ("teacher", *(axis for axis in AXES if axis in ("temperature", "alpha") or axis in axes))
+    named = ("teacher", *(axis for axis in AXES if axis in NUMBERS or axis in axes))
     return " ".join(f"--{name} {shlex.quote(value(row[name]))}" for name in named if row[name] is not None)
 
 

@@ -19,7 +19,7 @@ from analysis.shown import title
 from analysis.tables.compare import comparison
 from analysis.tables.conclusion import conclude
 from analysis.tables.grid_tables import tables
-from analysis.write.render import escape_html, html_fragment
+from analysis.write.html import escape_html, html_fragment
 from grid.contract.parsing import parse_json
 from grid.contract.program.installed import grid_command
 from grid.contract.text import harmless_json

@@ -8,9 +8,13 @@ from typing import Any
 import polars as pl
 
 from grid.contract.layout import CALLED
+from grid.contract.plan import NUMBERS, SETTING
 
 NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"
 UNKNOWN = "—"
+
+# What axes are called where there is little room.
+SHORT = {"temperature": "T"}
 
 Row = Mapping[str, Any]
 
@@ -37,11 +41,23 @@ def times(figure: float | None) -> str:
 def setting(row: Row, axes: Sequence[str]) -> str:
     """'temperature 4, alpha 0.5', of these axes; without those that its method has not."""
     known = [axis for axis in axes if row[axis] is not None]
-    return ", ".join(row[axis] if axis == "setting" else f"{axis} {value(row[axis])}" for axis in known)
+    return ", ".join(row[axis] if axis == SETTING else f"{axis} {value(row[axis])}" for axis in known)
+
+
+def shortened(setting: str) -> str:
+    """'T 4, alpha 0.5'."""
+    for axis, short in SHORT.items():
+        setting = setting.replace(f"{axis} ", f"{short} ")
+    return setting
 
 
 def pair(row: Row) -> str:
     return f"{row['teacher']} → {row['student']}"
+
+
+def with_setting(called: str, row: Row, axes: Sequence[str]) -> str:
+    """'ViT → ResNet, temperature 4' of what is called 'ViT → ResNet'."""
+    return ", ".join(filter(None, [called, setting(row, axes)]))
 
 
 def shown_accuracy(row: Row, prefix: str) -> str:
@@ -81,6 +97,5 @@ def title(row: Row) -> str:
     if row["kind"] != "cell":
         return CALLED[row["kind"]]
     how = "alone" if row["teacher"] is None else f"from {row['teacher']}"
-    short = {"temperature": "T", "alpha": "alpha"}
-    values = [f"{called} {row[axis]:g}" for axis, called in short.items() if row.get(axis) is not None]
-    return ", ".join([f"{row['student']} {how}, seed {row['seed']}", *values, *filter(None, [row.get("setting")])])
+    values = [f"{SHORT.get(axis, axis)} {row[axis]:g}" for axis in NUMBERS if row.get(axis) is not None]
+    return ", ".join([f"{row['student']} {how}, seed {row['seed']}", *values, *filter(None, [row.get(SETTING)])])

@@ -1,10 +1,12 @@
-"""Imports run one way: launch -> grid -> kd; analysis shares grid/contract alone; only grid/cluster imports Ray."""
+"""Imports run one way: launch -> grid -> kd, and in each from room to room; analysis shares grid/contract alone; only
+grid/cluster imports Ray."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,87 @@ def test_imports_run_one_way(path: Path) -> None:
     if path == EXPORT[0]:
         wrong -= {"grid"}
     assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}"
+
+
+# The rooms of each part, lowest first: folders, and modules that stand beside them. What is in none of them is on top.
+ROOMS = {
+    "kd": ("limits", "draws", "checkpoint", "machine", "data", "data/reading", "data/views", "models", "methods"),
+    "grid": (
+        *("contract", "contract/program", "errors", "identity", "private", "interruption"),
+        *("spec", "plan", "store", "read", "work", "watch", "publish", "cluster", "launch"),
+    ),
+    "analysis": (
+        *("errors", "document", "shown"),
+        *("read", "stats", "measures", "write", "plots", "tables"),
+        *("report", "notebook", "wandb", "publish", "arguments", "cli"),
+    ),
+}
+
+
+def height(module: str) -> int:
+    """The place of its room among those of its part; of rooms within one another it is in the inner one."""
+    part, *names = module.split(".")
+    rooms = [room for room in ROOMS[part] if names[: room.count("/") + 1] == room.split("/")]
+    return ROOMS[part].index(max(rooms, key=len)) if rooms else len(ROOMS[part])
+
+
+def is_module(name: str) -> bool:
+    place = ROOT / name.replace(".", "/")
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+def upward(module: str, code: str) -> list[str]:
+    """The imports of a module from rooms above its own, those in functions and for types alone included."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [name if is_module(name) else str(node.module) for name in whole]
+    own = [name for name in found if name.split(".")[0] == module.split(".")[0]]
+    return [f"{module} -> {name}" for name in dict.fromkeys(own) if height(name) > height(module)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_import_runs_to_a_room_above(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    assert upward(module, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "arrows"),
+    [
+        ("from grid.store.store import Store", ["grid.plan.stage -> grid.store.store"]),
+        ("from grid.store import lease", ["grid.plan.stage -> grid.store.lease"]),
+        ("def f():\n    import grid.launch.run", ["grid.plan.stage -> grid.launch.run"]),
+        ("if TYPE_CHECKING:\n    from grid import read", ["grid.plan.stage -> grid.read"]),
+        ("from grid.contract.program import version; from grid import errors; import kd.train, rich", []),
+        ("from grid.plan.cell import CellStage", []),
+    ],
+)
+def test_an_import_from_above_is_seen(code: str, arrows: list[str]) -> None:
+    assert upward("grid.plan.stage", code) == arrows
+
+
+def test_every_room_is_there() -> None:
+    assert all(is_module(f"{part}.{room.replace('/', '.')}") for part, rooms in ROOMS.items() for room in rooms)
+
+
+MOST = 12  # modules of a folder
+ALIKE = {"kd/methods", "kd/models", "analysis/plots"}  # as many as there are
+
+
+def test_no_folder_has_more_than_a_dozen_modules() -> None:
+    counts = Counter(str(path.parent.relative_to(ROOT)) for path in FILES if path.name != "__init__.py")
+    assert {folder: count for folder, count in counts.items() if count > MOST and folder not in ALIKE} == {}
+
+
+@pytest.mark.parametrize("part", ROOMS)
+def test_tests_stand_in_the_rooms_that_they_are_of(part: str) -> None:
+    below = ROOT / "tests" / part
+    folders = {str(path.parent.relative_to(below)) for path in below.rglob("test_*.py")}
+    assert folders - {"."} <= set(ROOMS[part])
 
 
 def test_analysis_reaches_the_grid_for_an_export_alone_and_only_then() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from analysis.document import Heading, Note, Part, Table
 from analysis.read.grids import Records
-from analysis.shown import UNKNOWN
-from grid.contract.units import HOUR, shown_hours
+from grid.contract.units import HOUR
 
 COSTS_SCHEMA: dict[str, type[pl.DataType]] = {
     "stage": pl.String,
@@ -65,30 +63,3 @@ def saved_hours(records: Records) -> float:
     readers = done.filter(pl.col("logits_id").is_not_null()).group_by("logits_id").agg(readers=pl.len())
     logits = done.filter(pl.col("kind") == "logits").join(readers, left_on="stage_id", right_on="logits_id")
     return float((logits["device_seconds"] * (logits["readers"] - 1)).sum()) / HOUR
-
-
-def costs_section(records: Records) -> list[Part]:
-    """The table of costs; nothing where nothing is known of them."""
-    frame = costs(records)
-    if not _sum(frame["device_hours"]):
-        return []
-    lines = [
-        [
-            row["stage"],
-            f"{row['done']} of {row['planned']}",
-            shown_hours(row["device_hours"]),
-            UNKNOWN if row["share"] is None else f"{100 * row['share']:.0f} %",
-            row["device"] or UNKNOWN,
-        ]
-        for row in frame.iter_rows(named=True)
-    ]
-    header = ["Stages", "Done", "Device time", "Share", "Device"]
-    parts: list[Part] = [Heading("Costs"), Table("costs", frame, header, lines, [False, True, True, True, False])]
-    saved = saved_hours(records)
-    note = (
-        "Device time: of training, evaluation and inference, a worker's seconds each; starting processes is not in it. "
-        "What another grid had computed already counts in full."
-    )
-    if saved > 0:
-        note += f" Teacher logits computed once saved at least {shown_hours(saved)}."
-    return [*parts, Note(note)]

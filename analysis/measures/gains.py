@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
+from analysis.measures.pairs import POINT, VAL, Pair, by_seed, pairs
 from analysis.read.grids import Records
-from analysis.shown import Row, pair
+from analysis.read.schema import AXES
 from analysis.stats import (
     bootstrap_intervals,
     effect,
     holm,
     p_paired_t,
     p_sign_flip,
-    paired_gains,
     show_spread,
     summarize,
 )
-
-# What tells the ways of distilling a pair apart. setting: of a method's other parameters those that the grid crosses.
-AXES = ("method", "temperature", "alpha", "setting")
-KEYS = ("grid", "teacher", "student", *AXES)
-POINT = "test_top1_last"
-BEST_TEST = "best_test_top1"
-VAL = "val_top1_last"
 
 GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "grid": pl.String,
@@ -38,10 +29,7 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "teacher_percent": pl.Float64,
     "student": pl.String,
     "student_parameters": pl.Int64,
-    "method": pl.String,
-    "temperature": pl.Float64,
-    "alpha": pl.Float64,
-    "setting": pl.String,
+    **AXES,
     "baseline_mean_percent": pl.Float64,
     "baseline_std_points": pl.Float64,
     "baseline_n": pl.Int64,
@@ -66,53 +54,6 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A row of the plan (grid, teacher, student and the axes) with its accuracies in percent by seed, as far as done.
-    stages: ids of the cells that they are of."""
-
-    planned: dict[str, Any]
-    stages: frozenset[str]
-    baseline: dict[int, float]
-    distilled: dict[int, float]
-    val: dict[int, float]
-
-    @property
-    def gains(self) -> dict[int, float]:
-        return paired_gains(self.distilled, self.baseline)
-
-
-def pairs(records: Records, *, point: str = POINT) -> list[Pair]:
-    """Each grid's teachers, students, methods, temperatures and alphas, in its order."""
-    cells = records.cells.filter(pl.col("kind") == "cell")
-    done = cells.filter(pl.col("status") == "done", pl.col(point).is_not_null())
-    alone = _by_seed(done.filter(pl.col("mode") == "baseline"), ["grid", "student"], point)
-    taught = done.filter(pl.col("mode") == "distilled")
-    distilled = _by_seed(taught, KEYS, point)
-    val = _by_seed(taught.filter(pl.col(VAL).is_not_null()), KEYS, VAL)
-    ids = _stage_ids(done.filter(pl.col("mode") == "baseline"), ["grid", "student"]) | _stage_ids(taught, KEYS)
-    planned = cells.filter(pl.col("mode") == "distilled").unique(KEYS, maintain_order=True, keep="first").select(KEYS)
-    teachers = records.cells.filter(pl.col("kind") == "teacher").select("grid", "teacher")
-    grids = {grid: i for i, grid in enumerate(records.cells["grid"].unique(maintain_order=True))}
-    order = {key: i for i, key in enumerate(teachers.iter_rows())}
-
-    def place(row: Row) -> tuple[int, int]:
-        return grids[row["grid"]], order.get((row["grid"], row["teacher"]), len(order))
-
-    found = []
-    for row in sorted(planned.iter_rows(named=True), key=place):
-        key = tuple(row.values())
-        student = (row["grid"], row["student"])
-        stages = frozenset(ids.get(key, [])) | frozenset(ids.get(student, []))
-        found.append(Pair(row, stages, alone.get(student, {}), distilled.get(key, {}), val.get(key, {})))
-    return found
-
-
-def _stage_ids(cells: pl.DataFrame, keys: Sequence[str]) -> dict[tuple[Any, ...], list[str]]:
-    found = cells.group_by(keys).agg("stage_id")
-    return {tuple(key): ids for *key, ids in found.iter_rows()}
-
-
 def _corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[list[float | None], int]:
     """Holm's p of each pair, and for how many tests: those of the whole grids, whatever --where has left of them. A
     test that stands on the very same cells in two grids is one."""
@@ -124,8 +65,8 @@ def _corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[
 
 
 def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
-    """One row a grid, teacher, student, method, temperature, alpha and setting, in the grids' order. The records'
-    accuracies are fractions; here they are in percent, and what differs or spreads in points, as the columns say.
+    """One row a grid, teacher, student and setting (AXES), in the grids' order. The records' accuracies are fractions;
+    here they are in percent, and what differs or spreads in points, as the columns say.
 
     gain_low_points and gain_high_points: Student's t interval of 95 %, on which `effect` stands; gain_boot_low_points
     and gain_boot_high_points: the percentile bootstrap's. gain_p: paired t-test, gain_p_holm: corrected for all
@@ -152,7 +93,7 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
         top1, size = teachers.get((row["grid"], row["teacher"]), (None, None))
         teacher_top1 = None if top1 is None else 100 * top1
         parameters = (size, students.get((row["grid"], row["student"])))
-        taught = _columns("distilled", one.distilled)
+        distilled = _columns("distilled", one.distilled)
         rows.append(
             {
                 "grid": row["grid"],
@@ -164,13 +105,13 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
                 "student_parameters": parameters[1],
                 **{axis: row[axis] for axis in AXES},
                 **_columns("baseline", one.baseline),
-                **taught,
+                **distilled,
                 **_gain(gain, boot),
                 "gain_p_holm": p_holm,
                 "gain_tests": tests,
                 "val_mean_percent": _columns("val", one.val)["val_mean_percent"],
                 "val_n": len(one.val),
-                "retention_percent": percentage(taught["distilled_mean_percent"], teacher_top1),
+                "retention_percent": percentage(distilled["distilled_mean_percent"], teacher_top1),
                 "compression": ratio(*parameters),
             }
         )
@@ -197,8 +138,8 @@ def baselines(records: Records) -> pl.DataFrame:
     """One row a grid's student trained alone: accuracy in percent, on test and (val_mean_percent) on validation."""
     cells = records.cells.filter(pl.col("mode") == "baseline")
     done = cells.filter(pl.col("status") == "done", pl.col(POINT).is_not_null())
-    found = _by_seed(done, ["grid", "student"], POINT)
-    val = _by_seed(done.filter(pl.col(VAL).is_not_null()), ["grid", "student"], VAL)
+    found = by_seed(done, ["grid", "student"], POINT)
+    val = by_seed(done.filter(pl.col(VAL).is_not_null()), ["grid", "student"], VAL)
     planned = cells.group_by("grid", "student", maintain_order=True).agg(pl.col("parameters").drop_nulls().first())
     rows = [
         {"grid": grid, "student": student, "student_parameters": size}
@@ -233,15 +174,6 @@ def crossed(frame: pl.DataFrame) -> list[str]:
     return [axis for axis in AXES if frame[axis].drop_nulls().n_unique() > 1]
 
 
-def _by_seed(cells: pl.DataFrame, keys: Sequence[str], column: str) -> dict[tuple[Any, ...], dict[int, float]]:
-    """Of each key the percent by seed, without the last bits of 100 * 0.913, which would make equal accuracies
-    differ."""
-    found: dict[tuple[Any, ...], dict[int, float]] = {}
-    for *key, seed, value in cells.select(*keys, "seed", column).iter_rows():
-        found.setdefault(tuple(key), {})[int(seed)] = round(100 * float(value), 9)
-    return found
-
-
 def _columns(prefix: str, values: dict[int, float]) -> dict[str, float | int | None]:
     summary = summarize(list(values.values())) if values else None
     return {
@@ -251,7 +183,7 @@ def _columns(prefix: str, values: dict[int, float]) -> dict[str, float | int | N
     }
 
 
-def _titles(rows: Sequence[Row]) -> list[str]:
+def _titles(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """'ViT → ResNet' from the labels' families (up to the first - _ or space), unless two pairs of a grid would be
     alike: then all pairs of the grid are called by their labels."""
 
@@ -261,6 +193,8 @@ def _titles(rows: Sequence[Row]) -> list[str]:
     labels = {(row["grid"], row["teacher"], row["student"]) for row in rows}
     families = Counter((grid, family(teacher), family(student)) for grid, teacher, student in labels)
     alike = {grid for (grid, *_), count in families.items() if count > 1}
-    return [
-        pair(row) if row["grid"] in alike else f"{family(row['teacher'])} → {family(row['student'])}" for row in rows
-    ]
+
+    def called(row: Mapping[str, str], call: Callable[[str], str]) -> str:
+        return f"{call(row['teacher'])} → {call(row['student'])}"
+
+    return [called(row, str if row["grid"] in alike else family) for row in rows]

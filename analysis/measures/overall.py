@@ -6,15 +6,13 @@ from typing import Any
 
 import polars as pl
 
-from analysis.measures.gains import AXES, POINT, Pair, pairs
+from analysis.measures.pairs import POINT, Pair, pairs
 from analysis.read.grids import Grid
+from analysis.read.schema import AXES
 from analysis.stats import Estimate, interquartile_mean, probability_of_improvement
 
 OVERALL_SCHEMA: dict[str, type[pl.DataType]] = {
-    "method": pl.String,
-    "temperature": pl.Float64,
-    "alpha": pl.Float64,
-    "setting": pl.String,
+    **AXES,
     "pairs": pl.Int64,
     "baseline_runs": pl.Int64,
     "distilled_runs": pl.Int64,
@@ -35,10 +33,10 @@ OVERALL_SCHEMA: dict[str, type[pl.DataType]] = {
 
 
 def overall(grid: Grid, *, point: str = POINT) -> pl.DataFrame:
-    """One row a method, temperature and alpha (one row where nothing is crossed), over its pairs of teacher and student
-    that have a run both ways. Interquartile means in percent, that of the gain in points and over runs paired by seed;
-    improvement: the probability that a distilled run beats one of the student alone. 95 % stratified bootstrap
-    intervals, null where a pair has one run alone.
+    """One row a setting (one row where nothing is crossed), over its pairs of teacher and student that have a run both
+    ways. Interquartile means in percent, that of the gain in points and over runs paired by seed; improvement: the
+    probability that a distilled run beats one of the student alone. 95 % stratified bootstrap intervals, null where a
+    pair has one run alone.
 
     Each pair counts its student's baseline, so several teachers weigh it several times; baseline_runs counts each run
     once, and the intervals draw it once for all of its pairs.
@@ -55,20 +53,21 @@ def _row(members: list[Pair]) -> dict[str, Any]:
     if not both:
         return {"pairs": 0, "baseline_runs": 0, "distilled_runs": 0, "gain_runs": 0}
     students = [pair.planned["student"] for pair in both]
-    alone, taught = [list(pair.baseline.values()) for pair in both], [list(pair.distilled.values()) for pair in both]
+    baseline = [list(pair.baseline.values()) for pair in both]
+    distilled = [list(pair.distilled.values()) for pair in both]
     paired = [pair for pair in both if pair.gains]
     # Gains stand on the same baselines where student and seeds are the same.
     strata = [(pair.planned["student"], *pair.gains) for pair in paired]
     gain = interquartile_mean([list(pair.gains.values()) for pair in paired], together=strata) if paired else None
     return {
         "pairs": len(both),
-        "baseline_runs": sum(len(runs) for runs in dict(zip(students, alone, strict=True)).values()),
-        "distilled_runs": sum(len(runs) for runs in taught),
+        "baseline_runs": sum(len(runs) for runs in dict(zip(students, baseline, strict=True)).values()),
+        "distilled_runs": sum(len(runs) for runs in distilled),
         "gain_runs": gain.runs if gain else 0,
-        **_shown("baseline_iqm_percent", interquartile_mean(alone, together=students)),
-        **_shown("distilled_iqm_percent", interquartile_mean(taught)),
+        **_shown("baseline_iqm_percent", interquartile_mean(baseline, together=students)),
+        **_shown("distilled_iqm_percent", interquartile_mean(distilled)),
         **_shown("gain_iqm_points", gain),
-        **_shown("improvement", probability_of_improvement(taught, alone, together=students)),
+        **_shown("improvement", probability_of_improvement(distilled, baseline, together=students)),
     }
 
 

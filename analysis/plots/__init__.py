@@ -6,8 +6,11 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import polars as pl
+
 from analysis.document import Document, Heading, Note
 from analysis.errors import AnalysisError
+from analysis.measures.gains import gains
 from analysis.plots.cost import cost
 from analysis.plots.dots import accuracy, calibration
 from analysis.plots.fonts import missing
@@ -17,8 +20,9 @@ from analysis.plots.settings_map import settings_maps
 from analysis.plots.style import DARK, LIGHT, THEMES, Theme
 from analysis.plots.training import training
 from analysis.read.grids import Grid
+from analysis.write.markdown import markdown
 from analysis.write.output import write_below
-from analysis.write.render import markdown
+from grid.contract.plan import NUMBERS
 from grid.contract.text import on_one_line
 
 __all__ = ["DARK", "LIGHT", "Picture", "Theme", "pictures", "write"]
@@ -27,8 +31,9 @@ FORMATS = ("png", "svg")
 
 log = logging.getLogger("kd_grid")
 
-_KINDS: dict[str, Callable[[Grid], Picture | list[Picture] | str]] = {
-    "temperature-alpha": settings_maps,  # of many settings they answer what the others only list
+# Of a grid and its frame of `gains`; what is no picture says why there is none.
+_KINDS: dict[str, Callable[[Grid, pl.DataFrame], Picture | list[Picture] | str]] = {
+    "-".join(NUMBERS): settings_maps,  # of many settings they answer what the others only list
     "accuracy": accuracy,
     "gains": forest,
     "cost": cost,
@@ -40,8 +45,9 @@ _KINDS: dict[str, Callable[[Grid], Picture | list[Picture] | str]] = {
 def pictures(grid: Grid) -> list[Picture]:
     """All that there is something to show in. Why there is no other is logged."""
     found = []
+    frame = gains(grid)
     for name, make in _KINDS.items():
-        made = make(grid)
+        made = make(grid, frame)
         if isinstance(made, str):
             log.info("no picture %s of grid %s: %s", name, grid.name, made)
         else:

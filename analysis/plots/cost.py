@@ -26,30 +26,32 @@ from grid.contract.text import on_one_line
 from grid.contract.units import human
 
 SIDE_BY_SIDE = (6, 12)  # at most so many models, with names of at most so many characters
-AXES = {"parameters": "Parameters", "macs": "Multiply-adds of one image", "latency_ms": "Latency (ms per batch)"}
+COSTS = {"parameters": "Parameters", "macs": "Multiply-adds of one image", "latency_ms": "Latency (ms per batch)"}
 
 
 @dataclass(frozen=True)
 class Model:
-    """way: None for a teacher itself."""
+    """A model and what it costs."""
 
     name: str
     way: int | None
+    """None for a teacher itself."""
     accuracy: float
     n: int
     costs: dict[str, float | None]
     quartiles: tuple[float, float] | None
-    place: tuple[object, object]  # what its latency was measured with
+    place: tuple[object, object]
+    """What its latency was measured with."""
 
 
-def cost(grid: Grid) -> Picture | str:
-    found = ways(grid)
+def cost(grid: Grid, frame: pl.DataFrame) -> Picture | str:
+    found = ways(grid, frame)
     if isinstance(found, str):
         return found
-    models = _models(grid, found)
+    models = _models(efficiency(grid, frame), found)
     timed = Counter(model.place for model in models if model.costs["latency_ms"])
     where = timed.most_common(1)[0][0] if timed else None
-    shown = [name for name in AXES if len({model.costs[name] for model in _within(models, name, where)}) > 1]
+    shown = [name for name in COSTS if len({model.costs[name] for model in _within(models, name, where)}) > 1]
     if not shown:
         return "no accuracy is known, or no cost in which models differ"
     notes = []
@@ -62,11 +64,11 @@ def cost(grid: Grid) -> Picture | str:
         if elsewhere:
             notes.append(f"Not in that panel, being measured otherwise: {', '.join(elsewhere)}.")
     seeds = [model.n for model in models if model.way is not None]
-    absent = [AXES[name] for name in AXES if name not in shown]
+    absent = [COSTS[name] for name in COSTS if name not in shown]
     text = caption(
         grid,
         f"Mean top-1 accuracy on the test split of {dataset(grid)} at the last epoch against "
-        f"{', '.join(AXES[name][0].lower() + AXES[name][1:] for name in shown)} (logarithmic)."
+        f"{', '.join(COSTS[name][0].lower() + COSTS[name][1:] for name in shown)} (logarithmic)."
         + (f" Not on record, or the same for all: {', '.join(absent)}." if absent else ""),
         "Stars: the teachers. Dotted lines join what is one student trained in several ways. Stepped line: the Pareto "
         "front, the highest accuracy that any model, teachers included, has at a cost or below it.",
@@ -78,11 +80,11 @@ def cost(grid: Grid) -> Picture | str:
     return Picture("cost", title, text, lambda theme: _draw(theme, title, found, models, shown, where))
 
 
-def _models(grid: Grid, found: Ways) -> list[Model]:
+def _models(costs: pl.DataFrame, found: Ways) -> list[Model]:
     """Teachers, students alone and in the ways that are drawn, with an accuracy."""
     drawn = {tuple(row[:-1]): row[-1] for row in found.cells.select(*KEYS, "way").unique().iter_rows()}
     models = []
-    for row in efficiency(grid).filter(pl.col("accuracy_percent").is_not_null()).iter_rows(named=True):
+    for row in costs.filter(pl.col("accuracy_percent").is_not_null()).iter_rows(named=True):
         way = None
         if row["mode"] is not None:
             way = drawn.get(tuple(row["model"] if name == "student" else row[name] for name in KEYS))
@@ -99,7 +101,7 @@ def _model(row: dict[str, Any], way: int | None) -> Model:
         way=way,
         accuracy=row["accuracy_percent"],
         n=row["accuracy_n"],
-        costs={name: row[name] for name in AXES},
+        costs={name: row[name] for name in COSTS},
         quartiles=None if None in quartiles else quartiles,
         place=(row["latency_device"], row["latency_batch"]),
     )
@@ -204,7 +206,7 @@ def _panel(ax: Axes, theme: Theme, name: str, models: list[Model], found: Ways) 
     steps.append((high * room, steps[-1][1]))  # as good at any higher cost
     ax.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=theme.muted, linewidth=1, zorder=1)
     ax.margins(y=0.12)
-    ax.set_xlabel(AXES[name])
+    ax.set_xlabel(COSTS[name])
     ax.xaxis.set_major_locator(_ticks(high / low * room**2))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: human(x, billion="G").replace(".0", "")))
     ax.xaxis.set_minor_formatter(NullFormatter())

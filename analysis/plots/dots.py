@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import polars as pl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.measures.gains import POINT
+from analysis.measures.pairs import POINT
 from analysis.plots.fonts import wrap
 from analysis.plots.picture import Picture, axis_said, caption, dataset, said_interval
 from analysis.plots.style import (
@@ -35,16 +36,18 @@ GAP = 0.14  # inches between two students
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity: its points, what each teacher has of it itself, and where it must lie."""
+    """One quantity."""
 
     label: str
     points: list[Point]
     teachers: dict[str, float]
+    """What each teacher has of it itself."""
     ceiling: float
+    """It lies between 0 and this."""
 
 
-def accuracy(grid: Grid) -> Picture | str:
-    found = ways(grid)
+def accuracy(grid: Grid, frame: pl.DataFrame) -> Picture | str:
+    found = ways(grid, frame)
     if isinstance(found, str):
         return found
     panel = Panel(
@@ -65,8 +68,8 @@ def accuracy(grid: Grid) -> Picture | str:
     return Picture("accuracy", title, text, lambda theme: _draw(theme, title, found, [panel]))
 
 
-def calibration(grid: Grid) -> Picture | str:
-    found = ways(grid)
+def calibration(grid: Grid, frame: pl.DataFrame) -> Picture | str:
+    found = ways(grid, frame)
     if isinstance(found, str):
         return found
     names, panels = students(grid), []

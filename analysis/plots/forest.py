@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.measures.gains import crossed, gains
+from analysis.measures.gains import crossed
 from analysis.plots.dots import interval
 from analysis.plots.fonts import width, wrap
 from analysis.plots.picture import (
@@ -26,7 +26,7 @@ from analysis.plots.picture import (
 from analysis.plots.style import LINE, TALL, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import is_cut
 from analysis.read.grids import Grid
-from analysis.shown import setting, shown_gain
+from analysis.shown import setting, shortened, shown_gain
 from grid.contract.text import on_one_line
 
 ROWS = 60  # of one picture
@@ -36,16 +36,17 @@ LABEL = 38  # CHARACTERs
 
 @dataclass(frozen=True)
 class Row:
-    """gain: a row of `gains`, or None for the heading of a pair whose settings follow. published: its gain there."""
+    """A line of the picture."""
 
     label: str
     gain: dict[str, Any] | None
+    """A row of `gains`, or None for the heading of a pair whose settings follow."""
     published: float | None
+    """The gain that a study published of the pair."""
 
 
-def forest(grid: Grid) -> list[Picture] | str:
+def forest(grid: Grid, planned: pl.DataFrame) -> list[Picture] | str:
     """As many pictures as the rows need; all of one scale."""
-    planned = gains(grid)
     frame = planned.filter(pl.col("gain_mean_points").is_not_null())
     if frame.is_empty():
         return "no gain is known"
@@ -90,7 +91,7 @@ def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, st
     last = None
     labels = [setting(gain, axes) for gain in found]
     if any(width(label) > LABEL for label in labels):
-        labels = [label.replace("temperature ", "T ") for label in labels]
+        labels = [shortened(label) for label in labels]
     for gain, label in zip(found, labels, strict=True):
         key = (gain["teacher"], gain["student"])
         published = said.get(key)

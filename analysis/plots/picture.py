@@ -25,11 +25,13 @@ INTERVAL = f"{100 * CONFIDENCE:g} % t interval"
 
 @dataclass(frozen=True)
 class Picture:
-    """name: of its files. caption: plain text that says what is shown, on how many seeds and with which interval."""
+    """What is drawn of a grid, for a light or a dark page."""
 
     name: str
+    """Of its files."""
     title: str
     caption: str
+    """Plain text that says what is shown, on how many seeds and with which interval."""
     draw: Callable[[Theme], Figure] = field(repr=False)
 
     def figure(self, theme: Theme = LIGHT) -> Figure:

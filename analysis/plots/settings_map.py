@@ -1,4 +1,4 @@
-"""The gain by temperature and alpha: a panel a teacher, student and method."""
+"""The gain by two numeric axes: a panel a teacher, student and what else is crossed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from analysis.measures.gains import crossed, gains
-from analysis.measures.selection import has_validation, select
+from analysis.measures.selection import Crossing, crossing, has_validation, select
 from analysis.plots.fonts import CHARACTER, wrap
 from analysis.plots.picture import INTERVAL, Picture, caption, dataset, pages, pair, said_n
 from analysis.plots.style import WIDTH, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import may_change
 from analysis.read.grids import Grid
-from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, setting, shown_gain
+from analysis.shown import GAIN_CLEAR, NEGATIVE, NEGATIVE_CLEAR, shown_gain, with_setting
+from grid.contract.plan import NUMBERS
 from grid.contract.text import on_one_line
 
 PANELS = 12  # of one picture
@@ -32,26 +32,26 @@ SELECTED = "★"
 class Panel:
     title: str
     cells: dict[tuple[float, float], dict[str, Any]]
+    """Rows of `gains` by their values of both axes."""
     selected: tuple[float, float] | None
 
 
-def settings_maps(grid: Grid) -> list[Picture] | str:
+def settings_maps(grid: Grid, frame: pl.DataFrame) -> list[Picture] | str:
     """As many pictures as the pairs need; all of one scale."""
-    frame = gains(grid)
-    axes = crossed(frame)
-    if not {"temperature", "alpha"} <= set(axes):
-        return "temperature and alpha are not both crossed"
+    found = crossing(frame)
+    if found is None:
+        return f"{' and '.join(NUMBERS)} are not both crossed"
     if frame["gain_mean_points"].count() == 0:
         return "no gain is known"
     chosen = select(frame) if has_validation(grid) else frame.clear()
-    panels = _panels(frame.filter(pl.col("temperature").is_not_null(), pl.col("alpha").is_not_null()), chosen, axes)
+    panels = _panels(found, chosen)
     known = frame.filter(pl.col("gain_mean_points").is_not_null())
     widest = max(abs(gain) for gain in known["gain_mean_points"]) or 1.0
     text = caption(
         grid,
         f"Gain of distillation in points of top-1 on the test split of {dataset(grid)} at the last epoch, by "
-        f"temperature and alpha: distilled minus the same student alone, which is the 0 of the scale; paired by seed, "
-        f"{said_n(known['gain_n'])}.",
+        f"{found.down} and {found.across}: distilled minus the same student alone, which is the 0 of the scale; paired "
+        f"by seed, {said_n(known['gain_n'])}.",
         f"Outlined: the {INTERVAL} of the mean gain excludes 0 ({GAIN_CLEAR} above, {NEGATIVE_CLEAR} below); "
         f"{NEGATIVE}: negative, but it includes 0 or there is none. No correction for the number of cells.",
         f"{SELECTED}: what validation selects; test takes no part{may_change(frame)}."
@@ -60,41 +60,38 @@ def settings_maps(grid: Grid) -> list[Picture] | str:
         "Hatched: not known." if known.height < frame.height else "",
     )
     pictures = []
-    whole = f"{on_one_line(grid.name)}: gain by temperature and alpha"
-    for name, title, shown in pages(panels, PANELS, name="temperature-alpha", title=whole):
+    whole = f"{on_one_line(grid.name)}: gain by {found.down} and {found.across}"
+    for name, title, shown in pages(panels, PANELS, name=f"{found.down}-{found.across}", title=whole):
 
         def draw(theme: Theme, title: str = title, shown: list[Panel] = shown) -> Figure:
-            return _draw(theme, title, shown, widest)
+            return _draw(theme, title, found, shown, widest)
 
         pictures.append(Picture(name, title, text, draw))
     return pictures
 
 
-def _panels(frame: pl.DataFrame, chosen: pl.DataFrame, axes: list[str]) -> list[Panel]:
+def _panels(found: Crossing, chosen: pl.DataFrame) -> list[Panel]:
     best = {(row["teacher"], row["student"]): row for row in chosen.iter_rows(named=True)}
     panels = []
-    ways = ["method", "setting"]
-    for _, rows in frame.group_by("teacher", "student", *ways, maintain_order=True):
+    for rows in found.maps:
         first = rows.row(0, named=True)
         row = best.get((first["teacher"], first["student"]))
-        is_here = row is not None and all(row[way] == first[way] for way in ways)
-        selected = (row["temperature"], row["alpha"]) if row is not None and is_here else None
-        told = setting(first, [way for way in ways if way in axes])
-        method = f", {told}" if told else ""
+        is_here = row is not None and all(row[axis] == first[axis] for axis in found.others)
+        selected = (row[found.down], row[found.across]) if row is not None and is_here else None
         alone = (
             ""
             if first["baseline_mean_percent"] is None
             else f"\n0: the student alone, {first['baseline_mean_percent']:.2f} %"
         )
-        cells = {(cell["temperature"], cell["alpha"]): cell for cell in rows.iter_rows(named=True)}
-        panels.append(Panel(f"{pair(first)}{method}{alone}", cells, selected))
+        cells = {(cell[found.down], cell[found.across]): cell for cell in rows.iter_rows(named=True)}
+        panels.append(Panel(f"{with_setting(pair(first), first, found.others)}{alone}", cells, selected))
     return panels
 
 
-def _draw(theme: Theme, title: str, panels: list[Panel], widest: float) -> Figure:
-    most_alphas = max(len({alpha for _, alpha in panel.cells}) for panel in panels)
-    most_temperatures = max(len({t for t, _ in panel.cells}) for panel in panels)
-    panel_width = CELL[0] * most_alphas + 0.55
+def _draw(theme: Theme, title: str, found: Crossing, panels: list[Panel], widest: float) -> Figure:
+    most_across = max(len({across for _, across in panel.cells}) for panel in panels)
+    most_down = max(len({down for down, _ in panel.cells}) for panel in panels)
+    panel_width = CELL[0] * most_across + 0.55
     width = max(WIDTH, panel_width + 0.9)
     columns = max(1, min(len(panels), int((width - 0.9) / panel_width)))
     rows = -(-len(panels) // columns)
@@ -103,12 +100,14 @@ def _draw(theme: Theme, title: str, panels: list[Panel], widest: float) -> Figur
     lines = max(text.count("\n") for text in titles) + 1
     handles = _handles(theme, panels)
     below = legend_height(handles) if handles else 0
-    figure = new_figure(rows * (CELL[1] * most_temperatures + 0.6 + 0.16 * lines) + 0.35 + below, title, width=width)
+    figure = new_figure(rows * (CELL[1] * most_down + 0.6 + 0.16 * lines) + 0.35 + below, title, width=width)
     axes = figure.subplots(rows, columns, squeeze=False)
     shades = LinearSegmentedColormap.from_list("gain", list(theme.diverging))
     scale = Normalize(-widest, widest)
     for ax, panel, text in zip(axes.flat, panels, titles, strict=False):
         _panel(ax, theme, panel, shades, scale)
+        ax.set_xlabel(found.across)
+        ax.set_ylabel(found.down)
         ax.set_title(text, loc="left", fontsize=8.5)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
@@ -148,31 +147,29 @@ def _wrapped(text: str, width: int) -> str:
 
 
 def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normalize) -> None:
-    temperatures, alphas = (sorted({key[i] for key in panel.cells}) for i in range(2))
+    downs, acrosses = (sorted({key[i] for key in panel.cells}) for i in range(2))
     known = {key: cell for key, cell in panel.cells.items() if cell["gain_mean_points"] is not None}
-    values = [[known.get((t, a), {}).get("gain_mean_points", float("nan")) for a in alphas] for t in temperatures]
+    values = [[known.get((d, a), {}).get("gain_mean_points", float("nan")) for a in acrosses] for d in downs]
     ax.pcolormesh(values, cmap=shades, norm=scale, edgecolors=theme.page, linewidth=1)
-    for row, temperature in enumerate(temperatures):
-        for column, alpha in enumerate(alphas):
-            cell = known.get((temperature, alpha))
+    for row, down in enumerate(downs):
+        for column, across in enumerate(acrosses):
+            cell = known.get((down, across))
             if cell is None:
                 ax.add_patch(_hatch(theme, (column, row)))
                 continue
             shade = shades(scale(cell["gain_mean_points"]))
             ink = "#000000" if _luminance(shade) > 0.18 else "#ffffff"
             text = shown_gain(cell, interval=False).replace("-", "−")
-            if (temperature, alpha) == panel.selected:
+            if (down, across) == panel.selected:
                 text = f"{SELECTED}\n{text}"
             ax.text(column + 0.5, row + 0.5, text, color=ink, ha="center", va="center", linespacing=1.0)
             if cell["effect"] in ("gain", "negative transfer"):
                 ax.add_patch(_outline(theme, (column + 0.04, row + 0.06), 0.92, 0.88))
-    ax.set_xticks([i + 0.5 for i in range(len(alphas))], [f"{alpha:g}" for alpha in alphas])
-    ax.set_yticks([i + 0.5 for i in range(len(temperatures))], [f"{t:g}" for t in temperatures])
+    ax.set_xticks([i + 0.5 for i in range(len(acrosses))], [f"{across:g}" for across in acrosses])
+    ax.set_yticks([i + 0.5 for i in range(len(downs))], [f"{down:g}" for down in downs])
     ax.invert_yaxis()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_xlabel("alpha")
-    ax.set_ylabel("temperature")
 
 
 def _luminance(shade: Any) -> float:

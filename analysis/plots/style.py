@@ -28,8 +28,7 @@ ENTRY = 0.58  # inches of a legend's entry besides its text
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours for one kind of page. series[0] is the student alone; the others are Okabe and Ito's hues at lightnesses
-    apart, so that they differ in grey too. diverging: below, at and above 0."""
+    """Colours for one kind of page."""
 
     name: str
     page: str
@@ -37,7 +36,10 @@ class Theme:
     muted: str
     hairline: str
     series: tuple[str, ...]
+    """The first is the student alone; the others are Okabe and Ito's hues at lightnesses apart, so that they differ in
+    grey too."""
     diverging: tuple[str, str, str]
+    """Below, at and above 0."""
     gain: str
     loss: str
 

@@ -21,9 +21,9 @@ SAID = {"test_top1": "Top-1 accuracy on the test split", "train_loss": "Loss on 
 MOST_MARKERS = 10
 
 
-def training(grid: Grid) -> Picture | str:
+def training(grid: Grid, frame: pl.DataFrame) -> Picture | str:
     """Needs the curves: what of them is missing is in grid.problems afterwards."""
-    found = ways(grid)
+    found = ways(grid, frame)
     if isinstance(found, str):
         return found
     read = curves(grid).join(found.cells.select("stage_id", "way").unique(), on="stage_id", how="inner")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from analysis.measures.gains import AXES, crossed, gains
+from analysis.measures.gains import crossed
 from analysis.measures.selection import has_validation, select
 from analysis.plots.picture import pair
 from analysis.read.grids import Grid
-from analysis.shown import setting
+from analysis.read.schema import AXES
+from analysis.shown import setting, with_setting
 from analysis.stats import Summary, summarize
 from grid.contract.text import on_one_line
 
@@ -21,13 +22,16 @@ KEYS = ["teacher", "student", *AXES]
 
 @dataclass(frozen=True)
 class Ways:
-    """cells: the done cells that are drawn, with `way`, an index into names; the first is alone. teachers: the way
-    whose colour a teacher takes. note: which settings are drawn where some are crossed."""
+    """The ways of training that a grid's pictures show."""
 
     cells: pl.DataFrame
+    """The done cells that are drawn, with `way`, an index into names."""
     names: list[str]
+    """The first is alone."""
     teachers: dict[str, int]
+    """The way whose colour a teacher takes."""
     note: str
+    """Which settings are drawn where some are crossed."""
 
     def drawn(self) -> list[int]:
         return sorted(self.cells["way"].unique())
@@ -43,10 +47,9 @@ class Point:
     summary: Summary
 
 
-def ways(grid: Grid) -> Ways | str:
+def ways(grid: Grid, frame: pl.DataFrame) -> Ways | str:
     """Alone and from each teacher. Of crossed settings what validation selects; where nothing may be selected each
-    setting is a way, or if these are too many the reason why there is no picture."""
-    frame = gains(grid)
+    setting is a way, or if these are too many the reason why there is no picture. frame: of `gains`."""
     axes = crossed(frame)
     done = grid.cells.filter(pl.col("kind") == "cell", pl.col("status") == "done")
     if done.is_empty():
@@ -57,7 +60,7 @@ def ways(grid: Grid) -> Ways | str:
         note = _selected(selected, axes, may_change(frame))
         frame = selected
         axes = []
-    labels = [_label(row["teacher"], setting(row, axes)) for row in frame.iter_rows(named=True)]
+    labels = [with_setting(f"from {on_one_line(row['teacher'])}", row, axes) for row in frame.iter_rows(named=True)]
     names = [ALONE, *dict.fromkeys(labels)]
     if axes and len(names) - 1 > MOST:
         return (
@@ -66,14 +69,14 @@ def ways(grid: Grid) -> Ways | str:
         )
     index = {name: i for i, name in enumerate(names)}
     way = pl.Series("way", [index[label] for label in labels], dtype=pl.Int64)
-    taught = done.join(frame.select(KEYS).with_columns(way), on=KEYS, how="inner", nulls_equal=True)
-    alone = done.filter(pl.col("mode") == "baseline").with_columns(way=pl.lit(0, dtype=pl.Int64))
+    distilled = done.join(frame.select(KEYS).with_columns(way), on=KEYS, how="inner", nulls_equal=True)
+    baseline = done.filter(pl.col("mode") == "baseline").with_columns(way=pl.lit(0, dtype=pl.Int64))
     teachers: dict[str, int] = {}
     for teacher, i in zip(frame["teacher"], way, strict=True):
         teachers.setdefault(teacher, i)
     for teacher in grid.cells.filter(pl.col("kind") == "teacher")["teacher"]:
         teachers.setdefault(teacher, max(teachers.values(), default=0) + 1)
-    return Ways(pl.concat([alone, taught]), names, teachers, note)
+    return Ways(pl.concat([baseline, distilled]), names, teachers, note)
 
 
 def points(ways: Ways, students: list[str], column: str, *, scale: float) -> list[Point]:
@@ -97,10 +100,6 @@ def of_teachers(grid: Grid, column: str, *, scale: float) -> dict[str, float]:
     """What each teacher that is done has itself."""
     done = grid.cells.filter(pl.col("kind") == "teacher", pl.col("status") == "done", pl.col(column).is_finite())
     return {teacher: scale * value for teacher, value in done.select("teacher", column).iter_rows()}
-
-
-def _label(teacher: str, how: str) -> str:
-    return f"from {on_one_line(teacher)}" + (f", {how}" if how else "")
 
 
 def may_change(frame: pl.DataFrame) -> str:

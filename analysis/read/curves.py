@@ -8,8 +8,8 @@ import re
 import polars as pl
 
 from analysis.errors import AnalysisError
-from analysis.measures.gains import AXES
 from analysis.read.grids import Records
+from analysis.read.schema import AXES
 from analysis.read.storage import said
 from grid.contract.figures import METRICS, SPLITS
 from grid.contract.layout import stage_folder

@@ -25,15 +25,18 @@ NEEDED = ("baseline", "distilled")
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid's plan. rows: columns of ROW; kinds: of every stage, by id; problem: what of it cannot be used."""
+    """A grid's plan."""
 
     storage: str
     name: str
     launched_at: datetime
     spec: dict[str, Any]
     rows: pl.DataFrame
+    """With the columns of ROW."""
     kinds: dict[str, str]
+    """Of every stage, by id."""
     problem: str | None = None
+    """What of it cannot be used."""
 
 
 def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list[Plan], list[str]]:

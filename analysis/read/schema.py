@@ -13,3 +13,5 @@ RECORD = {name: _TYPES[kind] for name, kind in FIELDS.items()}
 
 # The plan's rows: what a grid calls its cells. Labels come from here, since several grids may share a record.
 ROW = {name: _TYPES[kind] for name, kind in plan.ROW.items()}
+
+AXES = {axis: ROW[axis] for axis in plan.AXES}

@@ -16,12 +16,14 @@ from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, state
 
 @dataclass(frozen=True)
 class AtWork:
-    """running: how far each stage is that runs, by id, None where it does not tell; silent: those that were worked on
-    and tell nothing any more; problems: what cannot be read, a line each."""
+    """Which stages without a result are at work."""
 
     running: dict[str, float | None]
+    """How far each is that runs, by id, None where it does not tell."""
     silent: list[str]
+    """Those that were worked on and tell nothing any more."""
     problems: list[str]
+    """What cannot be read, a line each."""
 
 
 def at_work(reader: Reader, records: pl.DataFrame, kinds: Mapping[str, str], now: datetime) -> AtWork:

@@ -14,6 +14,7 @@ import polars as pl
 from analysis.errors import AnalysisError
 from analysis.read.grids import Grids, Records
 from analysis.read.schema import ROW
+from grid.contract.plan import NUMBERS
 
 Some = TypeVar("Some", bound=Records)
 
@@ -56,7 +57,7 @@ def _typed(cells: pl.DataFrame, name: str, value: str, text: str) -> object:
         hint = (
             f"did you mean {near[0]}?"
             if near
-            else "known: student, teacher, mode, seed, temperature, alpha, status, ..."
+            else f"known: student, teacher, mode, seed, {', '.join(NUMBERS)}, status, ..."
         )
         raise AnalysisError(f"--where {text}: records have no {name!r}; {hint}")
     kind = cells.schema[name]

@@ -7,68 +7,32 @@ from typing import Any
 import polars as pl
 
 from analysis.document import Document, Heading, Items, Note, Part, Table
-from analysis.errors import AnalysisError
-from analysis.measures.efficiency import count, digits, efficiency, shown_latency, shown_training, timing_notes
-from analysis.measures.gains import AXES, BEST_TEST, POINT, crossed, gains, ratio
+from analysis.measures.efficiency import efficiency
+from analysis.measures.gains import crossed, gains, ratio
+from analysis.measures.pairs import BEST_TEST, POINT
+from analysis.measures.published import INSIDE, OUTSIDE, compare, published_figures
 from analysis.read.grids import Grid
 from analysis.shown import (
     Row,
     number,
     pair,
     percent,
-    setting,
     shown_accuracy,
     shown_gain,
     times,
     value,
+    with_setting,
 )
+from analysis.tables.models import count, digits, shown_latency, shown_training, timing_notes
 from analysis.tables.standing import unfinished
 
 RATIOS = ("parameters", "size", "time")
-INSIDE, OUTSIDE, NO_INTERVAL = "inside", "outside", "no interval"
-
-
-def compare(grid: Grid) -> pl.DataFrame:
-    """One row a published pair, method, temperature and alpha of ours: the columns of `gains` at the best test epoch,
-    and with the suffix _last at the last epoch; the study's figures as published_...; and `published_gain_is`: inside
-    or outside of our interval at the study's protocol. Percent and points.
-
-    Raises AnalysisError where the grid's file states no published figures.
-    """
-    published = _published(grid)
-    ours = {point: gains(grid, point=point) for point in (BEST_TEST, POINT)}
-    keys = ["teacher", "student", *AXES]
-    joined = ours[BEST_TEST].join(ours[POINT], on=keys, how="inner", suffix="_last", nulls_equal=True)
-    study = pl.DataFrame(
-        [
-            {
-                "teacher": said["teacher"],
-                "student": said["student"],
-                "published_baseline_percent": float(said["baseline"]),
-                "published_distilled_percent": float(said["distilled"]),
-                "published_gain_points": round(said["distilled"] - said["baseline"], 6),
-                "published_retention_percent": said.get("retention"),
-            }
-            for said in published["pairs"]
-        ],
-        schema={
-            "teacher": pl.String,
-            "student": pl.String,
-            "published_baseline_percent": pl.Float64,
-            "published_distilled_percent": pl.Float64,
-            "published_gain_points": pl.Float64,
-            "published_retention_percent": pl.Float64,
-        },
-    )
-    inside = pl.col("published_gain_points").is_between("gain_low_points", "gain_high_points")
-    return study.join(joined, on=["teacher", "student"], how="left", maintain_order="left").with_columns(
-        published_gain_is=pl.when(inside).then(pl.lit(INSIDE)).when(~inside).then(pl.lit(OUTSIDE))
-    )
+NO_INTERVAL = "no interval"
 
 
 def comparison(grid: Grid) -> Document:
     """The study's line and our two for each pair, then the teachers, the models and the ratios between them."""
-    published, frame = _published(grid), compare(grid)
+    published, frame = published_figures(grid), compare(grid)
     varying = crossed(frame)
     figures = [*(axis.capitalize() for axis in varying), "Baseline", "Distilled", "Gain", "Retention"]
     header = ["Teacher", "Student", *figures]
@@ -98,18 +62,10 @@ def comparison(grid: Grid) -> Document:
         "outside of an interval of means more often than one time in twenty. Retention: the distilled student's "
         "accuracy in percent of its teacher's."
     )
+    models = efficiency(grid, gains(grid))
     parts: list[Part] = [table, Note(how), *_verdicts(frame, varying), *_teachers(grid, published)]
-    parts += [*_models(grid, published, varying), *_ratios(grid, published), *unfinished(grid)]
+    parts += [*_models(grid, models, published, varying), *_ratios(models, published), *unfinished(grid)]
     return Document(f"{grid.name} beside {published['study']}", parts)
-
-
-def _published(grid: Grid) -> dict[str, Any]:
-    published: dict[str, Any] | None = grid.spec.get("published")
-    if not published:
-        raise AnalysisError(f"grid {grid.name} states no published figures: give it published: in its file")
-    if "models" not in published:
-        raise AnalysisError(f"grid {grid.name}: its published figures are an older version's; launch it again")
-    return published
 
 
 def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[Part]:
@@ -119,7 +75,7 @@ def _verdicts(frame: pl.DataFrame, varying: list[str]) -> list[Part]:
         if row["method"] is None:
             lines.append(f"{pair(row)}: not among the pairs shown here.")
             continue
-        what = ", ".join([pair(row), *([setting(row, varying)] if varying else [])])
+        what = with_setting(pair(row), row, varying)
         is_ = row["published_gain_is"] or NO_INTERVAL
         text = {
             INSIDE: "lies inside our interval",
@@ -148,9 +104,8 @@ def _teachers(grid: Grid, published: dict[str, Any]) -> list[Part]:
     return [Table("teachers", frame, header, lines, [False, True, True, True])]
 
 
-def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[Part]:
+def _models(grid: Grid, ours: pl.DataFrame, published: dict[str, Any], varying: list[str]) -> list[Part]:
     """What each published model costs and gives for that, and ours below it."""
-    ours = efficiency(grid)
     lines = []
     for said in published["models"]:
         size_ms = None if None in (said["size_mb"], said["inference_ms"]) else said["size_mb"] * said["inference_ms"]
@@ -178,9 +133,9 @@ def _models(grid: Grid, published: dict[str, Any], varying: list[str]) -> list[P
     return [Heading("Models"), table, *notes]
 
 
-def _ratios(grid: Grid, published: dict[str, Any]) -> list[Part]:
+def _ratios(models: pl.DataFrame, published: dict[str, Any]) -> list[Part]:
     """Teacher over student, in parameters, bytes and time: the study's and ours."""
-    rows = efficiency(grid).unique(["model", "mode"], keep="first", maintain_order=True).to_dicts()
+    rows = models.unique(["model", "mode"], keep="first", maintain_order=True).to_dicts()
     costs = {(row["model"], row["mode"] is None): row for row in rows}
     lines, figures = [], []
     for said in published["pairs"]:

@@ -7,11 +7,13 @@ from typing import Any
 
 import polars as pl
 
-from analysis.measures.efficiency import efficiency, shown_training
-from analysis.measures.gains import AXES, crossed, gains
+from analysis.measures.efficiency import efficiency, only_selected
+from analysis.measures.gains import crossed, gains
 from analysis.measures.selection import select
 from analysis.read.grids import Grid
-from analysis.shown import number, pair, setting, shown_gain
+from analysis.read.schema import AXES
+from analysis.shown import number, pair, setting, shown_gain, with_setting
+from analysis.tables.models import shown_training
 from grid.contract.units import human
 
 # A smaller student within so many points of the best is worth naming.
@@ -37,13 +39,8 @@ def conclude(grid: Grid) -> Conclusion:
 def _ways(grid: Grid, frame: pl.DataFrame) -> pl.DataFrame:
     """The ways of training a student that may be chosen, of those with an accuracy: alone, and from each teacher; of
     crossed settings only what validation selects."""
-    rows = efficiency(grid).filter(pl.col("mode").is_not_null(), pl.col("accuracy_percent").is_not_null())
-    if not crossed(frame):
-        return rows
-    keys = ["teacher", *AXES]
-    selected = select(frame).select(pl.col("student").alias("model"), *keys)
-    taught = rows.join(selected, on=["model", *keys], how="semi", nulls_equal=True)
-    return pl.concat([rows.filter(pl.col("mode") == "baseline"), taught])
+    rows = efficiency(grid, frame).filter(pl.col("mode").is_not_null(), pl.col("accuracy_percent").is_not_null())
+    return only_selected(rows, frame) if crossed(frame) else rows
 
 
 def _deploy(grid: Grid, frame: pl.DataFrame) -> str:
@@ -133,7 +130,7 @@ def _distillation(frame: pl.DataFrame) -> str:
     named = [("The largest gain by test is" if axes else "The largest gain is", ordered[0])]
     if len(ordered) > 1:
         named.append(("the smallest", ordered[-1]))
-    shown = [f"{words} {shown_gain(row)} points, {_where(row, axes)}" for words, row in named]
+    shown = [f"{words} {shown_gain(row)} points, {with_setting(pair(row), row, axes)}" for words, row in named]
     return f"{text} {'; '.join(shown)}."
 
 
@@ -146,10 +143,6 @@ def _selected(chosen: pl.DataFrame, axes: list[str]) -> str:
         return f" What validation selects, {setting(row, axes)}, gave {shown_gain(row)} points."
     found = chosen["gain_mean_points"].to_list()
     return f" What validation selects for each pair gave {min(found):+.2f} to {max(found):+.2f} points."
-
-
-def _where(row: dict[str, Any], axes: list[str]) -> str:
-    return ", ".join([pair(row), *([setting(row, axes)] if axes else [])])
 
 
 def _certainty(grid: Grid, frame: pl.DataFrame) -> str:

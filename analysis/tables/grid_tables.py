@@ -5,11 +5,10 @@ from __future__ import annotations
 import polars as pl
 
 from analysis.document import Document, Note, Part, Table
-from analysis.measures.costs import costs_section
-from analysis.measures.efficiency import models_section
-from analysis.measures.gains import POINT, baselines, crossed, gains
+from analysis.measures.gains import baselines, crossed, gains
 from analysis.measures.overall import overall
-from analysis.measures.selection import gain_grids, has_validation, method_tables, selection_section
+from analysis.measures.pairs import POINT
+from analysis.measures.selection import has_validation
 from analysis.read.grids import Grid, Grids, Records
 from analysis.shown import (
     GAIN_CLEAR,
@@ -23,6 +22,9 @@ from analysis.shown import (
     times,
     value,
 )
+from analysis.tables.costs import costs_section
+from analysis.tables.models import models_section
+from analysis.tables.settings import gain_grids, method_tables, selection_section
 from analysis.tables.standing import failures_section, running_section, unfinished
 from grid.contract.units import human
 
@@ -34,7 +36,7 @@ PROTOCOL = "last epoch, mean ± standard deviation over seeds."
 def tables(grid: Grid) -> Document:
     """The gain and compression table with what a reader must know to trust it, and the tables that belong to it."""
     frame = gains(grid)
-    rest = [*unfinished(grid), *models_section(grid), *costs_section(grid)]
+    rest = [*unfinished(grid), *models_section(grid, frame), *costs_section(grid)]
     rest += [*running_section(grid), *failures_section(grid)]
     protocol = f"Top-1 on the test split of {grid.spec['dataset']['name']} in percent, {PROTOCOL}"
     if frame.is_empty():

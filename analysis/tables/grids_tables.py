@@ -5,77 +5,34 @@ from __future__ import annotations
 import polars as pl
 
 from analysis.document import Document, Heading, Note, Part, Table
-from analysis.measures.costs import costs_section, device_hours
+from analysis.measures.by_grid import by_grid
 from analysis.measures.gains import baselines, gains
 from analysis.read.grids import Grids
 from analysis.shown import GAIN_CLEAR, NEGATIVE_CLEAR, UNKNOWN
+from analysis.tables.costs import costs_section
 from analysis.tables.grid_tables import PROTOCOL, baselines_table, corrected, gains_note, gains_table
 from analysis.tables.standing import failures_section, running_section, unfinished
 from grid.contract.program.installed import analysis_command
 from grid.contract.units import shown_hours
 
-GRIDS_SCHEMA: dict[str, type[pl.DataType]] = {
-    "grid": pl.String,
-    "dataset": pl.String,
-    "done": pl.Int64,
-    "planned": pl.Int64,
-    "failed": pl.Int64,
-    "running": pl.Int64,
-    "gains": pl.Int64,
-    "gain": pl.Int64,
-    "negative_transfer": pl.Int64,
-    "gain_mean_points": pl.Float64,
-    "device_hours": pl.Float64,
-}
-
 
 def many_tables(grids: Grids) -> Document:
     """The gains of all grids in one table, then a table with a line a grid, and what belongs to them."""
     protocol = f"Top-1 on the test split of each grid's data set in percent, {PROTOCOL}"
-    frame, alone = gains(grids), baselines(grids)
-    only_alone = alone.filter(~pl.col("grid").is_in(frame["grid"].unique().to_list()))
+    frame, of_baselines = gains(grids), baselines(grids)
+    others = of_baselines.filter(~pl.col("grid").is_in(frame["grid"].unique().to_list()))
     parts: list[Part] = []
     if not frame.is_empty():
         parts += [gains_table(grids, frame), *gains_note(frame, protocol)]
         parts += [Note(text) for text in corrected(frame)]
-    if not only_alone.is_empty():
-        parts += [baselines_table(grids, only_alone, name="gains" if frame.is_empty() else "baselines"), Note(protocol)]
+    if not others.is_empty():
+        parts += [baselines_table(grids, others, name="gains" if frame.is_empty() else "baselines"), Note(protocol)]
     parts += [*unfinished(grids), *_grids_section(grids, frame), *costs_section(grids)]
     return Document(grids.title, [*parts, *running_section(grids), *failures_section(grids)])
 
 
-def grids_frame(grids: Grids, frame: pl.DataFrame) -> pl.DataFrame:
-    """One row a grid. done, failed and running: of its planned teachers and cells; gains: rows of `gains`, of which so
-    many are a clear gain or negative transfer; gain_mean_points: their mean; device_hours: of all its stages, those
-    that it shares with other grids included."""
-    status = pl.col("status")
-    counts = grids.cells.group_by("grid", maintain_order=True).agg(
-        done=(status == "done").sum(),
-        planned=pl.len(),
-        failed=(status == "failed").sum(),
-        running=(status == "running").sum(),
-    )
-    effects = frame.group_by("grid").agg(
-        gains=pl.col("gain_mean_points").count(),
-        gain=(pl.col("effect") == "gain").sum(),
-        negative_transfer=(pl.col("effect") == "negative transfer").sum(),
-        gain_mean_points=pl.col("gain_mean_points").mean(),
-    )
-    data = pl.DataFrame(
-        [(name, str(spec["dataset"]["name"])) for name, spec in grids.specs.items()],
-        schema={name: GRIDS_SCHEMA[name] for name in ("grid", "dataset")},
-        orient="row",
-    )
-    hours = grids.stages.group_by("grid").agg(device_hours=device_hours())
-    found = counts
-    for other in (data, effects, hours):
-        found = found.join(other, on="grid", how="left", maintain_order="left")
-    filled = found.with_columns(pl.col("gains", "gain", "negative_transfer").fill_null(0))
-    return filled.select(pl.col(name).cast(kind) for name, kind in GRIDS_SCHEMA.items())
-
-
 def _grids_section(grids: Grids, frame: pl.DataFrame) -> list[Part]:
-    found = grids_frame(grids, frame)
+    found = by_grid(grids, frame)
     lines = []
     for row in found.iter_rows(named=True):
         mean = row["gain_mean_points"]

@@ -10,6 +10,7 @@ from analysis.document import Heading, Note, Part, Table
 from analysis.read.grids import Grids, Records
 from analysis.read.load import LEFT_OUT
 from analysis.shown import UNKNOWN, Row, title
+from grid.contract.plan import NUMBERS, SETTING
 
 
 def unfinished(records: Records) -> list[Part]:
@@ -66,9 +67,8 @@ def _section(
         "student",
         "mode",
         "seed",
-        "temperature",
-        "alpha",
-        "setting",
+        *NUMBERS,
+        SETTING,
         column,
     )
     frame = records.stages.filter(pl.col("status") == status).select(columns)

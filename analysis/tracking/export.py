@@ -22,7 +22,7 @@ from analysis.errors import AnalysisError
 from analysis.read.curves import parse_curve
 from analysis.read.load import parse_record
 from analysis.read.plans import parse_plan
-from analysis.read.schema import RECORD
+from analysis.read.schema import AXES, RECORD
 from analysis.read.storage import Reader, local_root, said
 from analysis.shown import title
 from analysis.tracking.mark import Mark
@@ -39,21 +39,8 @@ PROJECT = "kd-grid"
 TAG_LENGTH = 64  # the most W&B takes
 
 _CONFIG_FIELDS = (
-    *(
-        "kind",
-        "dataset",
-        "teacher",
-        "student",
-        "mode",
-        "method",
-        "temperature",
-        "alpha",
-        "params",
-        "seed",
-        "targets",
-        "view_stream",
-        "epochs",
-    ),
+    *("kind", "dataset", "teacher", "student", "mode", *(axis for axis in AXES if axis in RECORD), "params", "seed"),
+    *("targets", "view_stream", "epochs"),
     *("teacher_id", "logits_id", "parameters", "size_bytes", "macs", "precision", "device", "threads", "workers"),
     *("code_version", "dataset_fingerprint"),
 )

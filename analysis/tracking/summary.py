@@ -18,7 +18,7 @@ from analysis.read.grids import Grid
 from analysis.report import report
 from analysis.tables.grid_tables import tables
 from analysis.tracking.export import PROJECT, TAG_LENGTH, Mode, start_run
-from analysis.write.render import markdown
+from analysis.write.markdown import markdown
 from grid.contract.program.imports import broken
 from grid.contract.program.installed import hint
 

@@ -53,12 +53,13 @@ def write_frame(frame: pl.DataFrame, problems: Sequence[str], args: argparse.Nam
 
 
 def _write_text(document: Document, args: argparse.Namespace) -> None:
-    from analysis.write import render
+    from analysis.write.markdown import markdown
+    from analysis.write.render import DOCUMENTS
 
     if args.output is None and args.format == "md":
-        tell(render.markdown(document, encoding=encoding_of(sys.stdout)), end="")
+        tell(markdown(document, encoding=encoding_of(sys.stdout)), end="")
     else:
-        _write(render.DOCUMENTS[args.format](document).encode(), args)
+        _write(DOCUMENTS[args.format](document).encode(), args)
 
 
 def _write(content: bytes, args: argparse.Namespace) -> None:

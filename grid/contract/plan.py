@@ -28,6 +28,11 @@ ROW: dict[str, type] = {
     "teacher_id": str,
 }
 
+# The axes of a grid: what tells the ways of distilling one student from one teacher apart, and of those the numbers.
+METHOD, SETTING = "method", "setting"
+AXES = (METHOD, "temperature", "alpha", SETTING)
+NUMBERS = tuple(axis for axis in AXES if ROW[axis] is float)
+
 # Ids are parts of paths.
 _ID = re.compile(r"[\w-]{1,100}")
 

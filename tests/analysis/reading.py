@@ -9,7 +9,7 @@ from analysis.document import Document, Part
 from analysis.read.grids import Grid
 from analysis.tables.compare import comparison
 from analysis.tables.grid_tables import tables
-from analysis.write.render import markdown
+from analysis.write.markdown import markdown
 
 
 def markdown_table(grid: Grid) -> str:

@@ -18,8 +18,8 @@ from polars.testing import assert_frame_equal
 import analysis
 from analysis.measures.gains import gains
 from analysis.measures.overall import overall
+from analysis.notebook import NotebookGrid
 from analysis.read.curves import curves
-from analysis.read.grids import Grid
 from analysis.read.where import filtered
 from analysis.report import report
 from analysis.tables.grid_tables import tables
@@ -34,7 +34,7 @@ OTHERS = ("temperature", "alpha", "gain_p", "improvement", "compression", "size"
 
 
 @pytest.fixture
-def grid(make_grid: Maker) -> Grid:
+def grid(make_grid: Maker) -> NotebookGrid:
     made = make_grid(students=["A-S", "B-S"], seeds=[0, 1])
     for place, row in enumerate(made.rows):
         made.done(row, 70.0 + 1.7 * place % 25)
@@ -53,7 +53,7 @@ def test_the_package_gives_what_a_notebook_wants_and_loads_nothing_before() -> N
         analysis.__getattr__("load_gird")
 
 
-def test_a_grid_gives_what_the_functions_make_of_it(grid: Grid) -> None:
+def test_a_grid_gives_what_the_functions_make_of_it(grid: NotebookGrid) -> None:
     assert_frame_equal(grid.gains(), gains(grid))
     assert_frame_equal(grid.curves(), curves(grid))
     assert grid.report() == report(grid)
@@ -63,7 +63,7 @@ def test_a_grid_gives_what_the_functions_make_of_it(grid: Grid) -> None:
     assert several.tables().title == many_tables(several).title
 
 
-def test_no_name_is_once_a_fraction_and_once_in_percent(grid: Grid) -> None:
+def test_no_name_is_once_a_fraction_and_once_in_percent(grid: NotebookGrid) -> None:
     """Accuracies of records are fractions; the frames made of them are in percent and points, and say so."""
     for frame in (grid.gains(), overall(grid), *(table.frame for table in grid.tables().tables.values())):
         for name, kind in frame.schema.items():
@@ -83,7 +83,7 @@ def test_what_the_readme_says_of_python_runs(tmp_path: Path, capsys: pytest.Capt
     assert (found["gains"].height, found["curves"]["student"].drop_nulls().unique().to_list()) == (6, ["ViT-S"])
 
 
-def test_documents_tables_and_grids_are_shown_and_style_nothing_else(grid: Grid) -> None:
+def test_documents_tables_and_grids_are_shown_and_style_nothing_else(grid: NotebookGrid) -> None:
     document = grid.tables()
     shown = [document, document.tables["gains"], grid, analysis.load_grids(grid.storage)]
     for page in (one._repr_html_() for one in shown):
@@ -97,7 +97,7 @@ def test_documents_tables_and_grids_are_shown_and_style_nothing_else(grid: Grid)
     assert repr(grid) == f"<tiny in {grid.storage}: {grid.cells.height} of {grid.cells.height} teachers and cells done>"
 
 
-def test_a_report_is_shown_in_a_frame_of_its_own(grid: Grid) -> None:
+def test_a_report_is_shown_in_a_frame_of_its_own(grid: NotebookGrid) -> None:
     page = grid.report()
     (inner,) = re.findall(r'<iframe srcdoc="([^"]*)"', page._repr_html_())
     assert html.unescape(inner).replace('\n<base href="about:srcdoc">', "") == page
@@ -105,7 +105,7 @@ def test_a_report_is_shown_in_a_frame_of_its_own(grid: Grid) -> None:
     assert len(repr(page)) < 100
 
 
-def test_a_picture_is_shown_at_the_size_that_it_is_drawn_for(grid: Grid) -> None:
+def test_a_picture_is_shown_at_the_size_that_it_is_drawn_for(grid: NotebookGrid) -> None:
     (picture, *_) = grid.pictures()
     png, about = picture._repr_png_()
     assert png.startswith(b"\x89PNG")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis import load_grid
 from analysis.cli import main
-from analysis.read.load import load_grid
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
 from grid.plan import Plan, make_plan
 from grid.read.grid_file import spec_from_dict

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import polars as pl
 import pytest
 
-from analysis.measures.efficiency import digits, efficiency, models_section
+from analysis.measures.efficiency import efficiency
+from analysis.measures.gains import gains
 from analysis.read.load import load_grid
+from analysis.tables.models import digits, models_section
 from grid.store.records import Value
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import section
@@ -31,7 +34,13 @@ def costed(grid: SyntheticGrid) -> SyntheticGrid:
 
 
 def section_of(grid: SyntheticGrid) -> str:
-    return section(models_section(load_grid(grid.storage, grid.name)))
+    found = load_grid(grid.storage, grid.name)
+    return section(models_section(found, gains(found)))
+
+
+def models_of(storage: str) -> pl.DataFrame:
+    found = load_grid(storage)
+    return efficiency(found, gains(found))
 
 
 def lines_of(text: str) -> list[list[str]]:
@@ -40,7 +49,7 @@ def lines_of(text: str) -> list[list[str]]:
 
 
 def test_a_row_a_model_and_mode(make_grid: Maker) -> None:
-    rows = efficiency(load_grid(costed(make_grid()).storage)).to_dicts()
+    rows = models_of(costed(make_grid()).storage).to_dicts()
     names = ("model", "mode", "teacher", "temperature", "accuracy_n", "parameters", "size_mib", "macs")
     assert [tuple(row[name] for name in names) for row in rows] == [
         ("ViT-T", None, None, None, 1, 10_000, 4.0, 16_850_000_000),
@@ -80,7 +89,7 @@ def test_a_models_time_is_the_median_over_all_of_its_records(make_grid: Maker) -
     cells = grid.find(kind="cell")  # of both modes: they are one architecture
     for row, ms in zip(cells, (4.0, 9.0, 5.0, 6.0), strict=True):
         grid.done(row, 80.0, **cost(ms, size_bytes=1, macs=1, runs=int(10 * ms)))
-    _, alone, taught = efficiency(load_grid(grid.storage)).to_dicts()
+    _, alone, taught = models_of(grid.storage).to_dicts()
     for row in (alone, taught):
         times = [row[name] for name in ("latency_ms", "latency_ms_q1", "latency_ms_q3")]
         assert times == pytest.approx([5.5, 5.0, 6.5])
@@ -94,7 +103,7 @@ def test_records_of_several_devices_are_not_mixed(make_grid: Maker) -> None:
     for row, device in zip(grid.find(kind="cell"), devices, strict=True):
         ms = 5.0 if device == "CPU" else 0.5
         grid.done(row, 80.0, **cost(ms, size_bytes=1, macs=1, device=device))
-    frame = efficiency(load_grid(grid.storage))
+    frame = models_of(grid.storage)
     assert frame["latency_ms"].to_list() == [20.0, 5.0, 5.0]
     text = section_of(grid)
     assert (
@@ -110,7 +119,7 @@ def test_models_of_a_grid_are_timed_on_one_device_where_they_can_be(make_grid: M
     for student, devices in (("A-S", ["CPU", "CPU", "CPU"]), ("B-S", ["GPU", "CPU", "GPU"])):
         for row, device in zip(grid.find(student=student), devices, strict=True):
             grid.done(row, 80.0, **cost(5.0, size_bytes=1, macs=1, device=device))
-    assert efficiency(load_grid(grid.storage))["latency_device"].to_list() == ["CPU", "CPU"]
+    assert models_of(grid.storage)["latency_device"].to_list() == ["CPU", "CPU"]
 
 
 def test_models_that_were_timed_on_different_devices_are_said_not_to_compare(make_grid: Maker) -> None:
@@ -127,7 +136,7 @@ def test_older_records_have_no_number_of_batches(make_grid: Maker) -> None:
     for row in grid.rows:
         grid.done(row, 80.0, **cost(4.0, size_bytes=1, macs=1, runs=None))
     assert "median [quartiles] of the batches, and" in section_of(grid)
-    assert efficiency(load_grid(grid.storage))["throughput"].to_list() == [8000.0] * 3
+    assert models_of(grid.storage)["throughput"].to_list() == [8000.0] * 3
 
 
 def test_records_without_a_time_have_no_scores(make_grid: Maker) -> None:
@@ -156,14 +165,14 @@ def test_a_failed_cell_is_not_counted(make_grid: Maker) -> None:
     grid = make_grid(seeds=[0], modes=["baseline"])
     row = grid.rows[0]
     grid.write(f"{grid.folder(row)}/failure.json", grid.record(row, status="failed", **SMALL))
-    assert efficiency(load_grid(grid.storage))["latency_ms"].to_list() == [None]
+    assert models_of(grid.storage)["latency_ms"].to_list() == [None]
 
 
 def test_a_name_may_be_a_teachers_and_a_students(make_grid: Maker) -> None:
     grid = make_grid(teachers=["Net"], students=["Net"], seeds=[0])
     grid.done(grid.one(kind="teacher"), 90.0, **BIG)
     grid.done(grid.one(mode="baseline"), 80.0, **SMALL)
-    assert efficiency(load_grid(grid.storage))["latency_ms"].to_list() == [20.0, 5.0, 5.0]
+    assert models_of(grid.storage)["latency_ms"].to_list() == [20.0, 5.0, 5.0]
 
 
 def test_of_crossed_settings_what_validation_selects_has_a_row_named_by_what_varies(make_grid: Maker) -> None:

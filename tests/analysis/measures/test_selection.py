@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from analysis.measures.gains import gains
-from analysis.measures.selection import gain_grids, select, selection_section
+from analysis.measures.selection import select
 from analysis.read.load import load_grid
+from analysis.tables.settings import gain_grids, selection_section
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_table, section
 

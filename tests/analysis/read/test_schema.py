@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,7 +11,8 @@ from pathlib import Path
 import polars as pl
 
 from analysis.read import load, plans, schema
-from grid.contract.plan import PLAN_SCHEMA_VERSION
+from analysis.shown import SHORT
+from grid.contract.plan import NUMBERS, PLAN_SCHEMA_VERSION
 from grid.contract.record import FIELDS
 from grid.plan import Plan
 from grid.spec.published import PublishedModel, PublishedPair
@@ -18,6 +20,8 @@ from grid.store.plan_file import write_plan
 from grid.store.records import Value, make_record, record_from_json, record_to_json
 from grid.store.store import Store
 from tests.analysis.conftest import SyntheticGrid
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_whole_record_fits_the_columns() -> None:
@@ -49,6 +53,16 @@ def test_the_plans_rows_are_the_columns_of_the_grid(tmp_path: Path, tiny_plan: C
         assert keys[0] == keys[1]
     assert written["stages"][0].keys() == by_hand["stages"][0].keys()
     assert written["spec"]["dataset"]["name"] == by_hand["spec"]["dataset"]["name"] == "digits"
+
+
+def test_nothing_in_the_analysis_spells_an_axis_out() -> None:
+    """They are as many as the plan has: an axis more is a line of its contract."""
+    spelled = set()
+    for path in (ROOT / "analysis").rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        words = {node.value for node in nodes if isinstance(node, ast.Constant)}
+        spelled |= {(path.name, axis) for axis in NUMBERS if axis in words}
+    assert spelled == {("shown.py", axis) for axis in SHORT}
 
 
 def test_the_figures_of_a_study_are_those_that_a_grid_may_state() -> None:

@@ -9,12 +9,13 @@ import pytest
 
 from analysis.cli import main
 from analysis.errors import AnalysisError
-from analysis.measures.costs import costs, costs_section, saved_hours
+from analysis.measures.costs import costs, saved_hours
 from analysis.measures.gains import gains
 from analysis.read.load import load_grid
 from analysis.read.where import filtered
+from analysis.tables.costs import costs_section
 from analysis.tables.grid_tables import tables
-from analysis.write.render import markdown
+from analysis.write.markdown import markdown
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import section
 

@@ -10,9 +10,9 @@ import pytest
 
 from analysis.cli import main
 from analysis.errors import AnalysisError
+from analysis.measures.published import compare
 from analysis.read.grids import Grid
 from analysis.read.load import load_grid
-from analysis.tables.compare import compare
 from grid.spec.published import Published, PublishedModel, PublishedPair
 from grid.store.records import Value
 from tests.analysis.conftest import SyntheticGrid

@@ -18,7 +18,7 @@ from scipy import stats
 
 from analysis.measures.gains import GAINS_SCHEMA, baselines, gains
 from analysis.read.load import load_grid
-from analysis.write.render import align, display_width
+from analysis.write.markdown import align, display_width
 from grid.contract.text import on_one_line
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_table

@@ -13,14 +13,15 @@ import pytest
 
 from analysis.cli import main
 from analysis.errors import AnalysisError
+from analysis.measures.by_grid import GRIDS_SCHEMA, by_grid
 from analysis.measures.costs import costs
 from analysis.measures.gains import gains
 from analysis.read.curves import curves
 from analysis.read.grids import Grids
 from analysis.read.load import load_grid, load_grids
 from analysis.read.where import filtered
-from analysis.tables.grids_tables import GRIDS_SCHEMA, grids_frame, many_tables
-from analysis.write.render import markdown
+from analysis.tables.grids_tables import many_tables
+from analysis.write.markdown import markdown
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]
@@ -65,7 +66,7 @@ def test_a_line_a_grid(make_grid: Maker) -> None:
     half = make_grid("half").fill({"ViT-T": 95.0, ("ResNet-S", None): [70.0, 71.0, None]})
     half.fail(half.find(mode="distilled")[0])
     grids = load_grids(half.storage)
-    found = grids_frame(grids, gains(grids))
+    found = by_grid(grids, gains(grids))
     assert dict(found.schema) == GRIDS_SCHEMA
     mnist, other = found.sort("dataset", descending=True).to_dicts()
     assert mnist == {
@@ -130,7 +131,7 @@ def test_a_stage_that_grids_share_costs_once(make_grid: Maker) -> None:
     grids = load_grids(grid.storage)
     total = costs(grids).filter(pl.col("stage") == "total").to_dicts()[0]
     assert (total["done"], total["planned"], total["device_hours"]) == (3, 3, 3.0)
-    hours = dict(grids_frame(grids, gains(grids)).select("grid", "device_hours").iter_rows())
+    hours = dict(by_grid(grids, gains(grids)).select("grid", "device_hours").iter_rows())
     assert hours == {"a": 2.0, "b": 3.0}
 
 

@@ -13,7 +13,7 @@ from analysis.measures.gains import gains
 from analysis.read.load import load_grid
 from analysis.tables.grid_tables import tables
 from analysis.tracking.summary import counts, report_blocks
-from analysis.write.render import markdown
+from analysis.write.markdown import markdown
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.tracking.test_export import folders, read_records, read_run
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from analysis.cli import main
-from analysis.write.render import display_width
+from analysis.write.markdown import display_width
 from tests.analysis.conftest import ROOT, SyntheticGrid
 from tests.analysis.reading import markdown_rows
 

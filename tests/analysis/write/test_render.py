@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from analysis.document import Document, Heading, Items, Note, Table
-from analysis.write.render import LATEX, as_document, data, html_page, latex, markdown
+from analysis.write.html import html_page
+from analysis.write.latex import LATEX, latex
+from analysis.write.markdown import markdown
+from analysis.write.render import as_document, data
 from grid.contract.text import on_one_line
 
 FRAME = pl.DataFrame({"name": ["a|b", "<i>"], "gain": [1.5, None]})

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from analysis import load_grid
 from analysis.cli import table
-from analysis.read.load import load_grid
 from grid.contract.layout import RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
 from grid.launch.books import Books
