@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from analysis.errors import AnalysisError
 from grid.contract.credentials import address_problem, redact_tracebacks
-from grid.contract.local_files import OddFileError
+from grid.contract.files.local_files import OddFileError
 from grid.contract.program.installed import analysis_command, grid_command, storage_option
 from grid.contract.terminal import StdoutError, tell
 from grid.errors import UserError

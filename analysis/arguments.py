@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from analysis.errors import AnalysisError
-from grid.contract.layout import STORAGE
+from grid.contract.files.layout import STORAGE
 from grid.contract.plan import NUMBERS
 from grid.contract.program.installed import ShowVersion, analysis_command
 

@@ -13,7 +13,7 @@ from analysis.arguments import output_format, parser, storages
 from analysis.errors import AnalysisError
 from analysis.write.output import warn, write_asked, write_below, write_document, write_frame
 from grid.contract.credentials import redact_tracebacks
-from grid.contract.layout import grid_folder
+from grid.contract.files.layout import grid_folder
 from grid.contract.plan import AXES
 from grid.contract.terminal import StdoutError, tell
 from grid.contract.text import encoding_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from grid.contract.layout import CALLED
+from grid.contract.files.layout import CALLED
 from grid.contract.plan import NUMBERS, SETTING
 
 NEGATIVE, NEGATIVE_CLEAR, GAIN_CLEAR = "▽", "▼", "▲"

@@ -92,13 +92,13 @@ def test_imports_run_one_way(path: Path) -> None:
 ROOMS = {
     "kd": ("limits", "draws", "checkpoint", "machine", "data", "data/reading", "data/views", "models", "methods"),
     "grid": (
-        *("contract", "contract/program", "errors", "identity", "private", "interruption"),
-        *("spec", "plan", "store", "read", "work", "watch", "publish", "cluster", "launch"),
+        *("contract/files", "contract", "contract/program", "errors", "identity", "private", "interruption"),
+        *("files", "spec", "plan", "store", "read", "work", "work/memory", "watch", "publish", "cluster", "launch"),
     ),
     "analysis": (
         *("errors", "document", "shown"),
         *("read", "stats", "measures", "write", "plots", "tables"),
-        *("report", "notebook", "wandb", "publish", "arguments", "cli"),
+        *("report", "notebook", "tracking", "publish", "arguments", "cli"),
     ),
 }
 

@@ -12,7 +12,7 @@ from analysis.read.grids import Records
 from analysis.read.schema import AXES
 from analysis.read.storage import said
 from grid.contract.figures import METRICS, SPLITS
-from grid.contract.layout import stage_folder
+from grid.contract.files.layout import stage_folder
 from grid.contract.record import CURVE as CURVE_FILE
 from grid.contract.record import Record, curve_file, is_of_record
 

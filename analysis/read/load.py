@@ -16,9 +16,9 @@ from analysis.read.plans import Plan, read_plans
 from analysis.read.schema import RECORD, ROW
 from analysis.read.signs import at_work
 from analysis.read.storage import Reader, said
-from grid.contract import layout
 from grid.contract import record as contract
 from grid.contract.figures import RANGES
+from grid.contract.files import layout
 from grid.contract.parsing import CLOCK_SKEW, of_the_future
 from grid.contract.program.installed import grid_command
 

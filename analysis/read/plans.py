@@ -12,7 +12,7 @@ import polars as pl
 from analysis.read.schema import ROW
 from analysis.read.storage import Reader, said
 from grid.contract import plan as contract
-from grid.contract.layout import plan_file
+from grid.contract.files.layout import plan_file
 
 # What a study's figures are of, and which of them must be there.
 LABELS = {"pairs": ("teacher", "student"), "models": ("model",)}

@@ -9,7 +9,7 @@ from datetime import datetime
 import polars as pl
 
 from analysis.read.storage import Reader, said
-from grid.contract.layout import FOLDERS, PROGRESS, stage_folder
+from grid.contract.files.layout import FOLDERS, PROGRESS, stage_folder
 from grid.contract.record import Record
 from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, state_of, together
 

@@ -14,9 +14,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from analysis.errors import AnalysisError
 from grid.contract.credentials import redacted, storage_problem
-from grid.contract.layout import GRIDS
-from grid.contract.limits import has_no_range, read_capped, size_limit
-from grid.contract.local_files import read_local, too_large
+from grid.contract.files.layout import GRIDS
+from grid.contract.files.limits import has_no_range, read_capped, size_limit
+from grid.contract.files.local_files import read_local, too_large
 from grid.contract.program.imports import STORAGE_MODULES, broken
 from grid.contract.program.installed import storage_hint
 

@@ -26,10 +26,10 @@ from analysis.read.schema import AXES, RECORD
 from analysis.read.storage import Reader, local_root, said
 from analysis.shown import title
 from analysis.tracking.mark import Mark
-from grid.contract import layout
 from grid.contract.credentials import redacted
 from grid.contract.figures import METRIC_FIELDS
-from grid.contract.local_files import make_folder
+from grid.contract.files import layout
+from grid.contract.files.local_files import make_folder
 from grid.contract.parsing import parse_json
 from grid.contract.record import Record, curve_file, other_inputs
 

@@ -7,8 +7,8 @@ import json
 import os
 
 from analysis.read.storage import said
-from grid.contract.limits import size_limit
-from grid.contract.local_files import open_to_append, read_local, write_local
+from grid.contract.files.limits import size_limit
+from grid.contract.files.local_files import open_to_append, read_local, write_local
 from grid.contract.parsing import parse_object
 
 MARK = "wandb/written.jsonl"

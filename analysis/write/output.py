@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.errors import AnalysisError
-from grid.contract.local_files import check_link, write_local
+from grid.contract.files.local_files import check_link, write_local
 from grid.contract.terminal import not_written, tell
 from grid.contract.text import encoding_of, in_encoding
 

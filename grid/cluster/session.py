@@ -18,7 +18,7 @@ from grid.cluster import token
 from grid.cluster.address import address_meant
 from grid.cluster.ray_internals import core
 from grid.cluster.ray_internals.names import check_core, check_libraries
-from grid.contract.local_files import open_to_append
+from grid.contract.files.local_files import open_to_append
 from grid.contract.program.imports import broken, missing_module
 from grid.contract.program.installed import hint
 from grid.contract.program.version import parts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from grid.contract.layout import FOLDERS
+from grid.contract.files.layout import FOLDERS
 from grid.contract.parsing import parse_json, parse_time
 
 PLAN_SCHEMA_VERSION = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from grid.contract.layout import STORAGE
+from grid.contract.files.layout import STORAGE
 from grid.contract.program.installed import ShowVersion, grid_command
 
 # Of the grid's resources, which may be given as options.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from grid.contract.layout import grid_folder
+from grid.contract.files.layout import grid_folder
 from grid.contract.program.version import code_version
 from grid.plan import Plan, Stage
 from grid.store.store import Store

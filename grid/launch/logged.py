@@ -10,7 +10,7 @@ from typing import NoReturn, Protocol
 
 from grid.cluster import token
 from grid.cluster.session import output_to
-from grid.contract.layout import grid_folder
+from grid.contract.files.layout import grid_folder
 from grid.launch.guest import logged_to_stderr
 from grid.launch.launch import Options, Outcome
 from grid.launch.run import run_grid

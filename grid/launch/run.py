@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from grid.contract.layout import PROGRESS
+from grid.contract.files.layout import PROGRESS
 from grid.errors import UserError
 from grid.interruption import STOP_SECONDS, on_first_signal
 from grid.launch.launch import Launch, Options, Outcome

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from grid.contract.layout import CALLED, stage_folder
+from grid.contract.files.layout import CALLED, stage_folder
 from grid.identity import stage_id
 from grid.spec.strict import Strict
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from grid.contract.layout import RECORD, plan_file, stage_folder
+from grid.contract.files.layout import RECORD, plan_file, stage_folder
+from grid.contract.files.publishing import publishing
 from grid.contract.parsing import parse_object
-from grid.contract.publishing import publishing
 from grid.contract.record import WEIGHTS, is_of_record, weights_file
 from grid.errors import UserError, one_line
 from grid.publish.folder import Published, Student, write_folder

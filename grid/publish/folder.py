@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.contract.program.imports import broken
 from grid.contract.program.installed import hint
 from grid.contract.record import WEIGHTS, Record

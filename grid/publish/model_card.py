@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.contract.markdown import code_span, escape_markdown
 from grid.publish.model_training import training
 from grid.publish.model_usage import usage

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
-from grid.contract.publishing import publishing
+from grid.contract.files.publishing import publishing
 from grid.errors import UserError, check_path
 from grid.private import downloads_folder, private_folder
 from grid.spec.model import ModelSpec

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from yaml.constructor import ConstructorError
 
-from grid.contract.local_files import OddFileError, read_local
+from grid.contract.files.local_files import OddFileError, read_local
 from grid.contract.text import on_one_line
 from grid.errors import UserError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.contract.record import CURVE, WEIGHTS, Record, files_of
 from grid.plan import Stage
 

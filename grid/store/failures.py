@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from grid.contract.layout import FAILURE
+from grid.contract.files.layout import FAILURE
 from grid.errors import one_line
 from grid.plan import Stage
 from grid.store.records import make_record, now, record_to_json

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-from grid.contract.local_files import OddFileError
+from grid.contract.files.local_files import OddFileError
 from grid.contract.parsing import CLOCK_SKEW, parse_object, parse_time
 from grid.contract.processes import born, is_gone, machine
 from grid.contract.signs import LEASE_SILENT, lease_file, numbered

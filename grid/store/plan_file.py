@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from grid.contract.layout import plan_file
+from grid.contract.files.layout import plan_file
 from grid.contract.plan import PLAN_SCHEMA_VERSION
 from grid.plan import CellStage, Plan
 from grid.store.records import now

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from grid.errors import UserError
-from grid.store.connect import PROBE, reason_of
-from grid.store.files import Files
-from grid.store.retry import PROBE_PATIENCE
+from grid.files.connect import PROBE, reason_of
+from grid.files.files import Files
+from grid.files.retry import PROBE_PATIENCE
 
 # Kinds of storage that fsspec knows and a grid cannot run on.
 UNFIT = {

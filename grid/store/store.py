@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from grid.contract.layout import FAILURE, RECORD
-from grid.contract.local_files import OddFileError
+from grid.contract.files.layout import FAILURE, RECORD
+from grid.contract.files.local_files import OddFileError
 from grid.contract.record import (
     SCHEMA_VERSION,
     WEIGHTS,
@@ -20,9 +20,9 @@ from grid.contract.record import (
     weights_file,
 )
 from grid.errors import UserError
+from grid.files.copies import CopyingFiles
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, Stage, Trainable
-from grid.store.copies import CopyingFiles
 from grid.store.damage import damage_of
 from grid.store.records import RecordError, record_from_json, record_to_json
 

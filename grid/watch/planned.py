@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from grid.contract.layout import plan_file
+from grid.contract.files.layout import plan_file
 from grid.contract.plan import parse_plan as parse_document
 from grid.plan import Plan, Stage, make_plan
 from grid.spec.dataset import DatasetSpec

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from grid.contract.layout import PROGRESS
+from grid.contract.files.layout import PROGRESS
 from grid.contract.parsing import parse_object, parse_progress
 from grid.contract.record import Record
 from grid.contract.units import duration

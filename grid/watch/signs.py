@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from grid.contract.credentials import redacted
-from grid.contract.layout import FAILURE, FOLDERS, GRIDS, PROGRESS, RECORD, plan_file, stage_folder
-from grid.contract.local_files import OddFileError
+from grid.contract.files.layout import FAILURE, FOLDERS, GRIDS, PROGRESS, RECORD, plan_file, stage_folder
+from grid.contract.files.local_files import OddFileError
 from grid.contract.parsing import parse_time, told_at
 from grid.contract.program.installed import grid_command
 from grid.contract.record import Record, other_inputs

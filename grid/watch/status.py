@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from grid.contract import signs
-from grid.contract.layout import stage_folder
+from grid.contract.files.layout import stage_folder
 from grid.contract.parsing import CLOCK_SKEW
 from grid.contract.signs import Sign, finished_at, state_of
 from grid.contract.text import on_one_line

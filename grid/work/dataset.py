@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from grid.contract.layout import RECORD
-from grid.contract.limits import size_limit
-from grid.contract.local_files import read_local
+from grid.contract.files.layout import RECORD
+from grid.contract.files.limits import size_limit
+from grid.contract.files.local_files import read_local
 from grid.errors import UserError, one_line
 from grid.plan import DatasetStage
 from grid.private import machine_folder

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from grid.contract.layout import FAILURE, PROGRESS, RECORD
+from grid.contract.files.layout import FAILURE, PROGRESS, RECORD
 from grid.contract.record import SUMS, hashed_name
 from grid.errors import one_line
 from grid.plan import Stage

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from grid.contract.local_files import OddFileError
+from grid.contract.files.local_files import OddFileError
 from grid.contract.record import Record, weights_file
 from grid.identity import canonical_json
 from grid.plan import LogitsStage, LogitsUnit, TeacherStage

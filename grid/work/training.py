@@ -10,7 +10,7 @@ from dataclasses import asdict
 import torch
 from torch import nn
 
-from grid.contract.local_files import OddFileError
+from grid.contract.files.local_files import OddFileError
 from grid.contract.record import CURVE, WEIGHTS
 from grid.plan import Trainable
 from grid.store.lease import Holds, always

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from analysis.cli import table
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.contract.record import weights_file
 from grid.store.records import record_from_json
 from grid.store.store import Store

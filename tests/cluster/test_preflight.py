@@ -107,7 +107,7 @@ def test_what_a_node_writes_must_be_seen_here(cluster: Cluster, store: Store) ->
 def test_a_node_that_may_not_write_is_told(cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def read_only(*given: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(grid.store.files.Files, "write", refuse)
+            patch.setattr(grid.files.files.Files, "write", refuse)
             return look(*given)
 
     def refuse(*_: Any) -> None:

@@ -25,7 +25,7 @@ from grid.cluster.retries import TRIES
 from grid.cluster.teachers.group_worker import DepartureError, train_in_turn
 from grid.cluster.teachers.groups import run_in_turn
 from grid.cluster.teachers.lanes import Lanes
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.plan import Plan, Stage, TeacherStage, stage_from_json, stage_to_json
 from grid.plan.schedule import Schedule, State
 from grid.spec.resources import Resources

@@ -15,7 +15,7 @@ import polars as pl
 import safetensors.torch
 import torch
 
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.contract.record import WEIGHTS, Record, curve_file, hashed_name, weights_file
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
 from grid.store.records import record_to_json

@@ -12,7 +12,7 @@ import pytest
 
 import launch
 from analysis import cli
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.errors import UserError
 from grid.plan import Plan
 from grid.read.grid_file import load_grid, spec_from_dict

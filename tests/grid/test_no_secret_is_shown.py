@@ -15,11 +15,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import launch
 from analysis import cli
-from grid.contract.layout import FAILURE
+from grid.contract.files.layout import FAILURE
 from grid.errors import UserError, one_line
+from grid.files import connect
+from grid.files.retry import retried
 from grid.plan import Plan
-from grid.store import connect, probe
-from grid.store.retry import retried
+from grid.store import probe
 from grid.store.store import TRACEBACK, Store
 from grid.watch.signs import GridReader
 from grid.work.execute import Runtime, execute

@@ -56,7 +56,7 @@ def imports_what_a_report_at_wandb_is_made_of(folder: Path) -> None:
 
 
 def shares_an_s3_with_a_forked_process(folder: Path) -> None:
-    test = str(ROOT / "tests/grid/store/test_object_store.py")
+    test = str(ROOT / "tests/grid/files/test_object_store.py")
     run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test, "-k", "forked"], ROOT)
 
 

@@ -21,9 +21,9 @@ from grid.cluster.nodes.fleet import Node, alive_nodes
 from grid.contract.program.version import WORKERS_RUN, content_hash, parts
 from grid.contract.units import sized
 from grid.errors import UserError, one_line
+from grid.files.connect import reason_of
+from grid.files.files import Files
 from grid.private import machine_folder
-from grid.store.connect import reason_of
-from grid.store.files import Files
 from grid.store.probe import probing
 
 # What a result may depend on, or what would not work together.

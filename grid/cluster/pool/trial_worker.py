@@ -36,12 +36,12 @@ def do_stage(config: dict[str, Any]) -> None:
 
 
 def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
-    from grid.contract.layout import RECORD
+    from grid.contract.files.layout import RECORD
     from grid.plan import stage_from_json
     from grid.store.lease import Leases
     from grid.store.store import Store
     from grid.work.execute import Runtime, execute, free_gpu
-    from grid.work.host_memory import forget_peak, peak_bytes
+    from grid.work.memory.host import forget_peak, peak_bytes
     from grid.work.run_stage import run_stage
     from kd.machine.out_of_memory import is_out_of_gpu_memory
     from kd.machine.workers import Shard

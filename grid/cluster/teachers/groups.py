@@ -20,7 +20,7 @@ from grid.cluster.ray_internals.train import carry_training_functions
 from grid.cluster.retries import TRIES
 from grid.cluster.teachers.group_worker import train_in_turn
 from grid.cluster.teachers.process_group import PrivateTorchConfig
-from grid.contract.layout import FAILURE, RECORD
+from grid.contract.files.layout import FAILURE, RECORD
 from grid.contract.text import on_one_line
 from grid.errors import one_line
 from grid.plan import Stage, stage_to_json

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from grid.contract.layout import STORAGE
+from grid.contract.files.layout import STORAGE
 from grid.contract.program.version import code_version
 
 PACKAGE = "kd-grid"

@@ -15,8 +15,8 @@ from grid.plan import Plan, Stage
 from grid.plan.schedule import Schedule, State
 from grid.spec.resources import Resources
 from grid.store.store import Store
-from grid.work.host_memory import forget_peak, peak_bytes
-from grid.work.memory import FOLDER, Footprint, kept_footprint, memory_key
+from grid.work.memory.device import FOLDER, Footprint, kept_footprint, memory_key
+from grid.work.memory.host import forget_peak, peak_bytes
 from tests.conftest import tiny_grid
 
 Planner = Callable[..., Plan]

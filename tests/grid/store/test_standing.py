@@ -11,7 +11,7 @@ from rich.console import Console
 
 from analysis import load_grid
 from analysis.cli import table
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
 from grid.launch.books import Books
 from grid.launch.launch import Launch, Options

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from grid.contract.layout import FAILURE, RECORD
+from grid.contract.files.layout import FAILURE, RECORD
 from grid.contract.record import SCHEMA_VERSION
 from grid.errors import UserError
 from grid.plan import LogitsStage, Plan, Stage

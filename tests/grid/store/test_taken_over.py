@@ -19,7 +19,7 @@ import pytest
 
 import grid.store.lease
 import grid.work.training
-from grid.contract.layout import FAILURE, RECORD
+from grid.contract.files.layout import FAILURE, RECORD
 from grid.contract.record import CURVE, WEIGHTS, curve_file, weights_file
 from grid.plan import CellStage, LogitsStage, Plan, Stage, stage_from_json, stage_to_json
 from grid.store.lease import Lease, Leases

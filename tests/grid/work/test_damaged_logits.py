@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import grid.work.teacher_logits
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.plan import LogitsStage, Plan
 from grid.store.store import CHECKPOINT, Store
 from grid.work.execute import Runtime

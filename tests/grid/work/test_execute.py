@@ -16,7 +16,7 @@ import torch
 
 import grid.work.publish
 import grid.work.training
-from grid.contract.layout import FAILURE, PROGRESS
+from grid.contract.files.layout import FAILURE, PROGRESS
 from grid.contract.record import FIELDS, curve_file, weights_file
 from grid.plan import CellStage, Plan, TeacherStage
 from grid.store.failures import record_failure

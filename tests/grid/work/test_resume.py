@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import kd.train
-from grid.contract.layout import RECORD
+from grid.contract.files.layout import RECORD
 from grid.plan import CellStage, Plan, stage_from_json, stage_to_json
 from grid.store.store import CHECKPOINT, Store
 from grid.work.execute import Runtime

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from grid.contract.layout import FAILURE
+from grid.contract.files.layout import FAILURE
 from grid.launch.data import Preparation
 from grid.plan import Plan
 from grid.store.store import TRACEBACK, Store

@@ -14,7 +14,7 @@ from torch import nn
 
 import grid.work.publish
 import grid.work.teacher_logits
-from grid.contract.layout import PROGRESS, RECORD
+from grid.contract.files.layout import PROGRESS, RECORD
 from grid.plan import LogitsStage, Plan
 from grid.store.store import Store
 from grid.work.execute import Runtime

@@ -17,7 +17,7 @@ from analysis.tracking.summary import report_blocks
 from grid.cluster.session import Dashboard, _client_problem
 from grid.contract.program.imports import broken
 from grid.errors import UserError
-from grid.store.connect import connect
+from grid.files.connect import connect
 from kd.models.onnx_file import OnnxError, write_onnx
 
 WAITS = (1.0, 1.0)

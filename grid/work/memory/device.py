@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from grid.contract.local_files import OddFileError
+from grid.contract.files.local_files import OddFileError
 from grid.contract.parsing import parse_object
 from grid.identity import canonical_json
 from grid.plan import CellStage, Stage

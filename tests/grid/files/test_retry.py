@@ -13,8 +13,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from grid.errors import StorageError
-from grid.store import retry
-from grid.store.retry import PATIENCE, passes, retried
+from grid.files import retry
+from grid.files.retry import PATIENCE, passes, retried
 from grid.store.store import Store
 
 

@@ -18,10 +18,11 @@ import pytest
 
 import launch
 from grid.errors import StorageError, UserError
+from grid.files import files, retry
+from grid.files.object_store import NONCE
 from grid.plan import Plan
-from grid.store import files, probe, retry
+from grid.store import probe
 from grid.store.lease import Leases
-from grid.store.object_store import NONCE
 from grid.store.probe import check_writable
 from grid.store.store import Store
 from grid.work.execute import Runtime, execute

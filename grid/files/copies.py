@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grid.contract.local_files import check_regular
-from grid.contract.publishing import publishing
+from grid.contract.files.local_files import check_regular
+from grid.contract.files.publishing import publishing
+from grid.files.files import Files
 from grid.private import machine_folder, private_folder
-from grid.store.files import Files
 
 # What tells one state of a file from another; an object store's tag is of the contents.
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")

@@ -10,7 +10,7 @@ import fsspec
 from fsspec.asyn import sync
 from fsspec.implementations.memory import MemoryFileSystem
 
-from grid.contract.limits import answer_of
+from grid.contract.files.limits import answer_of
 
 NONCE = "kd-grid-created-by"
 

@@ -15,8 +15,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from grid.contract.credentials import storage_problem
-from grid.contract.limits import read_capped, read_start, size_limit
-from grid.contract.local_files import (
+from grid.contract.files.limits import read_capped, read_start, size_limit
+from grid.contract.files.local_files import (
     OddFileError,
     create_local,
     move_local,
@@ -27,9 +27,9 @@ from grid.contract.local_files import (
     write_local,
 )
 from grid.errors import StorageError, UserError, one_line
-from grid.store.connect import STEADY, connect
-from grid.store.object_store import entries, put_instead, put_new, replaces_at_once
-from grid.store.retry import PATIENCE, PROBE_PATIENCE, passes, retried
+from grid.files.connect import STEADY, connect
+from grid.files.object_store import entries, put_instead, put_new, replaces_at_once
+from grid.files.retry import PATIENCE, PROBE_PATIENCE, passes, retried
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 

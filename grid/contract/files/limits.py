@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from grid.contract.layout import PLAN
-from grid.contract.local_files import too_large
+from grid.contract.files.layout import PLAN
+from grid.contract.files.local_files import too_large
 
 # Records, failures, progress, leases, identities, facts of a data set: a few thousand bytes each.
 SMALL = 2**20

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from grid.contract.local_files import (
+from grid.contract.files.local_files import (
     OddFileError,
     create_local,
     make_folder,
@@ -20,7 +20,7 @@ from grid.contract.local_files import (
     remove_local,
     write_local,
 )
-from grid.contract.publishing import publishing
+from grid.contract.files.publishing import publishing
 
 STRANGER = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a stranger's link")
@@ -214,7 +214,7 @@ ODD = {
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
     """In a process of its own: without the check it waits for ever, or reads without end."""
     ODD[kind](tmp_path / "odd")
-    script = f"from grid.contract.local_files import read_local; read_local({str(tmp_path / 'odd')!r}, 2**20)"
+    script = f"from grid.contract.files.local_files import read_local; read_local({str(tmp_path / 'odd')!r}, 2**20)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     last = done.stderr.splitlines()[-1]
     # A socket cannot be opened at all.

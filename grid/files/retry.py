@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from grid.contract.limits import answer_of
+from grid.contract.files.limits import answer_of
 from grid.errors import one_line
 
 log = logging.getLogger("kd_grid")
