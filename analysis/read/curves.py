@@ -11,10 +11,10 @@ from analysis.errors import AnalysisError
 from analysis.read.grids import Records
 from analysis.read.schema import AXES
 from analysis.read.storage import said
-from grid.contract.figures import METRICS, SPLITS
+from grid.contract.figures import SPLITS
 from grid.contract.files.layout import stage_folder
 from grid.contract.record import CURVE as CURVE_FILE
-from grid.contract.record import Record, curve_file, is_of_record
+from grid.contract.record import METRICS, Record, curve_file, is_of_record
 
 _PLACE = re.compile(r"/curve(-[0-9a-f]+)?\.parquet:")
 OF_A_CURVE = ("stage_id", "kind", "curve_sha256", "files")  # of a record

@@ -17,13 +17,15 @@ from analysis.read.schema import RECORD, ROW
 from analysis.read.signs import at_work
 from analysis.read.storage import Reader, said
 from grid.contract import record as contract
-from grid.contract.figures import RANGES
 from grid.contract.files import layout
 from grid.contract.parsing import CLOCK_SKEW, of_the_future
 from grid.contract.program.installed import grid_command
+from grid.contract.record import FIGURES
 
 STATUSES = ("done", "failed")
 LABELS = {"grid": pl.String, **ROW}
+_CONTENTS = ("stage_id", "kind", "weights_sha256", "dataset_fingerprint")
+_INPUTS = ("stage_id", "inputs", "dataset_id", "dataset_fingerprint", "teacher_id", "teacher_sha256")
 LEFT_OUT = "left out; launch the grid again to have them computed again"
 
 
@@ -104,25 +106,25 @@ def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.D
 
 
 def _without_other_inputs(records: pl.DataFrame) -> tuple[pl.DataFrame, list[str], list[str]]:
-    """The records without those of stages that learned from another training of their teacher, or from other images,
-    than there are now: they do not belong beside these. The ids of those,
-    too, and a line for each such teacher and data set."""
+    """The records without those of stages that were computed from others than there are now, as from another training
+    of their teacher: they do not belong beside these. The ids of those, too, and a line for each such input."""
     done = records.filter(pl.col("status") == "done")
-    teachers = done.filter(kind="teacher").select(pl.col("stage_id").alias("teacher_id"), now="weights_sha256")
-    images = done.filter(kind="dataset").select(pl.col("stage_id").alias("dataset_id"), now="dataset_fingerprint")
+    now, kinds = dict[str, str | None](), dict[str, str]()
+    for facts in done.select(_CONTENTS).iter_rows(named=True):
+        now[facts["stage_id"]], kinds[facts["stage_id"]] = contract.contents(facts), facts["kind"]
+    others: dict[str, list[str]] = {}
+    for facts in done.select(_INPUTS).iter_rows(named=True):
+        for of, used in contract.used_inputs(facts).items():
+            if now.get(of) not in (None, used):
+                others.setdefault(of, []).append(facts["stage_id"])
     lines: list[str] = []
-    others: list[str] = []
-    for there, key, used, what in (
-        (teachers, "teacher_id", "teacher_sha256", "another training of this teacher"),
-        (images, "dataset_id", "dataset_fingerprint", "other images"),
-    ):
-        found = done.join(there, on=key, how="inner", maintain_order="left").filter(pl.col(used) != pl.col("now"))
-        others += found["stage_id"].to_list()
-        folder = layout.FOLDERS["teacher" if key == "teacher_id" else "dataset"]
-        for of, count in found.group_by(key, maintain_order=True).len().iter_rows():
-            results = "1 result was" if count == 1 else f"{count} results were"
-            lines.append(f"{folder}/{of}: {results} learned from {what} than lies there now: {LEFT_OUT}")
-    return records.filter(~pl.col("stage_id").is_in(others)), [*dict.fromkeys(others)], lines
+    for of in sorted(others, key=lambda one: kinds[one] == "dataset"):
+        count, folder = len(others[of]), layout.FOLDERS[kinds[of]]
+        what = "other images" if kinds[of] == "dataset" else f"another training of this {layout.CALLED[kinds[of]]}"
+        results = "1 result was" if count == 1 else f"{count} results were"
+        lines.append(f"{folder}/{of}: {results} learned from {what} than lies there now: {LEFT_OUT}")
+    left_out = [*dict.fromkeys(stage_id for of in others for stage_id in others[of])]
+    return records.filter(~pl.col("stage_id").is_in(left_out)), left_out, lines
 
 
 def _joined(rows: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
@@ -187,7 +189,7 @@ def _parsed(found: Mapping[str, bytes], ids: Mapping[str, str]) -> tuple[pl.Data
         frame = pl.read_ndjson(lines, schema=RECORD)
         version = frame["schema_version"]
         floats = frame.select(pl.col(pl.Float64))
-        ranges = [pl.col(name).is_between(low, high).all() for name, (low, high) in RANGES.items()]
+        ranges = [pl.col(name).is_between(low, high).all() for name, (low, high) in FIGURES.items()]
         if (
             frame["stage_id"].to_list() == [ids[path] for path in found]
             and version.null_count() == 0

@@ -27,11 +27,10 @@ from analysis.read.storage import Reader, local_root, said
 from analysis.shown import title
 from analysis.tracking.mark import Mark
 from grid.contract.credentials import redacted
-from grid.contract.figures import METRIC_FIELDS
 from grid.contract.files import layout
 from grid.contract.files.local_files import make_folder
 from grid.contract.parsing import parse_json
-from grid.contract.record import Record, curve_file, other_inputs
+from grid.contract.record import METRIC_FIELDS, Record, curve_file, other_inputs
 
 Mode = Literal["offline", "online", "disabled"]
 
@@ -156,12 +155,13 @@ class Exporter:
             record = parse_record(data, stage_id=stage_id)
             for name in _JSON_FIELDS:
                 parse_json(record[name] or "null")
-            of_cell = record["kind"] == "cell"
-            teacher = self._input("teacher", record["teacher_id"]) if of_cell else None
-            typed, dataset = Record(**record), self._input("dataset", record["dataset_id"])
-            other = other_inputs(typed, dataset=dataset, teacher=teacher)
-            if other is not None:
-                raise ValueError(f"learned from another {other} than lies there now: launch the grid again")
+            typed = Record(**record)
+            kinds = {record["dataset_id"]: "dataset", record["teacher_id"]: "teacher"}
+            there = {of: self._input(kind, of) for of, kind in kinds.items() if of not in (None, stage_id)}
+            others = other_inputs(typed, there)
+            if others:
+                what = layout.CALLED[kinds[others[-1]]]
+                raise ValueError(f"learned from another {what} than lies there now: launch the grid again")
             path = f"{folder}/{curve_file(typed)}"
             return record, parse_curve(self.reader.read(path), typed)
         except FileNotFoundError:

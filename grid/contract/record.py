@@ -8,12 +8,14 @@ optimistic.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from grid.contract.figures import check_figures, metric_field
+from grid.contract.figures import FRACTION, POINTS, RANGES, SPLITS, UNBOUNDED, Range, check_figures, metric_field
 from grid.contract.parsing import parse_json, parse_object
 
 SCHEMA_VERSION = 1
@@ -57,6 +59,7 @@ class Record:
     teacher_id: str | None = None
     logits_id: str | None = None
     teacher_sha256: str | None = None  # of the teacher's weights that were used
+    inputs: str | None = None  # JSON: by the id of each, the sha256 of what was used of it: weights, or a fingerprint
     # what it left: see weights_file and curve_file
     files: str | None = None  # JSON: the size in bytes of each file by its name
     weights_sha256: str | None = None
@@ -127,7 +130,7 @@ class Record:
                 object.__setattr__(self, name, float(value))
             elif value is not None and type(value) is not expected:
                 raise TypeError(f"record field {name}: expected {expected.__name__}, got {value!r}")
-        check_figures(vars(self))
+        check_figures(vars(self), FIGURES)
 
     def metric(self, split: str, metric: str, point: str = "last") -> float | None:
         value: float | None = getattr(self, metric_field(split, metric, point))
@@ -136,6 +139,17 @@ class Record:
 
 # The type of each field, but for None.
 FIELDS: dict[str, type] = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(Record).items()}
+
+# The metrics, and what each can be where that is no fraction.
+METRICS = tuple(name[len("test_") : -len("_last")] for name in FIELDS if re.fullmatch("test_[a-z0-9_]+_last", name))
+_RANGES: dict[str, Range] = {"nll": UNBOUNDED}
+
+# The fields of metrics, with the metric of each; and what each figure can be.
+METRIC_FIELDS = {metric_field(s, metric, point): metric for s in SPLITS for metric in METRICS for point in POINTS}
+FIGURES: dict[str, Range] = {
+    **{name: _RANGES.get(metric, FRACTION) for name, metric in METRIC_FIELDS.items()},
+    **RANGES,
+}
 
 
 def parse_record(data: bytes) -> Record:
@@ -201,16 +215,29 @@ def files_of(record: Record) -> dict[str, int] | None:
     return files
 
 
-def other_inputs(record: Record, *, dataset: Record | None, teacher: Record | None) -> str | None:
-    """Which input of a stage is another one now than the one it was computed from, None where none is known to be: the
-    records of the stages that it needs are None where there are none, and older ones do not say what they used."""
-    for what, used, there in (
-        ("teacher", record.teacher_sha256, teacher and teacher.weights_sha256),
-        ("data set", record.dataset_fingerprint, dataset and dataset.dataset_fingerprint),
-    ):
-        if None not in (used, there) and used != there:
-            return what
-    return None
+def used_inputs(record: Mapping[str, Any]) -> dict[str, str]:
+    """By the id of each stage that a record's was computed from, the sha256 of what was used of it. Older records have
+    it of the data set and the teacher, in fields of their own; still older ones do not say."""
+    with contextlib.suppress(ValueError):
+        found = parse_object((record["inputs"] or "{}").encode())
+        if found and all(isinstance(sha256, str) for sha256 in found.values()):
+            return found
+    before = {record["teacher_id"]: record["teacher_sha256"], record["dataset_id"]: record["dataset_fingerprint"]}
+    return {of: used for of, used in before.items() if None not in (of, used) and of != record["stage_id"]}
+
+
+def contents(record: Mapping[str, Any]) -> str | None:
+    """What others use of a record's stage, as their records have it."""
+    sha256: str | None = record["dataset_fingerprint" if record["kind"] == "dataset" else "weights_sha256"]
+    return sha256
+
+
+def other_inputs(record: Record, inputs: Mapping[str, Record | None]) -> list[str]:
+    """The ids of a stage's inputs that are others now than those it was computed from. inputs: the records of the
+    stages that it needs, None where there are none."""
+    now = {of: None if found is None else contents(vars(found)) for of, found in inputs.items()}
+    used = used_inputs(vars(record))
+    return [of for of in inputs if None not in (used.get(of), now[of]) and used[of] != now[of]]
 
 
 class NewerRecordError(ValueError):

@@ -40,6 +40,8 @@ class BaseStage(Strict, ABC):
     """What it leaves may be added to, once more of it is asked for."""
     is_for_others: ClassVar[bool] = False
     """It is computed only where a stage that is not done needs it."""
+    another: ClassVar[str]
+    """What another of the same id is called, as it was computed a second time."""
     worker: ClassVar[Literal["teacher", "cell"]] = "teacher"
     """Of which of the grid's resources its worker holds a share."""
 

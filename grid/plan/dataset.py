@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from grid.plan.base import FACTS_BYTES, BaseStage, Place
 from grid.spec.dataset import DatasetSpec
@@ -14,6 +14,7 @@ class DatasetStage(BaseStage):
     """Read, check and split the images; compute the statistics of the training split."""
 
     kind: Literal["dataset"] = "dataset"
+    another: ClassVar[str] = "other images"
     dataset: DatasetSpec
 
     def spec_payload(self) -> dict[str, Any]:

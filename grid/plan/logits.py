@@ -28,6 +28,7 @@ class LogitsStage(BaseStage):
 
     kind: Literal["logits"] = "logits"
     grows: ClassVar[bool] = True
+    another: ClassVar[str] = "other logits"
     is_for_others: ClassVar[bool] = True
     teacher: TeacherStage
     views: Views

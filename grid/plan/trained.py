@@ -17,6 +17,7 @@ class TrainedStage(BaseStage):
     """A model trained by a recipe on a data set."""
 
     is_trained: ClassVar[bool] = True
+    another: ClassVar[str] = "another training"
     data: DatasetStage
     model: ModelSpec
     recipe: Recipe

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from grid.plan import Plan, Stage, TeacherStage
+from grid.plan import Plan, Stage
 from grid.plan.schedule import unneeded_stages
 from grid.store.lease import Leases
 from grid.store.store import UNREAD, Inputs, Standing, Store
@@ -75,19 +75,17 @@ def of_other_inputs(standings: Iterable[tuple[Stage, Standing]], plan: Plan, sto
     counts: Counter[str] = Counter()
     inputs: dict[str, Stage] = {}
     for stage, standing in standings:
-        dataset, teacher = stage.images, stage.source
-        of = {"teacher": teacher, "data set": dataset}.get(standing.other or "")
-        if of is not None:
-            inputs[of.id] = of
-            counts[of.id] += 1
+        for of in stage.computed_from:
+            if of.id == standing.other:
+                inputs[of.id] = of
+                counts[of.id] += 1
     titles, lines = plan.titles(), []
     for of_id, count in counts.items():
         made = inputs[of_id]
-        what = "another training" if isinstance(made, TeacherStage) else "other images"
         stages, are = ("1 stage", "it is") if count == 1 else (f"{count} stages", "they are")
         lines.append(
-            f"{store.location(made.folder)}: {stages} learned from {what} of {titles[of_id]} than lies there now; "
-            f"{are} computed again"
+            f"{store.location(made.folder)}: {stages} learned from {made.another} of {titles[of_id]} than lies there "
+            f"now; {are} computed again"
         )
     return lines
 

@@ -17,12 +17,13 @@ from grid.contract.record import (
     Record,
     is_of_record,
     other_inputs,
+    used_inputs,
     weights_file,
 )
 from grid.errors import UserError
 from grid.files.copies import CopyingFiles
 from grid.identity import canonical_json
-from grid.plan import LogitsStage, Stage, Trainable
+from grid.plan import Stage, Trainable
 from grid.store.damage import damage_of
 from grid.store.records import RecordError, record_from_json, record_to_json
 
@@ -44,15 +45,17 @@ class IdentityMismatchError(UserError):
 
 @dataclass(frozen=True)
 class Standing:
-    """How a stage stands. record: of one that was done. damage: what is wrong with what it left, with its place; other:
-    which of its inputs is another one now than the one it used; waits: whether one is gone, and so it shows only once
-    that is made again."""
+    """How a stage stands."""
 
     record: Record | None = None
+    """Of one that was done."""
     is_done: bool = False
     damage: str | None = None
+    """What is wrong with what it left, with its place."""
     other: str | None = None
+    """The id of an input that is another one now than the one it used."""
     waits: bool = False
+    """Whether an input is gone, and so it shows only once that is made again."""
 
 
 class Inputs:
@@ -165,22 +168,23 @@ class Store(CopyingFiles):
         return self._with_inputs(stage, record, sizes, inputs)
 
     def _with_inputs(self, stage: Stage, record: Record, sizes: Mapping[str, int], inputs: Inputs) -> Standing:
-        dataset, teacher = stage.images, stage.source
-        images = None if dataset is None else inputs.record(dataset)
-        taught = None if teacher is None else inputs.record(teacher)
-        other = other_inputs(record, dataset=images, teacher=taught)
-        if other is not None:
-            return Standing(record, other=other)
-        # Of an input that is gone nobody knows whether it will be the same.
-        unknown = (dataset is not None and images is None and record.dataset_fingerprint is not None) or (
-            teacher is not None and taught is None and (record.teacher_sha256 is not None or stage.grows)
+        there = {of.id: inputs.record(of) for of in stage.computed_from}
+        others = other_inputs(record, there)
+        if others:
+            return Standing(record, other=others[-1])
+        # Of an input that is gone nobody knows whether it will be the same; of what older records do not say, either,
+        # where more of it is computed.
+        used = used_inputs(vars(record))
+        unknown = any(
+            there[of.id] is None and (of.id in used or (stage.grows and of == stage.source))
+            for of in stage.computed_from
         )
         if not set(stage.planned_files) <= sizes.keys():
             return Standing(record)
         return Standing(record, is_done=not unknown, waits=unknown)
 
-    def covers(self, stage: LogitsStage) -> bool:
-        """Whether the stored logits are all that are asked for, and of the teacher as it is now; only reads."""
+    def covers(self, stage: Stage) -> bool:
+        """Whether what is stored is all that is asked for, and of its inputs as they are now; only reads."""
         return self._found_standing(stage, Inputs(self)).is_done
 
     def record(self, stage: Stage) -> Record:

@@ -18,7 +18,7 @@ from grid.contract.program.installed import grid_command
 from grid.contract.record import Record, other_inputs
 from grid.contract.signs import Sign, lease_sign, numbered, progress_sign, together
 from grid.errors import UserError, one_line
-from grid.plan import LogitsStage, Stage
+from grid.plan import Stage
 from grid.store.damage import damage_of
 from grid.store.records import RecordError, record_from_json
 from grid.store.standing import READS_AT_A_TIME, of_other_inputs
@@ -82,7 +82,7 @@ class GridReader:
             found = dict(zip(there, looks, strict=True))
         problems = [*self._leave_out_other_inputs(planned, found, now)]
         for stage in planned.stages.values():
-            if isinstance(stage, LogitsStage) and stage.id in found and not self._covers(stage, found):
+            if stage.grows and stage.id in found and not self._covers(stage, found):
                 found[stage.id] = replace(found[stage.id], record=None)
         problems += [self._passed_over[path] for path in sorted(self._passed_over)]
         return Facts(planned, self.store.url, found, tuple(problems))
@@ -94,10 +94,10 @@ class GridReader:
         standings: list[tuple[Stage, Standing]] = []
         for stage in planned.stages.values():
             record = records.get(stage.id)
-            dataset, teacher = (None if of is None else records.get(of.id) for of in (stage.images, stage.source))
-            other = None if record is None else other_inputs(record, dataset=dataset, teacher=teacher)
-            if other is not None:
-                standings.append((stage, Standing(other=other)))
+            there = {of.id: records.get(of.id) for of in stage.computed_from}
+            others = [] if record is None else other_inputs(record, there)
+            if others:
+                standings.append((stage, Standing(other=others[-1])))
         with ThreadPoolExecutor(READS_AT_A_TIME) as pool:
             looks = pool.map(lambda one: (one[0].id, self._at_work(one[0].folder, None, now)), standings)
             found.update(looks)
@@ -163,9 +163,10 @@ class GridReader:
             return replace(record, finished_at=None)
         return record
 
-    def _covers(self, stage: LogitsStage, found: Mapping[str, Found]) -> bool:
-        teacher = found.get(stage.teacher.id, Found())
-        readable = teacher.record is not None and found[stage.id].record is not None
+    def _covers(self, stage: Stage, found: Mapping[str, Found]) -> bool:
+        of = stage.source
+        source = found[stage.id] if of is None else found.get(of.id, Found())
+        readable = source.record is not None and found[stage.id].record is not None
         return readable and self.store.covers(stage)
 
     def _read(self, path: str, parse: Callable[[bytes], T]) -> T | None:

@@ -14,7 +14,8 @@ import polars as pl
 import torch
 from torch import nn
 
-from grid.contract.figures import METRICS, SPLITS, metric_field
+from grid.contract.figures import SPLITS, metric_field
+from grid.contract.record import METRICS
 from grid.plan import Trainable, image_size
 from grid.store.records import Value
 from grid.work.models import facts_of, start_of

@@ -38,7 +38,7 @@ class Written:
 
     def done(self, *stages: Stage, **facts: Value) -> None:
         for stage in stages:
-            values: dict[str, Value] = {"stage_id": stage.id, "kind": stage.kind, "status": "done"}
+            values: dict[str, Value] = {**stage.axes(), "status": "done"}
             values |= {"finished_at": ago(hours=1), "weights_sha256": "w", "teacher_sha256": "w", "files": "{}"}
             self.store.write(f"{stage.folder}/record.json", record_to_json(make_record({**values, **facts})))
             for unit in stage.units if isinstance(stage, LogitsStage) else ():

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from analysis.read.load import parse_record
-from grid.contract.figures import METRIC_FIELDS, RANGES
-from grid.contract.record import FIELDS, Record
+from grid.contract.record import FIELDS, FIGURES, METRIC_FIELDS, Record
 from grid.store.records import RecordError, make_record, record_from_json, record_to_json
 
 WHOLE = {"schema_version": 1, "stage_id": "text", "status": "done", "test_top1_last": 0.5, "parameters": 7}
@@ -53,7 +52,7 @@ def test_figures_that_were_not_measured_are_refused_on_both_sides(facts: dict[st
 
 
 def test_figures_at_their_ends_are_believed() -> None:
-    ends = {name: FIELDS[name](end) for end in (0, 1) for name, (low, high) in RANGES.items() if low <= end <= high}
+    ends = {name: FIELDS[name](end) for end in (0, 1) for name, (low, high) in FIGURES.items() if low <= end <= high}
     for facts in ({}, ends, {"test_ece_last": 1.0000001}):
         data = json.dumps({**WHOLE, **facts}).encode()
         assert parse_record(data, stage_id="text") == asdict(record_from_json(data))
