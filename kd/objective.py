@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from functools import reduce
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial, reduce
 from typing import Protocol
 
 import torch
@@ -13,10 +14,19 @@ from torch.nn import functional as F
 
 from kd.data.views.pixels import Pixels
 from kd.data.views.views import EpochViews, Labels
+from kd.draws import Key
 from kd.logits import StoredLogits
 from kd.methods.method import Batch, Method, Seen
 from kd.precision import autocast
 from kd.recipe import Precision
+
+
+@dataclass(frozen=True)
+class Loss:
+    total: Tensor
+    """a float32 scalar, mean over the batch"""
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    """the values of a method's terms by name, without their weights; of labels alone there are none"""
 
 
 class Objective(Protocol):
@@ -24,13 +34,13 @@ class Objective(Protocol):
         """Called before the first batch of an epoch: the time to fetch that epoch's targets. progress: the share of the
         training that the epoch ends, from 1 / epochs to 1."""
 
-    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
-        """The loss, a float32 scalar, mean over the batch. index_B: the samples' numbers in the training split."""
+    def __call__(self, student: Seen, labels: Labels, *, index_B: Tensor, key: Key, beside: nn.Module) -> Loss:
+        """index_B: the samples' numbers in the training split. key: of what is drawn for the batch. beside: what is
+        learned beside the student."""
 
 
 class HardLabels:
-    """Cross-entropy with the labels, optionally smoothed: how baselines and teachers learn. Of a mixed image it is the
-    weighted mean over both labels."""
+    """Cross-entropy with the labels, optionally smoothed: how baselines and teachers learn."""
 
     def __init__(self, *, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
@@ -38,15 +48,20 @@ class HardLabels:
     def start_epoch(self, views: EpochViews, *, progress: float) -> None:
         pass
 
-    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
-        logits_BC = logits_BC.float()
-        if labels.second_B is None or labels.weight_B is None:
-            return F.cross_entropy(logits_BC, labels.first_B, label_smoothing=self.label_smoothing)
-        first_B, second_B = (
-            F.cross_entropy(logits_BC, labels_B, label_smoothing=self.label_smoothing, reduction="none")
-            for labels_B in (labels.first_B, labels.second_B)
-        )
-        return (labels.weight_B * first_B + (1 - labels.weight_B) * second_B).mean()
+    def __call__(self, student: Seen, labels: Labels, *, index_B: Tensor, key: Key, beside: nn.Module) -> Loss:
+        return Loss(cross_entropy(student.logits_BC, labels, label_smoothing=self.label_smoothing))
+
+
+def cross_entropy(logits_BC: Tensor, labels: Labels, *, label_smoothing: float) -> Tensor:
+    """A float32 scalar, mean over the batch. Of a mixed image it is the weighted mean over both labels."""
+    logits_BC = logits_BC.float()
+    if labels.second_B is None or labels.weight_B is None:
+        return F.cross_entropy(logits_BC, labels.first_B, label_smoothing=label_smoothing)
+    first_B, second_B = (
+        F.cross_entropy(logits_BC, labels_B, label_smoothing=label_smoothing, reduction="none")
+        for labels_B in (labels.first_B, labels.second_B)
+    )
+    return (labels.weight_B * first_B + (1 - labels.weight_B) * second_B).mean()
 
 
 class Teacher(Protocol):
@@ -96,22 +111,26 @@ class OnlineTeacher:
 
 
 class Distillation:
-    """What a method makes of a student's logits, the teacher's and the labels."""
+    """What a method makes of what a student sees, of the teacher's logits and of the labels."""
 
     def __init__(self, method: Method, teacher: Teacher, *, label_smoothing: float) -> None:
         self.method, self.teacher = method, teacher
-        self.labels = HardLabels(label_smoothing=label_smoothing)
+        self.label_smoothing = label_smoothing
         self.progress = 0.0
 
     def start_epoch(self, views: EpochViews, *, progress: float) -> None:
         self.progress = progress
         self.teacher.start_epoch(views)
 
-    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
-        def cross_entropy(logits_BC: Tensor) -> Tensor:
-            return self.labels(logits_BC, labels, index_B=index_B)
-
-        targets_BC = self.teacher.logits(index_B, temperature=self.method.softened_at)
-        batch = Batch(labels, cross_entropy=cross_entropy, progress=self.progress)
-        terms = self.method.terms(Seen(logits_BC), Seen(targets_BC), batch)
-        return reduce(operator.add, (term.weight * term.value for term in terms.values()))
+    def __call__(self, student: Seen, labels: Labels, *, index_B: Tensor, key: Key, beside: nn.Module) -> Loss:
+        batch = Batch(
+            labels=labels,
+            index_B=index_B,
+            cross_entropy=partial(cross_entropy, labels=labels, label_smoothing=self.label_smoothing),
+            progress=self.progress,
+            key=key,
+        )
+        teacher = Seen(self.teacher.logits(index_B, temperature=self.method.softened_at))
+        terms = self.method.terms(student, teacher, batch, beside)
+        total = reduce(operator.add, (term.weight * term.value for term in terms.values()))
+        return Loss(total, {name: term.value for name, term in terms.items()})

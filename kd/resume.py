@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kd.checkpoint import CheckpointError, optimizer_state
+from kd.learner import Learner
 from kd.optim import make_optimizer
 from kd.recipe import Recipe
 from kd.train import TrainState, steps_of
@@ -20,21 +21,29 @@ COLUMNS = ("learning_rate", "train_loss", "train_top1", "seconds_train", "second
 
 
 def fitting_state(
-    state: Mapping[str, Any], model: nn.Module, recipe: Recipe, *, images: int, evaluated: Sequence[str]
+    state: Mapping[str, Any],
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    beside: nn.Module | None = None,
+    images: int,
+    evaluated: Sequence[str],
 ) -> TrainState:
-    """The state to go on from. images: in the training split; evaluated: the splits that the curve has figures of.
-    Raises CheckpointError that names what does not fit."""
+    """The state to go on from. beside: what is learned beside the model; images: in the training split; evaluated: the
+    splits that the curve has figures of. Raises CheckpointError that names what does not fit."""
+    learner = Learner(model, nn.Module() if beside is None else beside)
     try:
         found = TrainState.from_dict(state)
         steps = steps_of(recipe, images)
         _check_curve(found.curve, recipe, evaluated, steps=steps)
         _check_sums(found, steps=steps, images=images)
         _check_weights("model", found.model, model)
+        _check_weights("beside", found.beside, learner.beside)
         if recipe.ema_decay is not None:
             _check_weights("averaged", found.averaged, model)
         elif found.averaged is not None:
             raise CheckpointError("it has averaged weights, which this recipe has not")
-        _check_optimizer(found.optimizer, model, recipe, taken=len(found.curve) * steps + found.step)
+        _check_optimizer(found.optimizer, learner, recipe, taken=len(found.curve) * steps + found.step)
     except CheckpointError:
         raise
     except KeyError as error:
@@ -78,6 +87,9 @@ def _check_sums(state: TrainState, *, steps: int, images: int) -> None:
         raise CheckpointError("the sums of its epoch are not those of its steps")
     if not loss_S.is_floating_point() or not torch.isfinite(loss_S).all() or not 0 <= int(hits) <= images:
         raise CheckpointError("the sums of its epoch are not those of its images")
+    for name, value_S in state.terms_S.items():
+        if not name.isidentifier() or value_S.shape != (steps,) or value_S.dtype != loss_S.dtype:
+            raise CheckpointError("the sums of its epoch are not those of its terms")
 
 
 def _check_weights(what: str, found: Any, model: nn.Module) -> None:
@@ -89,7 +101,7 @@ def _check_weights(what: str, found: Any, model: nn.Module) -> None:
     for name, tensor in expected.items():
         if found[name].shape != tensor.shape or found[name].dtype != tensor.dtype:
             raise CheckpointError(f"its weights ({what}) are not the model's: {name} is of another shape or type")
-        if what == "model" and tensor.is_floating_point() and not torch.isfinite(found[name]).all():
+        if what != "averaged" and tensor.is_floating_point() and not torch.isfinite(found[name]).all():
             raise CheckpointError(f"its weights ({what}) are not finite: {name}")
 
 
@@ -97,11 +109,11 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _check_optimizer(found: Any, model: nn.Module, recipe: Recipe, *, taken: int) -> None:
+def _check_optimizer(found: Any, learner: Learner, recipe: Recipe, *, taken: int) -> None:
     """The groups and settings of a fresh one, but for the learning rate, which is set at each step; and for each
     parameter that has one, the state that this optimizer keeps. taken: the steps that curve and step stand for, which
     an optimizer that counts them has counted too."""
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(learner, recipe)
     fresh = optimizer_state(optimizer)["param_groups"]
     groups = [{**group, "lr": None} for group in found["param_groups"]]
     if groups != [{**group, "lr": None} for group in fresh]:

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from kd.checkpoint import cloned, model_state, optimizer_state
 from kd.data.views.views import EpochViews, ViewStream
-from kd.draws import derive_seed, permutation
+from kd.draws import Key, derive_seed, permutation
+from kd.learner import Learner
 from kd.machine.alive import tell_alive
 from kd.machine.workers import WHOLE, Shard, first_decides, first_says
 from kd.objective import Objective
 from kd.optim import make_optimizer
 from kd.precision import autocast
 from kd.recipe import Recipe
+from kd.sums import Sums
 
 Row = dict[str, float | int | None]
 
@@ -39,46 +41,28 @@ class DivergedError(ArithmeticError):
     """The loss is no longer a number."""
 
 
-@dataclass
-class Sums:
-    """What the steps of an epoch add up, on the device: loss_S, the loss of each step weighted by its share of the
-    epoch's images; hits, how many images were classified as labelled. seconds: spent in earlier sessions."""
-
-    loss_S: Tensor
-    hits: Tensor
-    seconds: float = 0.0
-
-    @classmethod
-    def zeros(cls, steps: int, device: torch.device) -> Sums:
-        return cls(torch.zeros(steps, device=device), torch.zeros((), dtype=torch.int64, device=device))
-
-    def of_all_workers(self, shard: Shard) -> Sums:
-        """The sums over all workers; collective where there are several."""
-        loss_S, hits = self.loss_S.clone(), self.hits.clone()
-        if shard.world > 1:
-            torch.distributed.all_reduce(loss_S)
-            loss_S /= shard.world
-            torch.distributed.all_reduce(hits)
-        return Sums(loss_S, hits, self.seconds)
-
-
 # Of a TrainState, from the beginning: what lacks one of these is none.
 FIRST_PARTS = {"step", "model", "optimizer", "averaged", "loss_S", "hits", "seconds", "curve"}
 
 
 @dataclass
 class TrainState:
-    """All that is needed to go on. step: optimizer steps done in the epoch after the curve's last; loss_S, hits,
-    seconds: their sums. `curve`: one row an epoch."""
+    """All that is needed to go on."""
 
     step: int
+    """optimizer steps done in the epoch after the curve's last; loss_S, hits, seconds and terms_S are their sums"""
     model: dict[str, Tensor]
+    """the student's, under its own names"""
     optimizer: dict[str, Any]
     averaged: dict[str, Tensor] | None = None
     loss_S: Tensor | None = None
     hits: Tensor | None = None
     seconds: float = 0.0
     curve: list[Row] = field(default_factory=list)
+    """one row an epoch"""
+    beside: dict[str, Tensor] = field(default_factory=dict)
+    """what is learned or kept beside the student"""
+    terms_S: dict[str, Tensor] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -92,6 +76,7 @@ class TrainState:
 def train(
     model: nn.Module,
     *,
+    beside: nn.Module | None = None,
     views: ViewStream,
     objective: Objective,
     recipe: Recipe,
@@ -104,31 +89,34 @@ def train(
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> list[Row]:
-    """Train `model` in place and return its curve, a row an epoch.
+    """Train `model` in place and return its curve, a row an epoch, with a column `train_loss_<name>` for each term of
+    the objective: its value without its weight, averaged over the epoch's images.
 
-    views: the training images on one device; the model is on it already (`kd.models.build.on_device`). seed decides
-    batch order and dropout. evaluate(model) -> columns for the row, called every `recipe.evaluate_every` epochs and at
-    the last; wrap makes the module whose forward is trained (DistributedDataParallel, say). on_state receives a state
-    that is safe to keep: after each epoch, and within one whenever save_now() says so, or leave(), which then ends the
-    training there. With `recipe.ema_decay` the averaged weights are what is evaluated, and what the model holds at the
-    end.
+    views: the training images on one device; the model and what is learned beside it are on it already
+    (`kd.models.build.on_device`). seed decides batch order and dropout. evaluate(model) -> columns for the row, called
+    every `recipe.evaluate_every` epochs and at the last; wrap makes the module whose forward is trained of the Learner
+    (DistributedDataParallel, say). on_state receives a state that is safe to keep: after each epoch, and within one
+    whenever save_now() says so, or leave(), which then ends the training there. With `recipe.ema_decay` the averaged
+    weights are what is evaluated, and what the model holds at the end.
     With several workers each computes its part of every global batch; rank 0 alone evaluates and reports.
 
     Raises StoppedError, on all workers, where leave() has ended it; and DivergedError for a loss or a weight that is
     not finite, noticed at the end of its epoch and before any state is handed out.
     """
     device, count = views.device, len(views)
-    optimizer = make_optimizer(model, recipe)
+    learner = Learner(model, nn.Module() if beside is None else beside)
+    optimizer = make_optimizer(learner, recipe)
     averaged = None if recipe.ema_decay is None else ModelEmaV3(model, decay=recipe.ema_decay)
     curve: list[Row] = []
     if resume is not None:
         model.load_state_dict(resume.model)
+        learner.beside.load_state_dict(resume.beside)
         # The optimizer keeps and changes the tensors it is given.
         optimizer.load_state_dict(cloned(resume.optimizer))
         if averaged is not None and resume.averaged is not None:
             averaged.module.load_state_dict(resume.averaged)
         curve = list(resume.curve)
-    trained: Any = wrap(model)
+    trained: Any = wrap(learner)
     if recipe.compile:
         # Whatever this process compiled before, and whichever batch comes first: one graph for each shape.
         torch.compiler.reset()
@@ -152,32 +140,38 @@ def train(
                 group["lr"] = rate
             _seed(derive_seed("dropout", seed, epoch, step, shard.rank), device)
             optimizer.zero_grad(set_to_none=True)
-            loss, hits = _backward(trained, batches[step], epoch_views, objective, recipe, shard)
+            key = ("terms", seed, epoch, step)
+            loss, terms, hits = _backward(
+                trained, learner.beside, batches[step], epoch_views, objective, recipe, shard, key=key
+            )
             if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+                nn.utils.clip_grad_norm_(learner.parameters(), recipe.clip_norm)
             optimizer.step()
             if averaged is not None:
                 averaged.update(model)
-            sums.loss_S[step] = loss * (len(batches[step]) / count)
+            share = len(batches[step]) / count
+            sums.loss_S[step] = loss * share
+            sums.add_terms(step, {name: value * share for name, value in terms.items()})
             sums.hits += hits
             tell_alive()
             # One word for both: a broadcast for each would cost twice.
             say = _agree(lambda: LEAVE if leave() else int(save_now()), step, shard, device) if step + 1 < steps else 0
             if say:
                 total = sums.of_all_workers(shard)
-                _check_finite(total.loss_S, model, epoch=epoch, step=step, recipe=recipe)
+                _check_finite(total.loss_S, learner, epoch=epoch, step=step, recipe=recipe)
                 if shard.rank == 0:
                     seconds = sums.seconds + time.perf_counter() - started
-                    on_state(_state(step + 1, model, optimizer, averaged, curve, total, seconds))
+                    on_state(_state(step + 1, learner, optimizer, averaged, curve, total, seconds))
                 if say == LEAVE:
                     raise StoppedError
         total = sums.of_all_workers(shard)
-        _check_finite(total.loss_S, model, epoch=epoch, step=steps - 1, recipe=recipe)
+        _check_finite(total.loss_S, learner, epoch=epoch, step=steps - 1, recipe=recipe)
         trained_at = time.perf_counter()
         row: Row = {
             "epoch": epoch + 1,
             "learning_rate": recipe.learning_rate_at((epoch + 1) * steps - 1, steps_per_epoch=steps),
             "train_loss": total.loss_S.sum().item(),
+            **total.term_means,
             "train_top1": total.hits.item() / count,
             "seconds_train": sums.seconds + trained_at - started,
         }
@@ -187,7 +181,7 @@ def train(
             row["seconds_evaluate"] = time.perf_counter() - trained_at
         curve.append(row)
         if shard.rank == 0:
-            on_state(_state(0, model, optimizer, averaged, curve))
+            on_state(_state(0, learner, optimizer, averaged, curve))
         if epoch + 1 < recipe.epochs and first_decides(leave, shard, device):
             raise StoppedError
     if averaged is not None:
@@ -210,10 +204,19 @@ def _batches(order_N: Tensor, size: int) -> tuple[Tensor, ...]:
 
 
 def _backward(
-    trained: Any, batch_B: Tensor, views: EpochViews, objective: Objective, recipe: Recipe, shard: Shard
-) -> tuple[Tensor, Tensor]:
-    """Add up the gradient of this worker's part of a global batch, a micro-batch at a time. Returns the loss, whose
-    mean over workers is that of the whole batch, and the number of hits; both without gradient, on the device."""
+    trained: Any,
+    beside: nn.Module,
+    batch_B: Tensor,
+    views: EpochViews,
+    objective: Objective,
+    recipe: Recipe,
+    shard: Shard,
+    *,
+    key: Key,
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """Add up the gradient of this worker's part of a global batch, a micro-batch at a time. Returns the loss and the
+    values of its terms, whose means over workers are those of the whole batch, and the number of hits; all without
+    gradient, on the device."""
     mine_B = batch_B[shard.rank :: shard.world]
     parts = _batches(mine_B, recipe.micro_batch_size or recipe.batch_size)
     if shard.world > 1 and len(mine_B) < 2:
@@ -221,6 +224,7 @@ def _backward(
         # batch norm cannot normalise one value a channel.
         parts = ((mine_B if len(mine_B) else batch_B[:1]).repeat(2),)
     total = torch.zeros((), device=batch_B.device)
+    terms: dict[str, Tensor] = {}
     hits = torch.zeros((), dtype=torch.int64, device=batch_B.device)
     for number, part_B in enumerate(parts, start=1):
         # Workers exchange gradients once, with the last part.
@@ -228,15 +232,19 @@ def _backward(
         with trained.no_sync() if waits else contextlib.nullcontext():
             images_BCHW = views.batch(part_B)
             with autocast(recipe.precision, batch_B.device):
-                logits_BC = trained(images_BCHW)
+                student = trained(images_BCHW)
             labels = views.labels(part_B)
             real = min(len(part_B), len(mine_B))
             share = real * shard.world / len(batch_B)
-            loss = objective(logits_BC, labels, index_B=part_B) * share
+            found = objective(student, labels, index_B=part_B, key=(*key, shard.rank, number), beside=beside)
+            loss = found.total * share
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-        hits += (logits_BC.detach().argmax(dim=1) == labels.main)[:real].sum()
-    return total, hits
+        for name, value in found.terms.items():
+            value = value.detach() * share
+            terms[name] = terms[name] + value if name in terms else value
+        hits += (student.logits_BC.detach().argmax(dim=1) == labels.main)[:real].sum()
+    return total, terms, hits
 
 
 def _seed(seed: int, device: torch.device) -> None:
@@ -258,15 +266,18 @@ def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard:
     sums = Sums.zeros(steps, device)
     if resume is None or resume.loss_S is None or resume.hits is None:
         return sums, 0
+    # Its own: the state may be resumed from again.
     if shard.rank == 0:
-        # Its own: the state may be resumed from again.
         sums = Sums(resume.loss_S.to(device) * shard.world, resume.hits.to(device, copy=True), resume.seconds)
+        sums.terms_S = {name: value_S.to(device) * shard.world for name, value_S in resume.terms_S.items()}
+    else:
+        sums.terms_S = {name: torch.zeros_like(sums.loss_S) for name in resume.terms_S}
     return sums, resume.step
 
 
 def _state(
     step: int,
-    model: nn.Module,
+    learner: Learner,
     optimizer: torch.optim.Optimizer,
     averaged: ModelEmaV3 | None,
     curve: list[Row],
@@ -275,17 +286,19 @@ def _state(
 ) -> TrainState:
     return TrainState(
         step,
-        model_state(model),
+        model_state(learner.student),
         optimizer_state(optimizer),
         averaged=None if averaged is None else model_state(averaged.module),
         loss_S=None if sums is None else sums.loss_S.clone(),
         hits=None if sums is None else sums.hits.clone(),
         seconds=seconds,
         curve=list(curve),
+        beside=model_state(learner.beside),
+        terms_S={} if sums is None else cloned(sums.terms_S),
     )
 
 
-def _check_finite(loss_S: Tensor, model: nn.Module, *, epoch: int, step: int, recipe: Recipe) -> None:
+def _check_finite(loss_S: Tensor, learner: Learner, *, epoch: int, step: int, recipe: Recipe) -> None:
     """step: the last one taken."""
     what = "the loss"
     bad_S = (~torch.isfinite(loss_S)).nonzero()
@@ -294,7 +307,7 @@ def _check_finite(loss_S: Tensor, model: nn.Module, *, epoch: int, step: int, re
         value = loss_S[step].item()
     else:
         # A finite loss may have a gradient that is not, or come beside a running statistic that is not.
-        floats = [t.detach().abs().amax().float() for t in model.state_dict().values() if t.is_floating_point()]
+        floats = [t.detach().abs().amax().float() for t in learner.state_dict().values() if t.is_floating_point()]
         largest = torch.stack(floats).amax().item()
         if math.isfinite(largest):
             return

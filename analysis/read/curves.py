@@ -16,6 +16,7 @@ from grid.contract.files.layout import stage_folder
 from grid.contract.record import CURVE as CURVE_FILE
 from grid.contract.record import METRICS, Record, curve_file, is_of_record
 
+_TERM = re.compile(r"train_loss_\w+", re.ASCII)
 _PLACE = re.compile(r"/curve(-[0-9a-f]+)?\.parquet:")
 OF_A_CURVE = ("stage_id", "kind", "curve_sha256", "files")  # of a record
 KEYS = ("grid", "stage_id", "kind", "teacher", "student", "mode", "seed", *AXES)
@@ -35,7 +36,8 @@ CURVE = pl.Schema(
 
 def curves(grid: Records) -> pl.DataFrame:
     """One row a done teacher or cell and epoch: the grid's axes and the columns of CURVE, fractions as in the records,
-    null where an epoch was not evaluated. A curve that is missing or cannot be read is named in grid.problems."""
+    null where an epoch was not evaluated; and a column `train_loss_<name>` for each term of a loss, null where a cell
+    has no such term. A curve that is missing or cannot be read is named in grid.problems."""
     cells = grid.cells.filter(pl.col("status") == "done")
     done = cells.select(KEYS)
     parts = [pl.DataFrame(schema={"stage_id": pl.String, **CURVE})]
@@ -51,11 +53,11 @@ def curves(grid: Records) -> pl.DataFrame:
         except Exception as error:  # whatever is wrong with one curve, the others are shown
             problem = f"{path}: {said(error)}"
         else:
-            parts.append(curve.select(pl.lit(stage_id).alias("stage_id"), *CURVE))
+            parts.append(curve.select(pl.lit(stage_id).alias("stage_id"), pl.all()))
             continue
         if problem not in grid.problems:
             grid.problems.append(problem)
-    return done.join(pl.concat(parts), on="stage_id", how="inner", maintain_order="left_right")
+    return done.join(pl.concat(parts, how="diagonal"), on="stage_id", how="inner", maintain_order="left_right")
 
 
 def is_of_a_curve(problem: str) -> bool:
@@ -64,8 +66,8 @@ def is_of_a_curve(problem: str) -> bool:
 
 
 def parse_curve(data: bytes, record: Record) -> pl.DataFrame:
-    """The curve of a record, with the columns of CURVE, null where it has none. Raises ValueError with the reason it is
-    none, or another's, on one line."""
+    """The curve of a record, with the columns of CURVE, null where it has none, and those of its loss's terms. Raises
+    ValueError with the reason it is none, or another's, on one line."""
     if not is_of_record(record, CURVE_FILE, data):
         raise ValueError("not the curve of its record: damaged, or of another training")
     try:
@@ -73,6 +75,7 @@ def parse_curve(data: bytes, record: Record) -> pl.DataFrame:
         if "epoch" not in read.columns or read["epoch"].has_nulls():
             raise ValueError("not a curve: it has no epochs")
         columns = [pl.col(name) if name in read.columns else pl.lit(None).alias(name) for name in CURVE]
-        return read.select(columns).cast(CURVE)
+        terms = pl.Schema({name: pl.Float64 for name in read.columns if _TERM.fullmatch(name)})
+        return read.select(*columns, *terms).cast(CURVE | terms)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:  # some damaged bytes make it panic
         raise ValueError(f"not a curve: {' '.join(str(error).split())}") from None

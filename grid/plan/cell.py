@@ -97,13 +97,15 @@ class CellStage(TrainedStage):
 
     @property
     def memory_facts(self) -> dict[str, Any]:
-        """The model, the recipe, the images, and a teacher that runs beside it."""
+        """The model, the recipe, the images, a teacher in the same process, and what is learned beside the student."""
         recipe = without_defaults(self.recipe)
         for name in ("epochs", "learning_rate", "weight_decay", "warmup_epochs", "evaluate_every"):
             recipe.pop(name, None)
         facts = {"model": model_payload(self.model, self.data.dataset), "recipe": recipe, "dataset": self.data.id}
         if self.teacher is not None and self.runs_its_teacher:
             facts["teacher"] = model_payload(self.teacher.model, self.data.dataset)
+        if self.setting is not None and self.setting.built.has_beside:
+            facts["setting"] = self.setting.payload()
         return facts
 
     def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:

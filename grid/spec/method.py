@@ -14,12 +14,15 @@ from pydantic import Field, TypeAdapter, ValidationError, model_serializer, mode
 
 from grid.spec.strict import Strict, describe, first_twice, one_or_many, shortened
 from kd.methods import METHODS, method_of
-from kd.methods.method import Method
+from kd.methods.method import Method, Needs
 from kd.methods.soft_targets import SoftTargets
 
 # What a grid says once for all methods that leave it open: of kd alone, whose grids have always had it.
 SHORTHAND = ("temperature", "alpha")
 OF_SHORTHAND = SoftTargets.name
+
+# What grids have of a teacher: no stage keeps its embeddings or maps, and no cell is distilled without any.
+TARGETS = Needs.LOGITS
 
 Value = float | int | bool | str
 
@@ -62,6 +65,10 @@ class MethodSpec(Strict):
             near = difflib.get_close_matches(name, METHODS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}"
             raise ValueError(f"no method {shortened(name)}; {hint}")
+        if METHODS[name].needs != TARGETS:
+            raise ValueError(
+                f"method {name} needs {METHODS[name].needs} of the teacher; grids distil from {TARGETS} alone so far"
+            )
         params = {key: one_or_many(value) for key, value in given.items() if key != "name"}
         return {"name": name, "params": _checked(name, params)}
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from grid.plan import CellStage, Trainable
 from grid.store.store import Store
 from grid.work.models import pixels_of
 from grid.work.teacher_logits import LogitsCache, load_teacher, logits_of_teacher, sha256_of_weights
 from kd.data.dataset import Dataset
+from kd.learner import build_beside
+from kd.methods.method import Facts, Method
+from kd.models.build import on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 
 
 class Supervision:
-    """What a stage learns from. plain_logits: its teacher's logits of the plain splits, float [N, C], by split."""
+    """What a stage learns from, and what it learns beside its model."""
+
+    plain_logits: dict[str, torch.Tensor]
+    """its teacher's logits of the plain splits, float [N, C], by split"""
 
     def __init__(self, stage: Trainable, store: Store, dataset: Dataset, device: torch.device) -> None:
         smoothing = stage.recipe.label_smoothing
         self.objective: Objective = HardLabels(label_smoothing=smoothing)
-        self.plain_logits: dict[str, torch.Tensor] = {}
+        self.beside = nn.Module()
+        self.plain_logits = {}
         self.teacher_sha256: str | None = None
         if not isinstance(stage, CellStage) or stage.teacher is None:
             return
@@ -38,4 +46,12 @@ class Supervision:
             teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
             for name in dataset.evaluated:
                 self.plain_logits[name] = logits_of_teacher(model, stage.teacher, name, store, dataset, device)
-        self.objective = Distillation(stage.setting.built, teacher, label_smoothing=smoothing)
+        method = stage.setting.built
+        self.beside = beside_of(method, dataset, device, seed=stage.seed)
+        self.objective = Distillation(method, teacher, label_smoothing=smoothing)
+
+
+def beside_of(method: Method, dataset: Dataset, device: torch.device, *, seed: int) -> nn.Module:
+    """What the method learns beside a student of this seed."""
+    facts = Facts(classes=dataset.meta.classes, labels_N=dataset.train.labels_N)
+    return on_device(build_beside(method, facts, seed=seed), device)

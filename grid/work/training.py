@@ -67,7 +67,7 @@ def run_trainable(
     how["dataset_fingerprint"] = dataset.meta.fingerprint
     resume = None
     if not is_given and (shard.world > 1 or found is None or CHECKPOINT in found):
-        resume = _load_checkpoint(stage, store, how, shard, device, model, dataset)
+        resume = _load_checkpoint(stage, store, how, shard, device, model, supervision.beside, dataset)
     setup = time.perf_counter() - started
     progress = Progress(stage, store, total=recipe.epochs)
     if shard.rank == 0:
@@ -108,6 +108,7 @@ def run_trainable(
         try:
             curve = train(
                 model,
+                beside=supervision.beside,
                 views=ViewStream(dataset.train, recipe.views, pixels, device=device),
                 objective=supervision.objective,
                 recipe=recipe,
@@ -179,6 +180,7 @@ def _load_checkpoint(
     shard: Shard,
     device: torch.device,
     model: nn.Module,
+    beside: nn.Module,
     dataset: Dataset,
 ) -> TrainState | None:
     """Where to go on from; None to start from the beginning. The first worker reads for all: another launch could put
@@ -204,7 +206,8 @@ def _load_checkpoint(
         found_how = {"dataset_fingerprint": how["dataset_fingerprint"], **state}
         other = [name for name, value in how.items() if not _is(found_how.get(name), value)]
         if not other:
-            return fitting_state(state, model, stage.recipe, images=len(dataset.train), evaluated=dataset.evaluated)
+            images, evaluated = len(dataset.train), dataset.evaluated
+            return fitting_state(state, model, stage.recipe, beside=beside, images=images, evaluated=evaluated)
         reason = f"of another {' and '.join(other)}"
     except CheckpointError as error:
         reason = f"not to go on from: {' '.join(str(error).split())}"

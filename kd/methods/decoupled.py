@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kd.limits import FACTOR, check_at_most
-from kd.methods.method import Batch, Method, Seen, Term, check_temperature
+from kd.methods.method import Batch, Method, Needs, Seen, Term, check_temperature
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,6 @@ class Decoupled(Method):
     Source: B. Zhao, Q. Cui, R. Song et al., "Decoupled Knowledge Distillation", CVPR 2022, eq. 7; T^2, the
     warm-up (20 of 240 epochs) and the weight 1 of CE are those of the authors' code. With beta = 1 - the teacher's
     probability of the label, image by image, and alpha = 1 it is kd.
-    temperature: T. alpha, beta, ce: weights. warmup: a share of the training; 0: none.
     """
 
     name: ClassVar[str] = "dkd"
@@ -29,14 +31,20 @@ class Decoupled(Method):
         "ce * CE + w * temperature^2 * (alpha * KL over (label, not label) + beta * KL over the other classes)"
     )
     source: ClassVar[str] = "Zhao et al., 2022"
+    needs: ClassVar[Needs] = Needs.LOGITS
     one_label: ClassVar[bool] = True
     several_temperatures: ClassVar[bool] = True
 
     temperature: float = 4.0
+    """T"""
     alpha: float = 1.0
+    """the weight of the label against the rest"""
     beta: float = 8.0
+    """the weight of the other classes"""
     ce: float = 1.0
+    """the weight of cross-entropy"""
     warmup: float = 1 / 12
+    """a share of the training; 0: none"""
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
@@ -48,7 +56,7 @@ class Decoupled(Method):
         if not 0 <= self.warmup <= 1:
             raise ValueError(f"warmup must be a share of the training, from 0 to 1, got {self.warmup:g}")
 
-    def terms(self, student: Seen, teacher: Seen, batch: Batch) -> dict[str, Term]:
+    def terms(self, student: Seen, teacher: Seen, batch: Batch, beside: nn.Module) -> dict[str, Term]:
         import torch
         from torch.nn import functional as F
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from kd.methods.method import Batch, Method, Seen, Term, check_temperature
+from kd.methods.method import Batch, Method, Needs, Seen, Term, check_temperature
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,22 +17,24 @@ class SoftTargets(Method):
     """alpha T^2 KL(softmax(teacher / T) || softmax(student / T)) + (1 - alpha) CE.
 
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
-    temperature: T. alpha: the weight of the *soft* term (repositories disagree), from 0 to 1.
     """
 
     name: ClassVar[str] = "kd"
     formula: ClassVar[str] = "alpha * temperature^2 * KL(teacher || student) + (1 - alpha) * CE"
     source: ClassVar[str] = "Hinton et al., 2015"
+    needs: ClassVar[Needs] = Needs.LOGITS
 
     temperature: float = 4.0
+    """T"""
     alpha: float = 0.5
+    """the weight of the *soft* term (repositories disagree), from 0 to 1"""
 
     def __post_init__(self) -> None:
         check_temperature(self.temperature)
         if not (math.isfinite(self.alpha) and 0 <= self.alpha <= 1):
             raise ValueError(f"alpha must be from 0 to 1, got {self.alpha:g}")
 
-    def terms(self, student: Seen, teacher: Seen, batch: Batch) -> dict[str, Term]:
+    def terms(self, student: Seen, teacher: Seen, batch: Batch, beside: nn.Module) -> dict[str, Term]:
         soft = soft_target_loss(student.logits_BC, teacher.logits_BC, temperature=self.temperature)
         return {
             "kd": Term(self.alpha, soft),

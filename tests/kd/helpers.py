@@ -16,8 +16,9 @@ from kd.data.views.pixels import Pixels
 from kd.data.views.policy import Views
 from kd.data.views.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, logits_to_bytes, open_logits
+from kd.methods.method import Seen
 from kd.models.build import on_device
-from kd.objective import HardLabels
+from kd.objective import HardLabels, Loss, Objective
 from kd.recipe import Recipe
 from kd.train import TrainState, train
 
@@ -95,6 +96,12 @@ def run(model: nn.Module, recipe: Recipe, *, data: Dataset, **options: Any) -> l
     return [dict(row) for row in train(on_device(model, CPU), recipe=recipe, **(defaults | options))]
 
 
+def loss_of(objective: Objective, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
+    """Of a student's logits alone."""
+    seen = Seen(logits_BC)
+    return objective(seen, labels, index_B=index_B, key=("batch",), beside=nn.Module()).total
+
+
 def normal(samples: int, classes: int, *, scale: float = 1.0, seed: int = 0) -> Tensor:
     return torch.randn(samples, classes, generator=torch.Generator().manual_seed(seed)) * scale
 
@@ -146,6 +153,6 @@ class Watching(HardLabels):
         self.epochs.append(views)
         self.batches.append([])
 
-    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
+    def __call__(self, student: Seen, labels: Labels, *, index_B: Tensor, **facts: Any) -> Loss:
         self.batches[-1].append(index_B.tolist())
-        return super().__call__(logits_BC, labels, index_B=index_B)
+        return super().__call__(student, labels, index_B=index_B, **facts)

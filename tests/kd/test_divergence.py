@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kd.checkpoint import state_from_bytes, state_to_bytes
 from kd.data.views.views import EpochViews, Labels
-from kd.objective import HardLabels
+from kd.methods.method import Seen
+from kd.objective import HardLabels, Loss
 from kd.recipe import Recipe
 from kd.train import DivergedError, Row, TrainState
 from tests.kd.helpers import AnyRow, linear, noisy_model, same_weights, tensors_in, untimed
@@ -32,10 +33,10 @@ class Failing(HardLabels):
     def start_epoch(self, views: EpochViews, *, progress: float) -> None:
         self.epoch, self.step = views.epoch, -1
 
-    def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
+    def __call__(self, student: Seen, labels: Labels, **facts: Any) -> Loss:
         self.step += 1
-        loss = super().__call__(logits_BC, labels, index_B=index_B)
-        return self.failed(loss, logits_BC) if (self.epoch, self.step) == self.at else loss
+        loss = super().__call__(student, labels, **facts)
+        return Loss(self.failed(loss.total, student.logits_BC)) if (self.epoch, self.step) == self.at else loss
 
     def failed(self, loss: Tensor, logits_BC: Tensor) -> Tensor:
         raise NotImplementedError

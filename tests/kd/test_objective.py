@@ -16,7 +16,7 @@ from kd.logits import StoredLogits, store_logits
 from kd.methods.soft_targets import SoftTargets, soft_target_loss
 from kd.objective import CachedTeacher, Distillation, HardLabels, OnlineTeacher
 from kd.recipe import LogitsFormat
-from tests.kd.helpers import CPU, noisy_model, normal, views_of
+from tests.kd.helpers import CPU, loss_of, noisy_model, normal, views_of
 
 
 @dataclass
@@ -54,7 +54,7 @@ def cross_entropies(logits_BC: Tensor, labels_B: Tensor, label_smoothing: float)
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_hard_labels_are_smoothed_cross_entropy(label_smoothing: float) -> None:
-    loss = HardLabels(label_smoothing=label_smoothing)(STUDENT, PLAIN, index_B=INDEX)
+    loss = loss_of(HardLabels(label_smoothing=label_smoothing), STUDENT, PLAIN, index_B=INDEX)
     assert loss.item() == pytest.approx(cross_entropies(STUDENT, FIRST, label_smoothing).mean(), rel=1e-6)
 
 
@@ -64,38 +64,38 @@ def test_a_mixed_image_is_charged_for_both_labels_by_their_weights(label_smoothi
     weight_B = MIXED.weight_B.double().numpy()
     first_B, second_B = (cross_entropies(STUDENT, labels_B, label_smoothing) for labels_B in (FIRST, SECOND))
     expected = (weight_B * first_B + (1 - weight_B) * second_B).mean()
-    loss = HardLabels(label_smoothing=label_smoothing)(STUDENT, MIXED, index_B=INDEX)
+    loss = loss_of(HardLabels(label_smoothing=label_smoothing), STUDENT, MIXED, index_B=INDEX)
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert abs(expected - first_B.mean()) > 0.1
 
 
 def test_a_mixed_image_of_full_weight_is_charged_for_its_own_label() -> None:
     alone = Labels(FIRST, SECOND, torch.ones(16))
-    loss = HardLabels(label_smoothing=0)(STUDENT, alone, index_B=INDEX)
+    loss = loss_of(HardLabels(label_smoothing=0), STUDENT, alone, index_B=INDEX)
     assert loss.item() == pytest.approx(F.cross_entropy(STUDENT, FIRST).item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("labels", [PLAIN, MIXED], ids=["plain", "mixed"])
 def test_hard_labels_compute_in_float32_whatever_the_logits_are(labels: Labels) -> None:
     hard = HardLabels(label_smoothing=0)
-    loss = hard(STUDENT.bfloat16(), labels, index_B=INDEX)
+    loss = loss_of(hard, STUDENT.bfloat16(), labels, index_B=INDEX)
     assert loss.dtype == torch.float32
-    assert loss.item() == hard(STUDENT.bfloat16().float(), labels, index_B=INDEX).item()
+    assert loss.item() == loss_of(hard, STUDENT.bfloat16().float(), labels, index_B=INDEX).item()
 
 
 @pytest.mark.parametrize("labels", [PLAIN, MIXED], ids=["plain", "mixed"])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_alpha_zero_is_hard_labels(label_smoothing: float, labels: Labels) -> None:
     objective = Distillation(SoftTargets(temperature=4, alpha=0), Table(TEACHER), label_smoothing=label_smoothing)
-    hard = HardLabels(label_smoothing=label_smoothing)(STUDENT, labels, index_B=INDEX)
-    assert objective(STUDENT, labels, index_B=INDEX).item() == hard.item()
+    hard = loss_of(HardLabels(label_smoothing=label_smoothing), STUDENT, labels, index_B=INDEX)
+    assert loss_of(objective, STUDENT, labels, index_B=INDEX).item() == hard.item()
 
 
 def test_alpha_one_is_the_soft_term_of_the_batchs_samples() -> None:
     objective = Distillation(SoftTargets(temperature=20, alpha=1), Table(TEACHER), label_smoothing=0)
     soft = soft_target_loss(STUDENT, TEACHER[INDEX], temperature=20)
     in_order = soft_target_loss(STUDENT, TEACHER[:16], temperature=20)
-    assert objective(STUDENT, PLAIN, index_B=INDEX).item() == soft.item()
+    assert loss_of(objective, STUDENT, PLAIN, index_B=INDEX).item() == soft.item()
     assert soft.item() != in_order.item()
 
 
@@ -103,16 +103,16 @@ def test_alpha_one_is_the_soft_term_of_the_batchs_samples() -> None:
 def test_alpha_weights_the_soft_term_and_the_rest_goes_to_the_labels(labels: Labels) -> None:
     objective = Distillation(SoftTargets(temperature=4, alpha=0.9), Table(TEACHER), label_smoothing=0)
     soft = soft_target_loss(STUDENT, TEACHER[INDEX], temperature=4).item()
-    hard = HardLabels(label_smoothing=0)(STUDENT, labels, index_B=INDEX).item()
+    hard = loss_of(HardLabels(label_smoothing=0), STUDENT, labels, index_B=INDEX).item()
     assert abs(soft - hard) > 0.1  # or the weights could not be told apart
-    loss = objective(STUDENT, labels, index_B=INDEX).item()
+    loss = loss_of(objective, STUDENT, labels, index_B=INDEX).item()
     assert loss == pytest.approx(0.9 * soft + 0.1 * hard, rel=1e-6)
 
 
 def test_the_gradient_reaches_the_student_alone() -> None:
     leaf_BC = STUDENT.clone().requires_grad_()
     objective = Distillation(SoftTargets(temperature=4, alpha=0.5), Table(TEACHER), label_smoothing=0)
-    (gradient_BC,) = torch.autograd.grad(objective(leaf_BC, PLAIN, index_B=INDEX), leaf_BC)
+    (gradient_BC,) = torch.autograd.grad(loss_of(objective, leaf_BC, PLAIN, index_B=INDEX), leaf_BC)
     assert gradient_BC.norm() > 0
     assert not TEACHER.requires_grad
 
@@ -128,7 +128,7 @@ def test_the_teacher_is_told_of_each_epoch_and_asked_at_the_temperature(views: V
     epochs = [views.epoch(epoch) for epoch in (0, 4)]
     for epoch_views in epochs:
         objective.start_epoch(epoch_views, progress=1.0)
-        objective(STUDENT, PLAIN, index_B=INDEX)
+        loss_of(objective, STUDENT, PLAIN, index_B=INDEX)
     assert [seen is expected for seen, expected in zip(teacher.epochs, epochs, strict=True)] == [True, True]
     assert teacher.temperatures == [3, 3]
 
@@ -160,7 +160,7 @@ def test_what_is_kept_of_the_top_k_depends_on_the_temperature(views: ViewStream)
         objective = Distillation(SoftTargets(temperature=temperature, alpha=1), teacher, label_smoothing=0)
         objective.start_epoch(views.epoch(0), progress=1.0)
         expected = soft_target_loss(STUDENT, stored.at(INDEX, temperature=temperature), temperature=temperature)
-        assert objective(STUDENT, PLAIN, index_B=INDEX).item() == expected.item()
+        assert loss_of(objective, STUDENT, PLAIN, index_B=INDEX).item() == expected.item()
     assert not torch.equal(stored.at(INDEX, temperature=1), stored.at(INDEX, temperature=4))
 
 
@@ -213,9 +213,9 @@ def test_an_online_teacher_is_in_eval_mode_and_nothing_of_it_changes(digits: Dat
     objective = Distillation(SoftTargets(temperature=4, alpha=1), teacher, label_smoothing=0)
     objective.start_epoch(views.epoch(0), progress=1.0)
     leaf_BC = STUDENT.clone().requires_grad_()
-    first = objective(leaf_BC, PLAIN, index_B=INDEX)
+    first = loss_of(objective, leaf_BC, PLAIN, index_B=INDEX)
     first.backward()  # type: ignore[no-untyped-call]
-    assert first.item() == objective(leaf_BC, PLAIN, index_B=INDEX).item()  # no dropout
+    assert first.item() == loss_of(objective, leaf_BC, PLAIN, index_B=INDEX).item()  # no dropout
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())

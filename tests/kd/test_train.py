@@ -15,8 +15,9 @@ from kd.data.views.pixels import Pixels
 from kd.data.views.policy import Mixing, Views
 from kd.data.views.views import Labels
 from kd.evaluate import predict, score
+from kd.methods.method import Seen
 from kd.models.build import build
-from kd.objective import HardLabels
+from kd.objective import HardLabels, Loss, cross_entropy
 from kd.recipe import Precision, Recipe
 from kd.train import Row, TrainState
 from tests.kd.helpers import CPU, AnyRow, Watching, flat, linear, noisy_model, same_weights, views_of
@@ -89,7 +90,7 @@ def test_hits_of_mixed_images_count_the_heavier_label(run: Run, digits: Dataset)
         logits_NC = model(views.batch(index_N))
     labels = views.labels(index_N)
     assert row["train_top1"] == (logits_NC.argmax(dim=1) == labels.main).sum().item() / 300
-    loss = HardLabels(label_smoothing=0)(logits_NC, labels, index_B=index_N)
+    loss = cross_entropy(logits_NC, labels, label_smoothing=0)
     assert row["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
@@ -146,8 +147,8 @@ def test_each_step_takes_its_rate_from_the_schedule(run: Run) -> None:
     class Slope(HardLabels):
         """A loss whose gradient by each bias is 1, so that a step of plain SGD moves it by the learning rate."""
 
-        def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
-            return logits_BC.mean(dim=0).sum()
+        def __call__(self, student: Seen, labels: Labels, **facts: Any) -> Loss:
+            return Loss(student.logits_BC.mean(dim=0).sum())
 
     class Bias(nn.Module):
         def __init__(self) -> None:
@@ -227,9 +228,9 @@ def test_precision_is_that_of_the_forward_pass_alone(run: Run, precision: Precis
     seen: set[torch.dtype] = set()
 
     class Noting(HardLabels):
-        def __call__(self, logits_BC: Tensor, labels: Labels, *, index_B: Tensor) -> Tensor:
-            seen.add(logits_BC.dtype)
-            return super().__call__(logits_BC, labels, index_B=index_B)
+        def __call__(self, student: Seen, labels: Labels, **facts: Any) -> Loss:
+            seen.add(student.logits_BC.dtype)
+            return super().__call__(student, labels, **facts)
 
     model = linear()
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.01, precision=precision)

@@ -18,12 +18,14 @@ from grid.plan import CellStage, Stage
 from grid.store.store import Store
 from grid.work.dataset import open_prepared
 from grid.work.models import at_start, pixels_of, untrained
+from grid.work.supervision import beside_of
 from kd.data.dataset import Dataset
 from kd.data.views.views import ViewStream
 from kd.evaluate import INFERENCE_BATCH, predict
+from kd.logits import StoredLogits
 from kd.machine.out_of_memory import is_out_of_gpu_memory
 from kd.models.build import on_device
-from kd.objective import Distillation, HardLabels, Objective, OnlineTeacher
+from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher, Teacher
 from kd.train import StoppedError, train
 
 log = logging.getLogger("kd_grid")
@@ -34,12 +36,14 @@ STEPS = 3
 
 @dataclass(frozen=True)
 class Footprint:
-    """taken: bytes of a GPU that a process training the student takes, its CUDA context and its images included; of
-    `total`. gpu: its name."""
+    """What training a student takes of a GPU."""
 
     taken: int
+    """bytes that the process takes, its CUDA context and its images included"""
     total: int
+    """bytes that the GPU has"""
     gpu: str
+    """its name"""
 
 
 def memory_key(stage: Stage) -> str:
@@ -77,10 +81,12 @@ def _use(stage: CellStage, store: Store, device: torch.device) -> None:
     dataset, recipe = open_prepared(stage.data, store), stage.recipe
     model = on_device(at_start(stage, store, dataset.meta, seed=stage.seed), device)
     pixels = pixels_of(stage.model, dataset.meta, device)
+    method = None if stage.setting is None else stage.setting.built
     steps = itertools.count(1)
     with contextlib.suppress(StoppedError):
         train(
             model,
+            beside=None if method is None else beside_of(method, dataset, device, seed=stage.seed),
             views=ViewStream(dataset.train, recipe.views, pixels, device=device),
             objective=_objective(stage, dataset, device),
             recipe=recipe,
@@ -93,11 +99,18 @@ def _use(stage: CellStage, store: Store, device: torch.device) -> None:
 
 
 def _objective(stage: CellStage, dataset: Dataset, device: torch.device) -> Objective:
-    """A teacher that runs beside the student takes memory whatever its weights; cached logits are on the CPU."""
-    if stage.teacher is None or stage.targets != "online":
-        return HardLabels(label_smoothing=stage.recipe.label_smoothing)
-    assert stage.setting is not None
-    model = on_device(untrained(stage.teacher.model, dataset.meta, seed=stage.teacher.model.seed), device).eval()
-    pixels = pixels_of(stage.teacher.model, dataset.meta, device)
-    teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
-    return Distillation(stage.setting.built, teacher, label_smoothing=stage.recipe.label_smoothing)
+    """A teacher that runs in the same process takes memory whatever its weights, and what is learned beside the student
+    whatever the targets; a loss of logits alone takes next to none."""
+    smoothing, setting = stage.recipe.label_smoothing, stage.setting
+    if stage.teacher is None or setting is None or (stage.targets == "cached" and not setting.built.has_beside):
+        return HardLabels(label_smoothing=smoothing)
+    teacher: Teacher
+    if stage.targets == "cached":
+        classes = dataset.meta.classes
+        zeros = StoredLogits(torch.zeros(len(dataset.train), classes, dtype=torch.float16), classes)
+        teacher = CachedTeacher(lambda views: zeros, device=device)
+    else:
+        model = on_device(untrained(stage.teacher.model, dataset.meta, seed=stage.teacher.model.seed), device).eval()
+        pixels = pixels_of(stage.teacher.model, dataset.meta, device)
+        teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
+    return Distillation(setting.built, teacher, label_smoothing=smoothing)

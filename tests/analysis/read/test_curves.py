@@ -40,6 +40,26 @@ def test_a_row_a_stage_and_epoch_with_the_grids_axes(make_grid: Maker) -> None:
     assert loaded.problems == []
 
 
+def test_each_term_of_a_loss_is_a_column_and_null_where_a_cell_has_none(make_grid: Maker) -> None:
+    grid = make_grid(seeds=[0])
+    terms = [{**point, "train_loss_kd": 3.0 - epoch, "train_loss_ce": 0.5} for epoch, point in enumerate(POINTS)]
+    for row in grid.rows:
+        grid.done(row, 50.0)
+        points = terms if row.get("mode") == "distilled" else POINTS
+        grid.curve(row, [{**point, "strange": 1.0, "train_loss_of a name": 1.0} for point in points])
+    frame = curves(load_grid(grid.storage))
+    assert frame.columns[-len(CURVE) - 2 :] == [*CURVE, "train_loss_kd", "train_loss_ce"]
+    rows = frame.select("mode", "epoch", "train_loss", "train_loss_kd", "train_loss_ce").rows()
+    assert rows == [
+        (None, 1, 2.0, None, None),
+        (None, 2, 1.0, None, None),
+        ("baseline", 1, 2.0, None, None),
+        ("baseline", 2, 1.0, None, None),
+        ("distilled", 1, 2.0, 3.0, 0.5),
+        ("distilled", 2, 1.0, 2.0, 0.5),
+    ]
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [(None, "missing"), (b"PAR1 cut off", "not a curve: "), ("no epochs", "not a curve: it has no epochs")],
@@ -60,10 +80,11 @@ def test_a_curve_that_cannot_be_read_is_named_once(make_grid: Maker, data: bytes
     assert "\n" not in problem
 
 
-def test_a_column_of_another_type_is_no_curve(make_grid: Maker) -> None:
+@pytest.mark.parametrize("column", ["train_loss", "train_loss_kd"])
+def test_a_column_of_another_type_is_no_curve(make_grid: Maker, column: str) -> None:
     grid = make_grid(seeds=[0], modes=["baseline"])
     grid.done(grid.rows[0], 50.0)
-    grid.curve(grid.rows[0], [{"epoch": 1, "train_loss": "low"}])
+    grid.curve(grid.rows[0], [{"epoch": 1, column: "low"}])
     loaded = load_grid(grid.storage)
     assert curves(loaded).is_empty()
     assert "not a curve" in loaded.problems[0]

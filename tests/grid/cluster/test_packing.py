@@ -17,7 +17,9 @@ from grid.spec.resources import Resources
 from grid.store.store import Store
 from grid.work.memory.device import FOLDER, Footprint, kept_footprint, memory_key
 from grid.work.memory.host import forget_peak, peak_bytes
+from kd.methods import METHODS
 from tests.conftest import tiny_grid
+from tests.kd.methods.own import WithBank
 
 Planner = Callable[..., Plan]
 
@@ -105,6 +107,18 @@ def test_the_memory_is_of_the_model_its_batch_and_its_images(tiny_plan: Planner)
     assert len({(cell.model.shown, memory_key(cell)) for cell in online.cells}) == 4, (
         "a teacher beside it takes its own"
     )
+
+
+def test_the_memory_is_of_what_a_method_learns_beside_the_student(
+    tiny_plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METHODS, "with_bank", WithBank)
+    methods = ["kd", "dkd", {"name": "with_bank", "momentum": [0.1, 0.2]}]
+    cells = [cell for cell in tiny_plan(method=methods).cells if cell.model.shown == "ViT-S" and cell.seed == 0]
+    keys = [memory_key(cell) for cell in cells]
+    assert len(cells) == 5
+    assert len({*keys[:3]}) == 1, "alone, kd and dkd take the same"
+    assert len({*keys}) == 3
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b'{"taken": 1}', b'{"taken": 1, "total": 2, "gpu": "x", "more": 3}'])

@@ -14,7 +14,10 @@ from grid.plan import CellStage, Plan, make_plan
 from grid.read.grid_file import spec_from_dict
 from grid.store.plan_file import write_plan
 from grid.store.store import Store
+from kd.methods import METHODS
+from kd.methods.method import Method
 from tests.conftest import tiny_grid
+from tests.kd.methods.own import OfEmbeddings, Smoothing
 
 Planner = Callable[..., Plan]
 
@@ -92,6 +95,15 @@ def test_rows_carry_the_parameters(tmp_path: Path) -> None:
 )
 def test_what_is_no_method_is_refused(method: Any, told: str) -> None:
     assert told in refusal(method=method)
+
+
+@pytest.mark.parametrize(("kind", "needs"), [(OfEmbeddings, "logits and embedding"), (Smoothing, "nothing")])
+def test_a_method_that_needs_what_no_grid_has_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Method], needs: str
+) -> None:
+    monkeypatch.setitem(METHODS, kind.name, kind)
+    told = f"method.1: method {kind.name} needs {needs} of the teacher; grids distil from logits alone so far"
+    assert told in refusal(method=["kd", {"name": kind.name}])
 
 
 def test_what_no_method_leaves_to_the_grid_is_refused() -> None:
