@@ -14,7 +14,7 @@ from grid.store.store import Store
 from grid.work.dataset import opened
 from grid.work.execute import Runtime
 from grid.work.publish import Progress, publish
-from grid.work.results import provenance
+from grid.work.results import provenance, used
 from grid.work.teacher_logits import LogitsCache
 from kd.machine.workers import WHOLE, Shard
 from kd.train import StoppedError
@@ -58,8 +58,7 @@ def run_logits(
         "seconds_total": seconds,
         # Those of who helped are not told here: each file took about as long.
         "device_seconds": seconds + making * max(0, len({*stage.planned_files} - before) - made) / max(1, made),
-        "dataset_fingerprint": dataset.meta.fingerprint,
-        "teacher_sha256": cache.teacher_sha256,
+        **used(stage, fingerprint=dataset.meta.fingerprint, teacher_sha256=cache.teacher_sha256),
         **runtime.provenance(),
         **provenance(device, stage.teacher.recipe.precision),
     }

@@ -16,7 +16,7 @@ from torch import nn
 
 from grid.contract.figures import SPLITS, metric_field
 from grid.contract.record import METRICS
-from grid.plan import Trainable, image_size
+from grid.plan import Stage, Trainable, image_size
 from grid.store.records import Value
 from grid.work.models import facts_of, start_of
 from kd.data.dataset import DatasetMeta
@@ -79,6 +79,14 @@ def model_facts(
         "throughput": timed.throughput,
         "latency_device": timed.device,
     }
+
+
+def used(stage: Stage, *, fingerprint: str, teacher_sha256: str | None) -> dict[str, Value]:
+    """What a stage was computed from: by the id of each, and in the fields that have it alone."""
+    images, source = stage.images, stage.source
+    inputs = {of.id: sha256 for of, sha256 in ((images, fingerprint), (source, teacher_sha256)) if of and sha256}
+    of_each = {"dataset_fingerprint": fingerprint, "teacher_sha256": teacher_sha256}
+    return {**of_each, "inputs": json.dumps(inputs, sort_keys=True)}
 
 
 def provenance(device: torch.device, precision: Precision) -> dict[str, Value]:

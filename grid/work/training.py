@@ -20,7 +20,7 @@ from grid.work.dataset import opened
 from grid.work.execute import Runtime
 from grid.work.models import at_start, pixels_of
 from grid.work.publish import Progress, publish
-from grid.work.results import curve_to_parquet, metrics_of, model_facts, provenance
+from grid.work.results import curve_to_parquet, metrics_of, model_facts, provenance, used
 from grid.work.supervision import Supervision
 from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
 from kd.data.dataset import Dataset
@@ -143,8 +143,7 @@ def run_trainable(
         # Earlier sessions are in the curve.
         "seconds_total": setup + sum(seconds.values()) + time.perf_counter() - trained_at,
         "device_seconds": sum(seconds.values()) * shard.world,
-        "dataset_fingerprint": dataset.meta.fingerprint,
-        "teacher_sha256": supervision.teacher_sha256,
+        **used(stage, fingerprint=dataset.meta.fingerprint, teacher_sha256=supervision.teacher_sha256),
         "workers": shard.world,
         **runtime.provenance(),
         **provenance(device, recipe.precision),

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from grid.cluster.nodes.capacity import Capacity, Share
+from grid.cluster.nodes.capacity import Capacity
 from grid.cluster.nodes.fleet import Fleet
 from grid.cluster.nodes.packing import Packing
 from grid.cluster.pool.search import Searcher, _Search
@@ -181,10 +181,3 @@ def test_logits_whose_worker_finds_no_memory_get_the_place_of_more_cpus_and_are_
     )
     assert pool.schedule.state(plan.logits[0]) == "failed"
     assert pool.search.suggest("last") == Searcher.FINISHED, "its cells are blocked"
-
-
-def test_parts_are_those_of_what_fits_where_nothing_else_runs() -> None:
-    nodes = Capacity.of([{"CPU": 4.0, "GPU": 2.0}, {"CPU": 1.0}], Resources())
-    assert nodes.room_for(Share(1, 1.0)) == 2
-    assert nodes.room_for(Share(1, 0.5)) == 4
-    assert nodes.room_for(Share(2, 0.0)) == 2

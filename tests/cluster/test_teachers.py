@@ -3,6 +3,7 @@ here: what stands for it is put in its place."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import threading
 import time
@@ -429,7 +430,7 @@ def test_a_teacher_of_other_images_is_not_warned_of_at_every_look(
     plan = tiny_plan(seeds=[0])
     store, (teacher,) = prepared(plan, tmp_path), plan.teachers
     assert train(teacher, store, Runtime(launch="launch-0").here(threads=1, device="cpu")) is None
-    of_others = replace(store.record(teacher), dataset_fingerprint="0" * 64)
+    of_others = replace(store.record(teacher), inputs=json.dumps({plan.data.id: "0" * 64}))
     store.write(f"{teacher.folder}/{RECORD}", record_to_json(of_others))
     group.starts_after = 1.0
     schedule = drive(plan, store, told=lambda stage: None)

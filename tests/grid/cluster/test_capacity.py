@@ -55,22 +55,25 @@ def test_what_can_never_be_placed_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("share", "free", "workers"),
+    ("share", "nodes", "workers"),
     [
-        (Share(1, 0), {"CPU": 3.0}, 3),
-        (Share(2, 0), {"CPU": 5.0}, 2),
-        (Share(2, 0), {"CPU": 1.0}, 0),
-        (Share(1, 0), {}, 0),
-        (Share(1, 0), {"CPU": 2.0, "GPU": 0.0}, 2),
-        (Share(1, 1.0), {"CPU": 8.0, "GPU": 2.0}, 2),
-        (Share(4, 1.0), {"CPU": 7.0, "GPU": 2.0}, 1),
-        (Share(1, 0.25), {"CPU": 8.0, "GPU": 0.75}, 3),
-        (Share(1, 0.5), {"CPU": 8.0}, 0),
-        (Share(1, 0), {"CPU": 0.5}, 0),
+        (Share(1, 0.0), [(3, 0)], 3),
+        (Share(2, 0.0), [(5, 0)], 2),
+        (Share(2, 0.0), [(1, 0)], 0),
+        (Share(2, 0.0), [(3, 0), (3, 0)], 2),  # none on two nodes
+        (Share(1, 1.0), [(8, 2)], 2),
+        (Share(4, 1.0), [(7, 2)], 1),
+        (Share(1, 0.25), [(8, 2)], 8),
+        (Share(1, 0.4), [(8, 2)], 4),  # a part is of one GPU
+        (Share(1, 0.5), [(8, 0)], 0),
+        (Share(1, 1.0), [(4, 2), (1, 0)], 2),
     ],
 )
-def test_how_many_workers_fit_into_what_is_free(share: Share, free: dict[str, float], workers: int) -> None:
-    assert Capacity.fitting(share, free) == workers
+def test_how_many_workers_fit_where_nothing_else_runs(
+    share: Share, nodes: list[tuple[float, float]], workers: int
+) -> None:
+    has = Capacity.of([{"CPU": 1.0, "GPU": 1.0}], Resources())
+    assert has.on([{"CPU": cpus, "GPU": gpus} for cpus, gpus in nodes]).room_for(share) == workers
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analysis.read.load import parse_record
-from grid.contract.record import FIELDS, FIGURES, METRIC_FIELDS, Record
+from grid.contract.record import FIELDS, FIGURES, METRIC_FIELDS, Record, contents, other_inputs, used_inputs
 from grid.store.records import RecordError, make_record, record_from_json, record_to_json
 
 WHOLE = {"schema_version": 1, "stage_id": "text", "status": "done", "test_top1_last": 0.5, "parameters": 7}
@@ -95,3 +95,40 @@ def test_a_record_is_written_as_it_always_was() -> None:
     assert ' "test_agreement_best": null,' in lines
     assert lines[-2:] == [' "recipe": null', "}"]
     assert len(lines) == len(FIELDS) + 2
+
+
+OLDER = {"stage_id": "cell-1", "kind": "cell", "dataset_id": "data-1", "teacher_id": "teacher-1"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "used"),
+    [
+        ({"inputs": '{"data-1": "d", "teacher-2": "u"}', "teacher_sha256": "old"}, {"data-1": "d", "teacher-2": "u"}),
+        ({"dataset_fingerprint": "d", "teacher_sha256": "t"}, {"data-1": "d", "teacher-1": "t"}),
+        ({"dataset_fingerprint": "d"}, {"data-1": "d"}),  # alone
+        ({}, {}),  # of before anything was hashed
+        ({"inputs": "[1]", "dataset_fingerprint": "d"}, {"data-1": "d"}),
+        ({"inputs": '{"data-1": 7}', "dataset_fingerprint": "d"}, {"data-1": "d"}),
+    ],
+)
+def test_what_was_used_is_told_by_the_id_of_each_input(facts: dict[str, str], used: dict[str, str]) -> None:
+    assert used_inputs(vars(Record(**{**OLDER, **facts}))) == used
+
+
+def test_a_stage_is_no_input_of_its_own() -> None:
+    teacher = Record(stage_id="teacher-1", kind="teacher", teacher_id="teacher-1", teacher_sha256="t")
+    data = Record(stage_id="data-1", kind="dataset", dataset_id="data-1", dataset_fingerprint="d")
+    assert used_inputs(vars(teacher)) == used_inputs(vars(data)) == {}
+    assert (contents(vars(data)), contents(vars(teacher))) == ("d", None)
+
+
+def test_inputs_that_are_others_now_are_named() -> None:
+    cell = Record(**OLDER, inputs='{"data-1": "d", "teacher-1": "t", "teacher-2": "u"}')
+    there = {
+        "data-1": Record(kind="dataset", dataset_fingerprint="d"),
+        "teacher-1": Record(kind="teacher", weights_sha256="another"),
+        "teacher-2": Record(kind="teacher", weights_sha256="another"),
+        "teacher-3": Record(kind="teacher", weights_sha256="unused"),
+    }
+    assert other_inputs(cell, there) == ["teacher-1", "teacher-2"]
+    assert other_inputs(cell, dict.fromkeys(there)) == []  # gone: nobody knows
