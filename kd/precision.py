@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from kd.machine.device import is_fast_in_bfloat16
 from kd.recipe import Precision
 
 
@@ -11,9 +12,7 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
     """What "auto" means on this device: bfloat16 where tensor cores make it pay, float32 elsewhere."""
     if precision != "auto":
         return precision
-    return (
-        "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    )
+    return "bfloat16" if is_fast_in_bfloat16(device) else "float32"
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

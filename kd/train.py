@@ -19,6 +19,7 @@ from kd.data.views.views import EpochViews, ViewStream
 from kd.draws import Key, derive_seed, permutation
 from kd.learner import Learner
 from kd.machine.alive import tell_alive
+from kd.machine.device import seed_device
 from kd.machine.workers import WHOLE, Shard, first_decides, first_says
 from kd.objective import Objective
 from kd.optim import make_optimizer
@@ -250,8 +251,7 @@ def _backward(
 def _seed(seed: int, device: torch.device) -> None:
     """As torch.manual_seed, which at every step would cost as much as the views, for it visits all backends."""
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+    seed_device(device, seed)
 
 
 def _agree(say: Callable[[], int], step: int, shard: Shard, device: torch.device) -> int:

@@ -25,6 +25,7 @@ from grid.work.recheck import plain_logits
 from kd.checkpoint import CheckpointError, load_weights
 from kd.data.dataset import DatasetMeta, open_split
 from kd.data.sources import DatasetError
+from kd.machine.device import best_device
 from kd.models.build import ModelError, on_device
 from kd.recipe import Precision
 
@@ -86,7 +87,7 @@ def _trained(store: Store, choice: Choice, *, trust_code: bool) -> Student:
 
 def _compared_with_its_record(student: Student, store: Store) -> str | None:
     """Raises RebuiltError where the student does not do what its record says; a note where that cannot be seen."""
-    record, device = student.record, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    record, device = student.record, torch.device(best_device())
     folder = stage_folder("dataset", student.known.dataset_id)
     try:
         images, labels = (store.local_file(f"{folder}/test_{what}.npy") for what in ("images", "labels"))

@@ -3,7 +3,6 @@ errors become records. Free of heavy imports: a launch knows how its stages run 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import threading
@@ -47,7 +46,9 @@ class Runtime:
         up."""
         import torch
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        from kd.machine.device import best_device
+
+        device = device or best_device()
         runtime = replace(self, threads=threads, device=device, tries=tries)
         torch.set_num_threads(threads)
         use_private_compiler_caches()
@@ -102,12 +103,3 @@ def execute(
         record_failure(stage, store, line, launch=runtime.launch, trace=redacted(traceback.format_exc()))
         return line
     return None
-
-
-def free_gpu() -> None:
-    """Between the stages of a process: the next one must find the memory free."""
-    import torch
-
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()

@@ -21,6 +21,7 @@ from grid.store.records import Value
 from grid.work.models import facts_of, start_of
 from kd.data.dataset import DatasetMeta
 from kd.machine import measure
+from kd.machine.device import device_name
 from kd.precision import resolve
 from kd.recipe import Precision
 from kd.train import Row
@@ -94,7 +95,7 @@ def provenance(device: torch.device, precision: Precision) -> dict[str, Value]:
     return {
         "precision": resolve(precision, device),
         "versions": _versions(),
-        "device": measure.device_name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "deterministic": device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
     }

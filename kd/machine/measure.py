@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kd.machine.alive import tell_alive
+from kd.machine.device import device_name, wait_for
 
 FEWEST_RUNS = 3
 
@@ -29,19 +30,6 @@ class Latency:
     def throughput(self) -> float:
         """Images per second at this batch."""
         return self.batch / self.median_ms * 1e3
-
-
-def device_name(device: torch.device) -> str:
-    """The card's name, or the processor's with the threads in use."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = "CPU"
-    try:
-        with open("/proc/cpuinfo") as lines:
-            name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{name}, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 @torch.inference_mode()
@@ -68,8 +56,7 @@ def latency(
         while len(times) < fewest or (len(times) < most and sum(times) < limit):
             started = time.perf_counter()
             model(images)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
             times.append(time.perf_counter() - started)
             tell_alive()
         return times

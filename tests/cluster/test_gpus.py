@@ -15,7 +15,7 @@ from grid.contract.program.version import MODULES, PACKAGES
 from grid.plan import make_plan
 from grid.read.grid_file import load_grid
 from grid.store.store import Store
-from grid.work.memory.device import FOLDER, memory_key
+from grid.work.memory.gpu import FOLDER, memory_key
 from tests.conftest import tiny_grid
 from tests.launching import ROOT, Launch, records, write_grid
 from tests.ray_cluster import ENVIRONMENT, RayCluster

@@ -19,7 +19,7 @@ from grid.plan.schedule import Schedule
 from grid.store.store import Store
 
 if TYPE_CHECKING:
-    from grid.work.memory.device import Footprint
+    from grid.work.memory.gpu import Footprint
 
 log = logging.getLogger("kd_grid")
 
@@ -44,7 +44,7 @@ class Packing:
 
     def measure(self) -> None:
         """Have the memory measured of students of which it is not known. Returns at once."""
-        from grid.work.memory.device import kept_footprint
+        from grid.work.memory.gpu import kept_footprint
 
         if not self.is_auto or not self.capacity().gpus:
             return
@@ -124,7 +124,7 @@ class Packing:
         return self._host[key]
 
     def _key(self, stage: Stage) -> str:
-        from grid.work.memory.device import memory_key
+        from grid.work.memory.gpu import memory_key
 
         if stage.id not in self._keys:
             self._keys[stage.id] = memory_key(stage)
@@ -151,6 +151,6 @@ def part_of_a_gpu(taken: float, *, cells: int, gpus: float) -> float:
 
 
 def _measure(stage_json: str, storage: str) -> Footprint:
-    from grid.work.memory.device import measure_footprint
+    from grid.work.memory.gpu import measure_footprint
 
     return measure_footprint(CellStage.model_validate_json(stage_json), Store(storage))

@@ -40,9 +40,10 @@ def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
     from grid.plan import stage_from_json
     from grid.store.lease import Leases
     from grid.store.store import Store
-    from grid.work.execute import Runtime, execute, free_gpu
+    from grid.work.execute import Runtime, execute
     from grid.work.memory.host import forget_peak, peak_bytes
     from grid.work.run_stage import run_stage
+    from kd.machine.device import free_memory
     from kd.machine.out_of_memory import is_out_of_gpu_memory
     from kd.machine.workers import Shard
     from kd.train import StoppedError
@@ -86,7 +87,7 @@ def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
                 except _CrowdedError as no_room:
                     log.warning("stage %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
                     crowded = True
-            free_gpu()
+            free_memory()
         if left and departure.is_near():
             end_process()
     return {"error": error or "", "left": left, "crowded": crowded, "peak": peak_bytes()}
@@ -98,8 +99,9 @@ def _help(config: dict[str, Any]) -> dict[str, Any]:
     from grid.plan import stage_from_json
     from grid.store.lease import Leases, always
     from grid.store.store import Store
-    from grid.work.execute import Runtime, free_gpu
+    from grid.work.execute import Runtime
     from grid.work.run_stage import run_stage
+    from kd.machine.device import free_memory
     from kd.machine.workers import Shard
     from kd.train import StoppedError
 
@@ -115,7 +117,7 @@ def _help(config: dict[str, Any]) -> dict[str, Any]:
             pass
         except Exception as error:
             log.warning("stage %s: a worker that helped with it: %s", stage.id, one_line(error))
-        free_gpu()
+        free_memory()
     return {"error": ""}
 
 

@@ -68,7 +68,7 @@ def _train_in_turn(stages: list[Stage], store: Store, runtime: Runtime, *, threa
     from grid.cluster.retries import is_given_up
     from grid.store.failures import record_failure
     from grid.store.lease import LOOK_SECONDS, Leases, always
-    from grid.work.execute import free_gpu
+    from kd.machine.device import free_memory
     from kd.machine.workers import Shard, all_say, first_decides
 
     context = ray.train.get_context()
@@ -106,7 +106,7 @@ def _train_in_turn(stages: list[Stage], store: Store, runtime: Runtime, *, threa
             finally:
                 if lease is not None:
                     lease.release()
-            free_gpu()
+            free_memory()
 
 
 def _run(

@@ -103,10 +103,11 @@ def join(kind: str, place: str | tuple[str, int], *, own_rank: int, world: int, 
 def leave() -> None:
     import torch
 
+    from kd.machine.device import free_memory
+
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free_memory()
 
 
 def _node() -> str:

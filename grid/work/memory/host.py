@@ -11,7 +11,7 @@ from grid.contract.files.local_files import OddFileError
 from grid.contract.parsing import parse_object
 from grid.plan import Stage
 from grid.store.store import Store
-from grid.work.memory.device import FOLDER, memory_key
+from grid.work.memory.gpu import FOLDER, memory_key
 
 _PROCESS = Path("/proc/self")
 

@@ -15,7 +15,7 @@ from grid.plan import Plan, Stage
 from grid.plan.schedule import Schedule, State
 from grid.spec.resources import Resources
 from grid.store.store import Store
-from grid.work.memory.device import FOLDER, Footprint, kept_footprint, memory_key
+from grid.work.memory.gpu import FOLDER, Footprint, kept_footprint, memory_key
 from grid.work.memory.host import forget_peak, peak_bytes
 from kd.methods import METHODS
 from tests.conftest import tiny_grid

@@ -12,7 +12,7 @@ import torch
 from grid.plan import Plan
 from grid.store.store import Store
 from grid.work.execute import Runtime
-from grid.work.memory.device import _use
+from grid.work.memory.gpu import _use
 from kd.methods import METHODS
 from tests.grid.running import (
     Killed,

@@ -23,6 +23,7 @@ from kd.data.dataset import Dataset
 from kd.data.views.views import ViewStream
 from kd.evaluate import INFERENCE_BATCH, predict
 from kd.logits import StoredLogits
+from kd.machine.device import best_device, device_name, memory_of
 from kd.machine.out_of_memory import is_out_of_gpu_memory
 from kd.models.build import on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher, Teacher
@@ -63,16 +64,16 @@ def kept_footprint(stage: CellStage, store: Store) -> Footprint | None:
 
 def measure_footprint(stage: CellStage, store: Store) -> Footprint:
     """Train for a few steps, evaluate a batch, and see what is gone of the GPU, which must not be shared meanwhile."""
-    device = torch.device("cuda")
-    total = torch.cuda.mem_get_info(device)[1]
+    device = torch.device(best_device())
+    total = memory_of(device)[1]
     try:
         _use(stage, store, device)
-        taken = total - torch.cuda.mem_get_info(device)[0]
+        taken = total - memory_of(device)[0]
     except RuntimeError as error:
         if not is_out_of_gpu_memory(error):
             raise
         taken = total
-    found = Footprint(taken, total, torch.cuda.get_device_name(device))
+    found = Footprint(taken, total, device_name(device))
     store.write(f"{FOLDER}/{memory_key(stage)}.json", json.dumps(asdict(found)).encode())
     return found
 
