@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from kd.data.views.views import Labels
-from kd.learner import build_beside
 from kd.methods.method import Batch, Facts, Method, Needs, Seen, Term
+from kd.training.learner import build_beside
 
 SPLIT, IMAGES, CLASSES = 64, 12, 7
 

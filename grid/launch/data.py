@@ -40,7 +40,7 @@ class Preparation:
             return
         from grid.work.execute import execute
         from grid.work.run_stage import run_stage
-        from kd.train import StoppedError
+        from kd.training.train import StoppedError
 
         self.books.start(data)
 

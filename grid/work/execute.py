@@ -96,7 +96,7 @@ def execute(
     except Exception as error:  # the one place that catches: whatever went wrong belongs on the stage's record
         line = one_line(error)
         if not holds():
-            from kd.train import StoppedError
+            from kd.training.train import StoppedError
 
             log.warning("stage %s, which another launch has taken over: %s", stage.id, line)
             raise StoppedError from error

@@ -24,7 +24,7 @@ from kd.machine import measure
 from kd.machine.device import device_name
 from kd.precision import resolve
 from kd.recipe import Precision
-from kd.train import Row
+from kd.training.train import Row
 
 LATENCY_BATCH = 32
 LATENCY_RUNS = 100

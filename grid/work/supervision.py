@@ -10,10 +10,10 @@ from grid.store.store import Store
 from grid.work.models import pixels_of
 from grid.work.teacher_logits import LogitsCache, load_teacher, logits_of_teacher, sha256_of_weights
 from kd.data.dataset import Dataset
-from kd.learner import build_beside
 from kd.methods.method import Facts, Method
 from kd.models.build import on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
+from kd.training.learner import build_beside
 
 
 class Supervision:

@@ -31,8 +31,8 @@ from kd.machine.workers import WHOLE, Shard, first_reads
 from kd.models.build import on_device
 from kd.models.class_order import fit_of
 from kd.precision import resolve
-from kd.resume import fitting_state
-from kd.train import Row, TrainState, train
+from kd.training.resume import fitting_state
+from kd.training.train import Row, TrainState, train
 
 log = logging.getLogger("kd_grid")
 

@@ -118,7 +118,7 @@ class Method(ABC):
         """What is learned or kept beside the student: adapters as parameters, memory banks as buffers. It is trained
         and saved with the student, and is no part of the model that comes of it. Nothing, unless a method says so.
 
-        Drawn from a seed of its own (kd/learner.py), so that a student starts from the baseline's weights."""
+        Drawn from a seed of its own (kd/training/learner.py), so that a student starts from the baseline's weights."""
         from torch import nn
 
         return nn.Module()

@@ -18,7 +18,7 @@ from kd.data.dataset import Dataset, meta_to_json, open_dataset
 from kd.models.build import build, on_device
 from kd.objective import HardLabels
 from kd.recipe import Recipe
-from kd.train import train
+from kd.training.train import train
 from tests.benchmarks.data import CPU, CROP_AND_FLIP, META, noise, stream
 from tests.benchmarks.harness import Row
 

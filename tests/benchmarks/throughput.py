@@ -22,7 +22,7 @@ from kd.models.build import build, describe, on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher
 from kd.precision import resolve
 from kd.recipe import Recipe
-from kd.train import train
+from kd.training.train import train
 from tests.benchmarks.data import CROP_AND_FLIP
 
 STUDENTS = {"ViT-Tiny": "vit_tiny_patch16_224", "ResNet-18": "resnet18", "MobileViT-S": "mobilevit_s"}

@@ -16,9 +16,9 @@ from kd.logits import StoredLogits, logits_to_bytes, open_logits, store_logits
 from kd.methods.soft_targets import SoftTargets
 from kd.models.build import build, describe, on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher, Teacher
-from kd.optim import make_optimizer
 from kd.recipe import LogitsFormat, Recipe
-from kd.train import train
+from kd.training.optim import make_optimizer
+from kd.training.train import train
 from tests.benchmarks.data import CPU, CROP_AND_FLIP, META, noise, stream
 from tests.benchmarks.harness import Row, ratio
 

@@ -12,7 +12,7 @@ from torch import nn
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
 from kd.evaluate import predict, score
-from kd.train import Row
+from kd.training.train import Row
 from tests.kd import helpers
 from tests.kd.helpers import CPU, AnyRow
 

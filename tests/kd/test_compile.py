@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from kd.recipe import Recipe
-from kd.train import Row, TrainState
+from kd.training.train import Row, TrainState
 from tests.kd.helpers import AnyRow, same_weights, untimed
 
 Run = Callable[..., list[AnyRow]]

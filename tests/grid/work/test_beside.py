@@ -65,7 +65,7 @@ def test_killed_in_an_epoch_it_goes_on_to_the_same_bits(tmp_path: Path, plan: Pl
     assert results(broken.record(banked)) == results(whole.record(banked))
     # What is published is the student alone.
     assert weights(whole, banked).keys() == weights(whole, alone).keys()
-    sizes = {str(whole.record(cell)["parameters"]) for cell in (alone, kd, banked)}
+    sizes = {str(whole.record(cell).parameters) for cell in (alone, kd, banked)}
     assert len(sizes) == 1
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-import kd.train
+import kd.training.train
 from grid.contract.files.layout import RECORD
 from grid.plan import CellStage, Plan, stage_from_json, stage_to_json
 from grid.store.store import CHECKPOINT, Store
 from grid.work.execute import Runtime
-from kd.optim import make_optimizer
+from kd.training.optim import make_optimizer
 from tests.conftest import tiny_grid
 from tests.grid.running import (
     Killed,
@@ -70,7 +70,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         optimizer.register_step_post_hook(lambda *ignored: taken.append(1))
         return optimizer
 
-    monkeypatch.setattr(kd.train, "make_optimizer", counted)
+    monkeypatch.setattr(kd.training.train, "make_optimizer", counted)
     return taken
 
 

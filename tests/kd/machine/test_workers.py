@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd.machine.workers import Shard
 from kd.recipe import Recipe
-from kd.train import Row, TrainState
+from kd.training.train import Row, TrainState
 from tests.kd.helpers import AnyRow, Watching, flat, linear
 
 Run = Callable[..., list[AnyRow]]

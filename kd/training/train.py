@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from kd.checkpoint import cloned, model_state, optimizer_state
 from kd.data.views.views import EpochViews, ViewStream
 from kd.draws import Key, derive_seed, permutation
-from kd.learner import Learner
 from kd.machine.alive import tell_alive
 from kd.machine.device import seed_device
 from kd.machine.workers import WHOLE, Shard, first_decides, first_says
 from kd.objective import Objective
-from kd.optim import make_optimizer
 from kd.precision import autocast
 from kd.recipe import Recipe
-from kd.sums import Sums
+from kd.training.learner import Learner
+from kd.training.optim import make_optimizer
+from kd.training.sums import Sums
 
 Row = dict[str, float | int | None]
 

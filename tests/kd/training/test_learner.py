@@ -17,18 +17,18 @@ from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
 from kd.data.views.views import EpochViews
-from kd.learner import Learner, build_beside
 from kd.logits import StoredLogits
 from kd.methods.decoupled import Decoupled
 from kd.methods.method import Facts, Method
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, OnlineTeacher
 from kd.recipe import Recipe
-from kd.resume import fitting_state
-from kd.train import Row, TrainState
+from kd.training.learner import Learner, build_beside
+from kd.training.resume import fitting_state
+from kd.training.train import Row, TrainState
 from tests.kd.helpers import CPU, AnyRow, flat, linear, noisy_model, normal, same_weights, untimed, views_of
 from tests.kd.methods.own import WithBank
-from tests.kd.test_resume import AUGMENTED, RECIPES
+from tests.kd.training.test_resume import AUGMENTED, RECIPES
 
 Run = Callable[..., list[AnyRow]]
 Evaluate = Callable[[nn.Module], Row]
@@ -240,7 +240,7 @@ def test_the_teacher_is_in_no_module_optimizer_or_checkpoint(
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     learners: list[nn.Module] = []
     optimizers: list[torch.optim.Optimizer] = []
-    loop = importlib.import_module("kd.train")
+    loop = importlib.import_module("kd.training.train")
     make = loop.make_optimizer
 
     def noted(*args: Any) -> torch.optim.Optimizer:

@@ -12,7 +12,7 @@ from kd.logits import StoredLogits
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective
 from kd.recipe import Recipe
-from kd.train import _batches
+from kd.training.train import _batches
 from tests.kd.helpers import CPU, AnyRow, flat, normal
 
 Run = Callable[..., list[AnyRow]]

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from kd.checkpoint import CheckpointError, state_from_bytes
-from kd.resume import fitting_state
-from kd.train import TrainState
+from kd.training.resume import fitting_state
+from kd.training.train import TrainState
 from tests.kd.helpers import noisy_model
-from tests.kd.test_resume import RECIPES, Evaluate, Run, kept_states
+from tests.kd.training.test_resume import RECIPES, Evaluate, Run, kept_states
 
 IMAGES, STEPS = 300, 5
 NAME = "adamw, warm-up, clipping, average"

@@ -19,7 +19,7 @@ from kd.methods.method import Seen
 from kd.models.build import build
 from kd.objective import HardLabels, Loss, cross_entropy
 from kd.recipe import Precision, Recipe
-from kd.train import Row, TrainState
+from kd.training.train import Row, TrainState
 from tests.kd.helpers import CPU, AnyRow, Watching, flat, linear, noisy_model, same_weights, views_of
 
 AUGMENTED = Views(crop_padding=1, horizontal_flip=True)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from kd.checkpoint import CheckpointError, optimizer_state
-from kd.learner import Learner
-from kd.optim import make_optimizer
 from kd.recipe import Recipe
-from kd.train import TrainState, steps_of
+from kd.training.learner import Learner
+from kd.training.optim import make_optimizer
+from kd.training.train import TrainState, steps_of
 
 COLUMNS = ("learning_rate", "train_loss", "train_top1", "seconds_train", "seconds_evaluate")
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kd.recipe import Recipe
-from kd.train import Row, TrainState
+from kd.training.train import Row, TrainState
 from tests.kd.helpers import AnyRow, noisy_model, same_weights
 
 Run = Callable[..., list[AnyRow]]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kd.optim import make_optimizer
 from kd.recipe import Recipe
+from kd.training.optim import make_optimizer
 
 
 @pytest.mark.parametrize(

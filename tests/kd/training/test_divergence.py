@@ -14,7 +14,7 @@ from kd.data.views.views import EpochViews, Labels
 from kd.methods.method import Seen
 from kd.objective import HardLabels, Loss
 from kd.recipe import Recipe
-from kd.train import DivergedError, Row, TrainState
+from kd.training.train import DivergedError, Row, TrainState
 from tests.kd.helpers import AnyRow, linear, noisy_model, same_weights, tensors_in, untimed
 
 Run = Callable[..., list[AnyRow]]
