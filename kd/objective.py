@@ -65,12 +65,13 @@ def cross_entropy(logits_BC: Tensor, labels: Labels, *, label_smoothing: float) 
 
 
 class Teacher(Protocol):
-    """Where a teacher's logits come from."""
+    """Where what a teacher sees comes from."""
 
     def start_epoch(self, views: EpochViews) -> None: ...
 
-    def logits(self, index_B: Tensor, *, temperature: float) -> Tensor:
-        """Raw logits of these samples' views of this epoch, [B, C] on the student's device, without gradient."""
+    def seen(self, index_B: Tensor, *, temperature: float) -> Seen:
+        """What it sees in these samples' views of this epoch, on the student's device, without gradient. temperature:
+        at which its logits are softened, where only the largest are kept."""
 
 
 class CachedTeacher:
@@ -84,9 +85,9 @@ class CachedTeacher:
     def start_epoch(self, views: EpochViews) -> None:
         self.stored = self.read_epoch(views).to(self.device)
 
-    def logits(self, index_B: Tensor, *, temperature: float) -> Tensor:
+    def seen(self, index_B: Tensor, *, temperature: float) -> Seen:
         assert self.stored is not None, "start_epoch comes first"
-        return self.stored.at(index_B, temperature=temperature)
+        return Seen(self.stored.at(index_B, temperature=temperature))
 
 
 class OnlineTeacher:
@@ -102,12 +103,12 @@ class OnlineTeacher:
         self.views = views.seen_through(self.pixels)
 
     @torch.no_grad()
-    def logits(self, index_B: Tensor, *, temperature: float) -> Tensor:
+    def seen(self, index_B: Tensor, *, temperature: float) -> Seen:
         assert self.views is not None, "start_epoch comes first"
         images_BCHW = self.views.batch(index_B)
         with autocast(self.precision, images_BCHW.device):
             logits_BC: Tensor = self.teacher(images_BCHW)
-        return logits_BC.float()
+        return Seen(logits_BC.float())
 
 
 class Distillation:
@@ -130,7 +131,7 @@ class Distillation:
             progress=self.progress,
             key=key,
         )
-        teacher = Seen(self.teacher.logits(index_B, temperature=self.method.softened_at))
+        teacher = self.teacher.seen(index_B, temperature=self.method.softened_at)
         terms = self.method.terms(student, teacher, batch, beside)
         total = reduce(operator.add, (term.weight * term.value for term in terms.values()))
         return Loss(total, {name: term.value for name, term in terms.items()})

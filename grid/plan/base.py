@@ -13,7 +13,7 @@ from grid.spec.strict import Strict
 
 if TYPE_CHECKING:
     from grid.plan.dataset import DatasetStage
-    from grid.plan.teacher import TeacherStage
+    from grid.plan.stages import Trainable
     from grid.spec.model import ModelSpec
 
 # A training step is a forward pass and a backward pass of about twice its cost.
@@ -59,14 +59,14 @@ class BaseStage(Strict, ABC):
         return None
 
     @property
-    def source(self) -> TeacherStage | None:
-        """The teacher that it is computed from."""
-        return None
+    def sources(self) -> tuple[Trainable, ...]:
+        """The models whose weights it is computed from."""
+        return ()
 
     @property
-    def computed_from(self) -> tuple[DatasetStage | TeacherStage, ...]:
+    def computed_from(self) -> tuple[DatasetStage | Trainable, ...]:
         """The stages whose contents its record names: it is done with those alone."""
-        return tuple(of for of in (self.images, self.source) if of is not None)
+        return (*(() if self.images is None else (self.images,)), *self.sources)
 
     @property
     def needs(self) -> tuple[BaseStage, ...]:

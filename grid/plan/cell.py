@@ -63,8 +63,8 @@ class CellStage(TrainedStage):
         return inputs
 
     @property
-    def source(self) -> TeacherStage | None:
-        return self.teacher
+    def sources(self) -> tuple[TeacherStage, ...]:
+        return () if self.teacher is None else (self.teacher,)
 
     @property
     def needs(self) -> tuple[BaseStage, ...]:

@@ -46,8 +46,8 @@ class LogitsStage(BaseStage):
         return self.teacher.data
 
     @property
-    def source(self) -> TeacherStage:
-        return self.teacher
+    def sources(self) -> tuple[TeacherStage, ...]:
+        return (self.teacher,)
 
     @property
     def needs(self) -> tuple[BaseStage, ...]:

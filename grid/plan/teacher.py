@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -47,12 +46,6 @@ class TeacherStage(TrainedStage):
 
     def axes(self) -> dict[str, Any]:
         return {**super().axes(), **self.as_source, "seed": self.seed}
-
-    @property
-    def as_source(self) -> dict[str, Any]:
-        """As the records of what is computed from it have it."""
-        args = json.dumps(self.model.args, sort_keys=True)
-        return {"teacher": self.model.name, "teacher_args": args, "teacher_id": self.id}
 
     def multiply_adds(self, of: Callable[[ModelSpec], int]) -> float:
         splits = self.data.dataset.splits

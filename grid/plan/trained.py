@@ -39,6 +39,12 @@ class TrainedStage(BaseStage):
         return {**super().axes(), **recipe, **self.data.as_input}
 
     @property
+    def as_source(self) -> dict[str, Any]:
+        """As the records of what is computed from it have it."""
+        args = json.dumps(self.model.args, sort_keys=True)
+        return {"teacher": self.model.name, "teacher_args": args, "teacher_id": self.id}
+
+    @property
     def alike(self) -> dict[str, Any]:
         payload = self.spec_payload()
         return {"model": payload["model"], "recipe": payload["recipe"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from grid.contract.files.layout import plan_file
 from grid.contract.plan import PLAN_SCHEMA_VERSION
-from grid.plan import CellStage, Plan
+from grid.plan import Plan
 from grid.store.records import now
 from grid.store.store import Store
 
@@ -23,7 +23,7 @@ def write_plan(plan: Plan, store: Store) -> None:
             "teacher": row.teacher,
             "student": row.student,
         }
-        if isinstance(stage, CellStage):
+        if stage.kind == "cell":
             axes |= {"mode": stage.mode, "seed": stage.seed, **stage.how, "setting": plan.setting_of(stage)}
             axes |= {"teacher_id": stage.teacher.id if stage.teacher is not None else None}
         rows.append(axes)

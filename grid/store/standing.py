@@ -94,11 +94,11 @@ def without_damaged_teachers(plan: Plan, store: Store, stands: Stands) -> Stands
     """The same, with those teachers trained again whose weights are not those of their record, where any stage is about
     to load them. One that another launch holds is left to it."""
     done = stands.done | unneeded_stages(plan, stands.done)
-    needed = {stage.teacher.id for stage in plan.logits if stage.id not in done}
-    needed |= {c.teacher.id for c in plan.cells if c.teacher and c.targets == "online" and c.id not in done}
+    open_stages = [stage for stage in plan.stages if stage.id not in done]
+    loaded = {of.id for stage in open_stages for of in stage.needs} & {of.id for s in open_stages for of in s.sources}
     condemned = False
-    for teacher in plan.teachers:
-        if teacher.id not in needed & stands.done:
+    for teacher in plan.stages:
+        if teacher.id not in loaded & stands.done:
             continue
         damage = store.weights_damage(teacher)
         lease = Leases(store, "looks at the weights").take(teacher.folder) if damage is not None else None

@@ -23,7 +23,7 @@ from grid.contract.record import (
 from grid.errors import UserError
 from grid.files.copies import CopyingFiles
 from grid.identity import canonical_json
-from grid.plan import Stage, Trainable
+from grid.plan import Stage
 from grid.store.damage import damage_of
 from grid.store.records import RecordError, record_from_json, record_to_json
 
@@ -176,7 +176,7 @@ class Store(CopyingFiles):
         # where more of it is computed.
         used = used_inputs(vars(record))
         unknown = any(
-            there[of.id] is None and (of.id in used or (stage.grows and of == stage.source))
+            there[of.id] is None and (of.id in used or (stage.grows and of in stage.sources))
             for of in stage.computed_from
         )
         if not set(stage.planned_files) <= sizes.keys():
@@ -240,7 +240,7 @@ class Store(CopyingFiles):
         condemned = replace(record, schema_version=SCHEMA_VERSION, status="failed", error=reason)
         self.replace(path, record_to_json(condemned), old=found)
 
-    def weights_damage(self, stage: Trainable) -> str | None:
+    def weights_damage(self, stage: Stage) -> str | None:
         """What is wrong with the contents of a done stage's weights, as `condemn` takes it; None where they are those
         of its record, or that is of before weights were hashed."""
         record = self.record(stage)

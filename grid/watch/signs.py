@@ -164,10 +164,8 @@ class GridReader:
         return record
 
     def _covers(self, stage: Stage, found: Mapping[str, Found]) -> bool:
-        of = stage.source
-        source = found[stage.id] if of is None else found.get(of.id, Found())
-        readable = source.record is not None and found[stage.id].record is not None
-        return readable and self.store.covers(stage)
+        needed = [stage.id, *(of.id for of in stage.sources)]
+        return all(found.get(of, Found()).record is not None for of in needed) and self.store.covers(stage)
 
     def _read(self, path: str, parse: Callable[[bytes], T]) -> T | None:
         """None where there is no such file, or none that can be read."""

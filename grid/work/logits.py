@@ -58,7 +58,7 @@ def run_logits(
         "seconds_total": seconds,
         # Those of who helped are not told here: each file took about as long.
         "device_seconds": seconds + making * max(0, len({*stage.planned_files} - before) - made) / max(1, made),
-        **used(stage, fingerprint=dataset.meta.fingerprint, teacher_sha256=cache.teacher_sha256),
+        **used(stage, fingerprint=dataset.meta.fingerprint, weights={stage.teacher.id: cache.teacher_sha256}),
         **runtime.provenance(),
         **provenance(device, stage.teacher.recipe.precision),
     }

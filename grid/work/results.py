@@ -6,6 +6,7 @@ import io
 import json
 import math
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
@@ -82,12 +83,13 @@ def model_facts(
     }
 
 
-def used(stage: Stage, *, fingerprint: str, teacher_sha256: str | None) -> dict[str, Value]:
-    """What a stage was computed from: by the id of each, and in the fields that have it alone."""
-    images, source = stage.images, stage.source
-    inputs = {of.id: sha256 for of, sha256 in ((images, fingerprint), (source, teacher_sha256)) if of and sha256}
-    of_each = {"dataset_fingerprint": fingerprint, "teacher_sha256": teacher_sha256}
-    return {**of_each, "inputs": json.dumps(inputs, sort_keys=True)}
+def used(stage: Stage, *, fingerprint: str, weights: Mapping[str, str]) -> dict[str, Value]:
+    """What a stage was computed from: by the id of each, and in the fields that have it alone. weights: the sha256 of
+    those of each of its sources."""
+    images = {} if stage.images is None else {stage.images.id: fingerprint}
+    alone = weights[stage.sources[0].id] if len(stage.sources) == 1 else None
+    inputs = json.dumps({**images, **weights}, sort_keys=True)
+    return {"dataset_fingerprint": fingerprint, "teacher_sha256": alone, "inputs": inputs}
 
 
 def provenance(device: torch.device, precision: Precision) -> dict[str, Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from grid.plan import CellStage, Trainable
+from grid.plan import Trainable
 from grid.store.store import Store
 from grid.work.models import pixels_of
 from grid.work.teacher_logits import LogitsCache, load_teacher, logits_of_teacher, sha256_of_weights
@@ -21,26 +21,28 @@ class Supervision:
 
     plain_logits: dict[str, torch.Tensor]
     """its teacher's logits of the plain splits, float [N, C], by split"""
+    weights: dict[str, str]
+    """the sha256 of its teacher's weights, by the teacher's id"""
 
     def __init__(self, stage: Trainable, store: Store, dataset: Dataset, device: torch.device) -> None:
         smoothing = stage.recipe.label_smoothing
         self.objective: Objective = HardLabels(label_smoothing=smoothing)
         self.beside = nn.Module()
         self.plain_logits = {}
-        self.teacher_sha256: str | None = None
-        if not isinstance(stage, CellStage) or stage.teacher is None:
+        self.weights = {}
+        if stage.kind == "teacher" or stage.teacher is None:
             return
         assert stage.setting is not None
         teacher: CachedTeacher | OnlineTeacher
         if stage.logits is not None:
             cache = LogitsCache(stage.logits, store, dataset, device)
-            self.teacher_sha256 = cache.teacher_sha256
+            self.weights[stage.teacher.id] = cache.teacher_sha256
             teacher = CachedTeacher(cache.epoch, device=device)
             for name in dataset.evaluated:
                 stored = cache.plain(name)
                 self.plain_logits[name] = stored.at(torch.arange(len(stored)), temperature=1.0)
         else:
-            self.teacher_sha256 = sha256_of_weights(store.record(stage.teacher))
+            self.weights[stage.teacher.id] = sha256_of_weights(store.record(stage.teacher))
             model = load_teacher(stage.teacher, store, dataset, device)
             pixels = pixels_of(stage.teacher.model, dataset.meta, device)
             teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
@@ -49,6 +51,11 @@ class Supervision:
         method = stage.setting.built
         self.beside = beside_of(method, dataset, device, seed=stage.seed)
         self.objective = Distillation(method, teacher, label_smoothing=smoothing)
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of all of its teachers' weights together; None without one."""
+        return " ".join(self.weights.values()) or None
 
 
 def beside_of(method: Method, dataset: Dataset, device: torch.device, *, seed: int) -> nn.Module:

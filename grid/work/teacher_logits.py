@@ -53,7 +53,7 @@ def sha256_of_weights(teacher: Record) -> str:
 
 def load_teacher(stage: TeacherStage, store: Store, dataset: Dataset, device: torch.device) -> nn.Module:
     """The trained teacher, in eval mode. Raises FileNotFoundError or CheckpointError."""
-    teacher, record = untrained(stage.model, dataset.meta, seed=stage.model.seed), store.record(stage)
+    teacher, record = untrained(stage.model, dataset.meta, seed=stage.seed), store.record(stage)
     path = f"{stage.folder}/{weights_file(record)}"
     data = store.read(path)
     if hashlib.sha256(data).hexdigest() != sha256_of_weights(record):

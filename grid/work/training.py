@@ -63,7 +63,7 @@ def run_trainable(
     supervision = Supervision(stage, store, dataset, device)
     is_given = stage.model.is_given
     # What a checkpoint has to agree with: the id knows neither.
-    how = {"teacher_sha256": supervision.teacher_sha256, "precision": resolve(recipe.precision, device)}
+    how = {"teacher_sha256": supervision.weights_sha256, "precision": resolve(recipe.precision, device)}
     how["dataset_fingerprint"] = dataset.meta.fingerprint
     resume = None
     if not is_given and (shard.world > 1 or found is None or CHECKPOINT in found):
@@ -143,7 +143,7 @@ def run_trainable(
         # Earlier sessions are in the curve.
         "seconds_total": setup + sum(seconds.values()) + time.perf_counter() - trained_at,
         "device_seconds": sum(seconds.values()) * shard.world,
-        **used(stage, fingerprint=dataset.meta.fingerprint, teacher_sha256=supervision.teacher_sha256),
+        **used(stage, fingerprint=dataset.meta.fingerprint, weights=supervision.weights),
         "workers": shard.world,
         **runtime.provenance(),
         **provenance(device, recipe.precision),

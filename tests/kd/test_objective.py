@@ -13,6 +13,7 @@ from kd.data.views.pixels import Pixels
 from kd.data.views.policy import Mixing, Views
 from kd.data.views.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, store_logits
+from kd.methods.method import Seen
 from kd.methods.soft_targets import SoftTargets, soft_target_loss
 from kd.objective import CachedTeacher, Distillation, HardLabels, OnlineTeacher
 from kd.recipe import LogitsFormat
@@ -30,9 +31,9 @@ class Table:
     def start_epoch(self, views: EpochViews) -> None:
         self.epochs.append(views)
 
-    def logits(self, index_B: Tensor, *, temperature: float) -> Tensor:
+    def seen(self, index_B: Tensor, *, temperature: float) -> Seen:
         self.temperatures.append(temperature)
-        return self.logits_NC[index_B]
+        return Seen(self.logits_NC[index_B])
 
 
 # A batch of 16 out of 40 samples, not in order.
@@ -144,13 +145,13 @@ def test_a_cached_teacher_reads_once_an_epoch_what_belongs_to_its_views(views: V
     for epoch in (1, 3):
         teacher.start_epoch(views.epoch(epoch))
         for _ in range(2):
-            assert torch.equal(teacher.logits(INDEX, temperature=4), (TEACHER * epoch)[INDEX])
+            assert torch.equal(teacher.seen(INDEX, temperature=4).logits_BC, (TEACHER * epoch)[INDEX])
     assert asked == [1, 3]
 
 
 def test_a_cached_teacher_needs_an_epoch() -> None:
     with pytest.raises(AssertionError, match="start_epoch comes first"):
-        CachedTeacher(lambda views: StoredLogits(TEACHER, 10), device=CPU).logits(INDEX, temperature=4)
+        CachedTeacher(lambda views: StoredLogits(TEACHER, 10), device=CPU).seen(INDEX, temperature=4)
 
 
 def test_what_is_kept_of_the_top_k_depends_on_the_temperature(views: ViewStream) -> None:
@@ -189,7 +190,7 @@ def test_an_online_teacher_sees_the_students_views_at_its_own_size(digits: Datas
     teacher = OnlineTeacher(model, pixels=Pixels.of(digits.meta, size=size, device=CPU), precision="float32")
     for epoch in (0, 2):
         teacher.start_epoch(students.epoch(epoch))
-        logits_BC = teacher.logits(INDEX, temperature=4)
+        logits_BC = teacher.seen(INDEX, temperature=4).logits_BC
         assert not logits_BC.requires_grad
         assert torch.equal(model.shown[-1], teachers.epoch(epoch).batch(INDEX))
     assert model.shown[0].shape == (16, 1, size or 8, size or 8)
@@ -202,7 +203,7 @@ def test_an_online_teachers_logits_are_float32_whatever_it_computes_in(digits: D
         pixels = Pixels.of(digits.meta, size=None, device=CPU)
         teacher = OnlineTeacher(model, pixels=pixels, precision=precision)
         teacher.start_epoch(views.epoch(0))
-        assert teacher.logits(INDEX, temperature=4).dtype == torch.float32
+        assert teacher.seen(INDEX, temperature=4).logits_BC.dtype == torch.float32
     assert model.computed == [torch.float32, torch.bfloat16, torch.float32]
 
 
@@ -229,4 +230,4 @@ def test_mixed_views_teach_the_teachers_logits_of_the_mixed_image(digits: Datase
     teacher.start_epoch(mixed.epoch(1))
     with torch.no_grad():
         expected_BC = model(mixed.epoch(1).batch(INDEX))
-    assert torch.equal(teacher.logits(INDEX, temperature=4), expected_BC)
+    assert torch.equal(teacher.seen(INDEX, temperature=4).logits_BC, expected_BC)

@@ -111,7 +111,7 @@ def _objective(stage: CellStage, dataset: Dataset, device: torch.device) -> Obje
         zeros = StoredLogits(torch.zeros(len(dataset.train), classes, dtype=torch.float16), classes)
         teacher = CachedTeacher(lambda views: zeros, device=device)
     else:
-        model = on_device(untrained(stage.teacher.model, dataset.meta, seed=stage.teacher.model.seed), device).eval()
+        model = on_device(untrained(stage.teacher.model, dataset.meta, seed=stage.teacher.seed), device).eval()
         pixels = pixels_of(stage.teacher.model, dataset.meta, device)
         teacher = OnlineTeacher(model, pixels=pixels, precision=stage.teacher.recipe.precision)
     return Distillation(setting.built, teacher, label_smoothing=smoothing)

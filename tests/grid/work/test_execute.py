@@ -84,7 +84,7 @@ def test_a_record_says_what_was_learned_from(tmp_path: Path, tiny_plan: Planner,
         record = store.record(cell)
         assert tuple(getattr(record, name) for name in fields) == facts
         assert record.teacher_sha256 == teacher_sha256
-        taught = {} if cell.source is None else {cell.source.id: teacher_sha256}
+        taught = {of.id: teacher_sha256 for of in cell.sources}
         assert json.loads(record.inputs or "") == {cell.data.id: record.dataset_fingerprint, **taught}
         assert record.weights_sha256 == hashlib.sha256(weights_bytes(store, cell)).hexdigest()
         assert record.dataset_fingerprint == fingerprint

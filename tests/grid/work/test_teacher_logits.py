@@ -74,7 +74,7 @@ def said_by_the_teacher(stage: LogitsStage, store: Store, views: EpochViews) -> 
     pixels = Pixels.of(dataset.meta, size=stage.teacher.model.image_size, device=CPU)
     teacher = OnlineTeacher(load_teacher(stage.teacher, store, dataset, CPU), pixels=pixels, precision="auto")
     teacher.start_epoch(views)
-    return teacher.logits(torch.arange(len(views)), temperature=1.0)
+    return teacher.seen(torch.arange(len(views)), temperature=1.0).logits_BC
 
 
 def test_each_unit_is_one_file_and_the_record_says_of_what(
