@@ -20,7 +20,7 @@ PROGRESS_SILENT = timedelta(minutes=30)
 _LEASE = re.compile(r"lease-(\d+)\.json")
 
 # silent: was worked on and tells nothing any more.
-State = Literal["done", "failed", "running", "silent", "waiting"]
+SignedState = Literal["done", "failed", "running", "silent", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def together(lease: Sign | None, progress: Sign | None) -> Sign | None:
     return replace(lease, started_at=started_at, done=progress.done, total=progress.total)
 
 
-def state_of(*, done: bool, failure: Record | None, sign: Sign | None, now: datetime) -> State:
+def state_of(*, done: bool, failure: Record | None, sign: Sign | None, now: datetime) -> SignedState:
     """How a stage stands. failure: the record of one; sign: what it last told of itself."""
     if done:
         return "done"

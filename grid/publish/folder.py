@@ -32,7 +32,7 @@ CARD, CONFIG, ONNX, BUFFERS = "README.md", "config.json", "model.onnx", "buffers
 
 
 @dataclass(frozen=True)
-class Published:
+class Exported:
     """files: names in the folder. notes: what had to be left out, and why."""
 
     title: str
@@ -54,7 +54,7 @@ class Student:
     module: nn.Module
 
 
-def write_folder(student: Student, folder: Path, notes: list[str]) -> Published:
+def write_folder(student: Student, folder: Path, notes: list[str]) -> Exported:
     """All files, the card last: it says what the others are."""
     model, spec, meta = student.model, student.spec, student.meta
     state = {name: tensor.contiguous() for name, tensor in student.module.state_dict().items()}
@@ -113,7 +113,7 @@ def write_folder(student: Student, folder: Path, notes: list[str]) -> Published:
         onnx=_onnx(student.module, folder, input_size, notes),
     )
     (folder / CARD).write_text(model_card(facts), encoding="utf-8")
-    return Published(facts.title, tuple(sorted(path.name for path in folder.iterdir())), tuple(notes))
+    return Exported(facts.title, tuple(sorted(path.name for path in folder.iterdir())), tuple(notes))
 
 
 def _onnx(module: nn.Module, folder: Path, input_size: tuple[int, int, int], notes: list[str]) -> OnnxFacts | None:

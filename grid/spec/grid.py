@@ -25,7 +25,7 @@ from grid.identity import canonical_json
 from grid.spec.dataset import DatasetSpec
 from grid.spec.method import OF_SHORTHAND, SHORTHAND, MethodSpec, Setting
 from grid.spec.model import ModelSpec, TeacherSpec
-from grid.spec.published import Published
+from grid.spec.published import PublishedStudy
 from grid.spec.resources import Resources
 from grid.spec.size import check_passes, check_stages
 from grid.spec.strict import Line, Name, Strict, describe, first_twice, one_or_many, shortened
@@ -77,7 +77,7 @@ class GridSpec(Strict):
     view_streams: int = Field(default=1, ge=1, le=STREAMS)
     recipe: Recipe = Field(default_factory=Recipe)
     resources: Resources = Field(default_factory=Resources)
-    published: Published | None = None
+    published: PublishedStudy | None = None
 
     @field_validator("name")
     @classmethod
@@ -196,7 +196,7 @@ class GridSpec(Strict):
                     "recipe"
                 )
 
-    def _check_published(self, published: Published) -> None:
+    def _check_published(self, published: PublishedStudy) -> None:
         for axis, named in (
             ("teacher", [m.model for m in published.models if m.mode is None] + [p.teacher for p in published.pairs]),
             ("student", [m.model for m in published.models if m.mode] + [p.student for p in published.pairs]),

@@ -40,7 +40,7 @@ class PublishedPair(Strict):
     speedup: float | None = None
 
 
-class Published(Strict):
+class PublishedStudy(Strict):
     """What a study reports, to be shown beside our results. protocol: how its accuracy was selected, in words."""
 
     study: Line
