@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, assert_never, get_args
 
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.limits import CLASSES, EPOCHS, FACTOR, IMAGES_AT_ONCE, check_at_most
 
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -81,7 +81,7 @@ class Recipe:
     precision: Precision = "auto"
     compile: bool = False
     evaluate_every: int = 1
-    views: Views = field(default_factory=Views)
+    views: ViewPolicy = field(default_factory=ViewPolicy)
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):

@@ -14,7 +14,7 @@ from grid.plan.stages import Stage, Trainable
 from grid.plan.teacher import TeacherStage
 from grid.spec.grid import GridSpec
 from grid.spec.method import OF_SHORTHAND
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.recipe import Recipe
 
 
@@ -121,9 +121,9 @@ def make_plan(spec: GridSpec) -> Plan:
     )
 
 
-def _plan_logits(spec: GridSpec, teachers: list[TeacherStage]) -> dict[tuple[str, Views], LogitsStage]:
+def _plan_logits(spec: GridSpec, teachers: list[TeacherStage]) -> dict[tuple[str, ViewPolicy], LogitsStage]:
     """The logits that cells need, by teacher id and policy of views (of stream 0): the most epochs of each stream."""
-    needed: dict[Views, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    needed: dict[ViewPolicy, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for student in spec.students:
         recipe = spec.recipe_of(student)
         for place in range(min(len(spec.seeds), spec.view_streams)):

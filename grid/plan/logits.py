@@ -12,7 +12,7 @@ from grid.plan.base import FACTS_BYTES, BaseStage, Place
 from grid.plan.dataset import DatasetStage
 from grid.plan.teacher import TeacherStage
 from grid.spec.model import ModelSpec
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.recipe import LogitsDtype, LogitsFormat
 
 BYTES: dict[LogitsDtype, int] = {"float16": 2, "float32": 4}
@@ -31,7 +31,7 @@ class LogitsStage(BaseStage):
     another: ClassVar[str] = "other logits"
     is_for_others: ClassVar[bool] = True
     teacher: TeacherStage
-    views: Views
+    views: ViewPolicy
     stored_as: LogitsFormat = LogitsFormat()
     epochs: tuple[int, ...]
 

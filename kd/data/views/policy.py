@@ -105,7 +105,7 @@ class Mixing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
+class ViewPolicy:
     """What happens to an image, in this order, on the native pixel grid; the resize to a model's input comes last.
 
     crop_padding: pixels of padding on each side ("zeros" or "reflect") before a random crop back to the native size.
