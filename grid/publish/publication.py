@@ -14,7 +14,7 @@ from grid.store.records import RecordError
 from kd.models.onnx_file import OnnxFacts
 
 
-class Estimate(Strict):
+class MeanWithInterval(Strict):
     """A mean over n seeds with its 95 % t interval, in percent or points; no interval where n is 1."""
 
     n: int
@@ -38,9 +38,9 @@ class Choice(Strict):
     seed: int
     setting: str
     seed_why: str
-    accuracy: Estimate
-    alone: Estimate | None
-    gain: Estimate | None
+    accuracy: MeanWithInterval
+    alone: MeanWithInterval | None
+    gain: MeanWithInterval | None
 
 
 @dataclass(frozen=True)
