@@ -25,8 +25,7 @@ SignedState = Literal["done", "failed", "running", "silent", "waiting"]
 
 @dataclass(frozen=True)
 class Sign:
-    """What a stage that is worked on last told of itself. done: of `total` epochs or views. gone: whether its process,
-    on this very machine, has ended."""
+    """What a stage that is worked on last told of itself."""
 
     at: datetime
     silent_after: timedelta
@@ -34,8 +33,10 @@ class Sign:
     host: str | None = None
     started_at: datetime | None = None
     done: float | None = None
+    """Of `total` epochs or views."""
     total: float | None = None
     gone: bool = False
+    """Whether its process, on this very machine, has ended."""
 
     def is_alive(self, now: datetime) -> bool:
         return not self.gone and now - self.at <= self.silent_after

@@ -33,16 +33,16 @@ CARD, CONFIG, ONNX, BUFFERS = "README.md", "config.json", "model.onnx", "buffers
 
 @dataclass(frozen=True)
 class Exported:
-    """files: names in the folder. notes: what had to be left out, and why."""
-
     title: str
     files: tuple[str, ...]
+    """Names in the folder."""
     notes: tuple[str, ...]
+    """What had to be left out, and why."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """What the storage has of it. record_json: as it lies there."""
+    """What the storage has of it."""
 
     choice: Choice
     spec: GridSpec
@@ -51,6 +51,7 @@ class Student:
     record: Record
     known: Known
     record_json: bytes
+    """As it lies there."""
     module: nn.Module
 
 

@@ -32,21 +32,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a stage's folder. record: only where the outputs are complete."""
+    """What lies in a stage's folder."""
 
     record: Record | None = None
+    """Only where the outputs are complete."""
     failure: Record | None = None
     sign: Sign | None = None
 
 
 @dataclass(frozen=True)
 class GridReading:
-    """A grid as it was found. found: by stage id; problems: what was passed over, a line each."""
+    """A grid as it was found."""
 
     planned: Planned
     storage: str
     found: Mapping[str, Found]
+    """By stage id."""
     problems: tuple[str, ...] = ()
+    """What was passed over, a line each."""
 
 
 class GridReader:

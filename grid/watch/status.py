@@ -26,23 +26,24 @@ ShownState = SignedState | Literal["blocked", "unneeded"]
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage. error: why it failed; folder: where its outputs and its traceback are; is_trained: whether it counts
-    epochs (a given teacher does not)."""
+    """One stage."""
 
     id: str
     kind: str
     title: str
     state: ShownState
     folder: str
+    """Where its outputs and its traceback are."""
     sign: Sign | None = None
     error: str | None = None
+    """Why it failed."""
     is_trained: bool = True
+    """Whether it counts epochs (a given teacher does not)."""
 
 
 @dataclass(frozen=True)
 class GridStatus:
-    """A grid at a moment. device_seconds: of what is done, by device; seconds_left: None where there is no estimate,
-    without `unknown` stages of which none alike is done; problems: what could not be read, a line each."""
+    """A grid at a moment."""
 
     name: str
     storage: str
@@ -51,9 +52,13 @@ class GridStatus:
     last_sign: datetime
     stages: tuple[StageStatus, ...]
     device_seconds: Mapping[str, float]
+    """Of what is done, by device."""
     seconds_left: float | None
+    """None where there is no estimate, without the `unknown` stages."""
     unknown: int
+    """How many stages there are of which none alike is done."""
     problems: tuple[str, ...]
+    """What could not be read, a line each."""
 
     def of(self, *states: ShownState) -> list[StageStatus]:
         return [stage for stage in self.stages if stage.state in states]

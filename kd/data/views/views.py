@@ -110,12 +110,14 @@ class ViewStream:
 
 @dataclass(frozen=True)
 class EpochViews:
-    """The views of one epoch (None: one numbered view of every sample). draws: a value or row for each sample."""
+    """The views of one epoch."""
 
     stream: ViewStream
     pixels: Pixels
     epoch: int | None
+    """None: one numbered view of every sample."""
     draws: Mapping[str, Tensor]
+    """A value or row for each sample."""
 
     def __len__(self) -> int:
         return len(self.stream)
