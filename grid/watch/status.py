@@ -54,7 +54,7 @@ class GridStatus:
     device_seconds: Mapping[str, float]
     """Of what is done, by device."""
     seconds_left: float | None
-    """None where there is no estimate, without the `unknown` stages."""
+    """Without the `unknown` stages; None where there is no estimate."""
     unknown: int
     """How many stages there are of which none alike is done."""
     problems: tuple[str, ...]
