@@ -16,12 +16,12 @@ from analysis.measures.selection import select
 from analysis.read.grids import Grid
 from analysis.read.schema import AXES
 from analysis.shown import setting, value
-from analysis.stats import Summary, summarize
+from analysis.stats import MeanWithInterval, summarize
 from grid.contract.plan import METHOD, NUMBERS
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Choice:
     """A done cell."""
 
     grid: str
@@ -37,11 +37,11 @@ class Chosen:
     """How the setting was chosen, as a clause."""
     seed_why: str
     """How the seed was chosen, as a clause."""
-    accuracy: Summary
+    accuracy: MeanWithInterval
     """Of all done seeds of the setting, in percent."""
-    alone: Summary | None
+    alone: MeanWithInterval | None
     """Of the same student without a teacher, in percent."""
-    gain: Summary | None
+    gain: MeanWithInterval | None
     """Paired by seed, in points."""
 
 
@@ -53,7 +53,7 @@ def choose(
     mode: str | None = None,
     seed: int | None = None,
     **axes: str | float | None,
-) -> Chosen:
+) -> Choice:
     """The student (default: the only one), the setting (default: the one that validation selects, or else the only one;
     axes: those of it that are asked for) and the seed (default: the grid's first, never the best). Raises AnalysisError
     where that is none, several or not done."""
@@ -65,7 +65,7 @@ def choose(
     if mode not in modes:
         raise AnalysisError(f"grid {grid.name} has no {mode} cells: leave --mode out")
     given = {name: asked for name, asked in {"teacher": teacher, **axes}.items() if asked is not None}
-    gain: Summary | None = None
+    gain: MeanWithInterval | None = None
     if mode == "baseline":
         if given:
             raise AnalysisError(f"a student trained alone has no {next(iter(given))}: leave --{next(iter(given))} out")
@@ -74,7 +74,7 @@ def choose(
     else:
         row, chosen = _setting(gains(grid).filter(pl.col("student") == student), given, grid)
         if row["gain_mean_points"] is not None:
-            gain = Summary(
+            gain = MeanWithInterval(
                 row["gain_n"], row["gain_mean_points"], None, row["gain_low_points"], row["gain_high_points"]
             )
     seeds = cells["seed"].unique(maintain_order=True).to_list()
@@ -93,7 +93,7 @@ def choose(
     teachers = grid.cells.filter(pl.col("kind") == "teacher", pl.col("teacher").eq_missing(row["teacher"])).to_dicts()
     accuracy = _summary(of_setting)
     assert accuracy is not None
-    return Chosen(
+    return Choice(
         grid=grid.name,
         spec=grid.spec,
         stage_id=cell["stage_id"],
@@ -163,7 +163,7 @@ def _of(cells: pl.DataFrame, mode: str, row: dict[str, Any]) -> pl.DataFrame:
     return cells.filter(pl.col("mode") == mode, *same)
 
 
-def _summary(cells: pl.DataFrame) -> Summary | None:
+def _summary(cells: pl.DataFrame) -> MeanWithInterval | None:
     done = cells.filter(pl.col("status") == "done")[POINT].drop_nulls()
     return summarize([round(100 * figure, 9) for figure in done]) if len(done) else None
 

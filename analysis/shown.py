@@ -16,7 +16,7 @@ UNKNOWN = "—"
 # What axes are called where there is little room.
 SHORT = {"temperature": "T"}
 
-Row = Mapping[str, Any]
+FrameRow = Mapping[str, Any]
 
 
 def value(of: object) -> str:
@@ -38,7 +38,7 @@ def times(figure: float | None) -> str:
     return UNKNOWN if figure is None else f"{figure:.1f}x"
 
 
-def setting(row: Row, axes: Sequence[str]) -> str:
+def setting(row: FrameRow, axes: Sequence[str]) -> str:
     """'temperature 4, alpha 0.5', of these axes; without those that its method has not."""
     known = [axis for axis in axes if row[axis] is not None]
     return ", ".join(row[axis] if axis == SETTING else f"{axis} {value(row[axis])}" for axis in known)
@@ -51,16 +51,16 @@ def shortened(setting: str) -> str:
     return setting
 
 
-def pair(row: Row) -> str:
+def pair(row: FrameRow) -> str:
     return f"{row['teacher']} → {row['student']}"
 
 
-def with_setting(called: str, row: Row, axes: Sequence[str]) -> str:
+def with_setting(called: str, row: FrameRow, axes: Sequence[str]) -> str:
     """'ViT → ResNet, temperature 4' of what is called 'ViT → ResNet'."""
     return ", ".join(filter(None, [called, setting(row, axes)]))
 
 
-def shown_accuracy(row: Row, prefix: str) -> str:
+def shown_accuracy(row: FrameRow, prefix: str) -> str:
     """'81.00 ± 1.00 (n=3)'."""
     mean, std, n = row[f"{prefix}_mean_percent"], row[f"{prefix}_std_points"], row[f"{prefix}_n"]
     if mean is None:
@@ -69,7 +69,7 @@ def shown_accuracy(row: Row, prefix: str) -> str:
     return f"{mean:.2f}{spread} (n={n})"
 
 
-def shown_gain(row: Row, *, interval: bool = True) -> str:
+def shown_gain(row: FrameRow, *, interval: bool = True) -> str:
     """'+2.00 [+0.48, +3.52] ▲', or without the interval '+2.00 ▲'; with n where the means beside it have another."""
     mean, low, high = row["gain_mean_points"], row["gain_low_points"], row["gain_high_points"]
     if mean is None:
@@ -90,7 +90,7 @@ def shown_n(frame: pl.DataFrame) -> str:
     return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
 
 
-def title(row: Row) -> str:
+def title(row: FrameRow) -> str:
     """'ResNet from ViT, seed 0, T 4, alpha 0.5', 'ResNet alone, seed 0', 'teacher ViT', 'teacher logits'."""
     if row["kind"] == "teacher":
         return f"teacher {row['teacher']}"

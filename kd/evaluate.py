@@ -22,15 +22,18 @@ INFERENCE_BATCH = 512
 
 @dataclass(frozen=True)
 class Metrics:
-    """top1, top5, agreement: fractions of the split. nll: mean negative log-likelihood in nats. ece: expected
-    calibration error over 15 equal bins of confidence (Guo et al., 2017). agreement: share of samples on which the
-    teacher predicts the same class (Stanton et al., 2021), None without a teacher."""
+    """Of a model on a split."""
 
     top1: float
+    """A fraction of the split."""
     top5: float
+    """A fraction of the split."""
     nll: float
+    """Mean negative log-likelihood in nats."""
     ece: float
+    """Expected calibration error over 15 equal bins of confidence (Guo et al., 2017)."""
     agreement: float | None = None
+    """Share of samples on which the teacher predicts the same class (Stanton et al., 2021), None without a teacher."""
 
 
 @torch.inference_mode()

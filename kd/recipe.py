@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, assert_never, get_args
 
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.limits import CLASSES, EPOCHS, FACTOR, IMAGES_AT_ONCE, check_at_most
 
 Optimizer = Literal["adamw", "adam", "sgd"]
@@ -22,17 +22,16 @@ LogitsDtype = Literal["float16", "float32"]
 
 @dataclass(frozen=True, kw_only=True)
 class LogitsFormat:
-    """How teacher logits are stored.
-
-    dtype: float16 moves a logit by at most one part in two thousand, and a distillation loss by less than one part in
-    a thousand unless the student already agrees with the teacher almost entirely. top_k: keep the k largest logits of
-    each sample and only the mean and variance of the others (None: all); smaller, not exact.
-    """
+    """How teacher logits are stored."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     dtype: LogitsDtype = "float16"
+    """float16 moves a logit by at most one part in two thousand, and a distillation loss by less than one part in a
+    thousand unless the student already agrees with the teacher almost entirely."""
     top_k: int | None = None
+    """Keep the k largest logits of each sample and only the mean and variance of the others (None: all); smaller, not
+    exact."""
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(LogitsDtype):
@@ -45,43 +44,45 @@ class LogitsFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One training run: everything but the model, the data and the objective.
-
-    batch_size is the effective (global) batch, whatever the number of workers; the last batch of an epoch has what is
-    left over, but a single image joins the batch before. micro_batch_size: so many images pass through the model at a
-    time (split as an epoch is into batches), and gradients add up to the whole batch's (None: all at once). Batch norm
-    then sees micro-batches, so it is part of a result's identity.
-    learning_rate is the peak; `warmup_epochs` rise to it linearly, then it follows `schedule`: "cosine" falls towards
-    0, which the step after the last would reach; "step" multiplies by `step_factor` at each of `step_epochs`.
-    momentum and nesterov belong to "sgd" alone. clip_norm bounds the gradient's global L2 norm.
-    ema_decay: keep an exponential moving average of the weights, w <- decay * w + (1 - decay) * new, after each step;
-    it is what is evaluated and kept (None: no average).
-    precision "auto": bfloat16 autocast on a GPU, float32 on a CPU; the id says "auto", the record what it was.
-    compile: train through torch.compile.
-    evaluate_every is in epochs; the last epoch is always evaluated.
-    """
+    """One training run: everything but the model, the data and the objective."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     epochs: int = 10
     batch_size: int = 128
+    """The effective (global) batch, whatever the number of workers; the last batch of an epoch has what is left over,
+    but a single image joins the batch before."""
     micro_batch_size: int | None = None
+    """So many images pass through the model at a time (split as an epoch is into batches), and gradients add up to the
+    whole batch's (None: all at once). Batch norm then sees micro-batches, so it is part of a result's identity."""
     optimizer: Optimizer = "adamw"
     learning_rate: float = 1e-3
+    """The peak."""
     weight_decay: float = 0.01
     momentum: float = 0.9
+    """Of "sgd" alone."""
     nesterov: bool = False
+    """Of "sgd" alone."""
     schedule: Schedule = "cosine"
+    """What the learning rate follows after the warm-up: "cosine" falls towards 0, which the step after the last would
+    reach; "step" multiplies by `step_factor` at each of `step_epochs`."""
     warmup_epochs: float = 0.0
+    """They rise to the peak linearly."""
     step_epochs: tuple[int, ...] = ()
     step_factor: float = 0.1
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    """Bounds the gradient's global L2 norm."""
     ema_decay: float | None = None
+    """Keep an exponential moving average of the weights, w <- decay * w + (1 - decay) * new, after each step; it is
+    what is evaluated and kept (None: no average)."""
     precision: Precision = "auto"
+    """With "auto", bfloat16 autocast on a GPU, float32 on a CPU; the id says "auto", the record what it was."""
     compile: bool = False
+    """Train through torch.compile."""
     evaluate_every: int = 1
-    views: Views = field(default_factory=Views)
+    """In epochs; the last epoch is always evaluated."""
+    views: ViewPolicy = field(default_factory=ViewPolicy)
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):

@@ -9,7 +9,7 @@ import polars as pl
 from analysis.measures.pairs import POINT, Pair, pairs
 from analysis.read.grids import Grid
 from analysis.read.schema import AXES
-from analysis.stats import Estimate, interquartile_mean, probability_of_improvement
+from analysis.stats import FigureWithInterval, interquartile_mean, probability_of_improvement
 
 OVERALL_SCHEMA: dict[str, type[pl.DataType]] = {
     **AXES,
@@ -71,7 +71,7 @@ def _row(members: list[Pair]) -> dict[str, Any]:
     }
 
 
-def _shown(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    if estimate is None:
+def _shown(name: str, figure: FigureWithInterval | None) -> dict[str, float | None]:
+    if figure is None:
         return {}
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}

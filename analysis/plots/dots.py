@@ -35,7 +35,7 @@ GAP = 0.14  # inches between two students
 
 
 @dataclass(frozen=True)
-class Panel:
+class DotsPanel:
     """One quantity."""
 
     label: str
@@ -50,7 +50,7 @@ def accuracy(grid: Grid, frame: pl.DataFrame) -> Picture | str:
     found = ways(grid, frame)
     if isinstance(found, str):
         return found
-    panel = Panel(
+    panel = DotsPanel(
         "Top-1 (%)", points(found, students(grid), POINT, scale=100), of_teachers(grid, POINT, scale=100), 100
     )
     if not panel.points:
@@ -77,7 +77,9 @@ def calibration(grid: Grid, frame: pl.DataFrame) -> Picture | str:
         ("Expected calibration error (%)", "test_ece_last", 100.0, 100.0),
         ("Negative log-likelihood (nats)", "test_nll_last", 1.0, float("inf")),
     ):
-        panel = Panel(label, points(found, names, column, scale=scale), of_teachers(grid, column, scale=scale), ceiling)
+        panel = DotsPanel(
+            label, points(found, names, column, scale=scale), of_teachers(grid, column, scale=scale), ceiling
+        )
         panels += [panel] if panel.points else []
     if not panels:
         return "no record has a calibration error or a likelihood"
@@ -94,7 +96,7 @@ def calibration(grid: Grid, frame: pl.DataFrame) -> Picture | str:
     return Picture("calibration", title, text, lambda theme: _draw(theme, title, found, panels))
 
 
-def _said(panels: list[Panel]) -> list[str]:
+def _said(panels: list[DotsPanel]) -> list[str]:
     summaries = [(panel, point.summary) for panel in panels for point in panel.points]
     cut = any(is_cut(end, *_limits(panel)) for panel, summary in summaries for end in (summary.low, summary.high))
     return [
@@ -103,11 +105,11 @@ def _said(panels: list[Panel]) -> list[str]:
     ]
 
 
-def _limits(panel: Panel) -> tuple[float, float]:
+def _limits(panel: DotsPanel) -> tuple[float, float]:
     return limits(panel.points, list(panel.teachers.values()), floor=0, ceiling=panel.ceiling)
 
 
-def _draw(theme: Theme, title: str, found: Ways, panels: list[Panel]) -> Figure:
+def _draw(theme: Theme, title: str, found: Ways, panels: list[DotsPanel]) -> Figure:
     shown = list(dict.fromkeys(point.student for panel in panels for point in panel.points))
     present = {(point.student, point.way) for panel in panels for point in panel.points}
     names = {student: wrap(student, 24) for student in shown}
@@ -143,7 +145,7 @@ def _draw(theme: Theme, title: str, found: Ways, panels: list[Panel]) -> Figure:
 
 
 def _panel(
-    ax: Axes, theme: Theme, panel: Panel, found: Ways, places: dict[tuple[str, int], float], *, alone: bool
+    ax: Axes, theme: Theme, panel: DotsPanel, found: Ways, places: dict[tuple[str, int], float], *, alone: bool
 ) -> None:
     low, high = _limits(panel)
     ax.set_xlim(low, high)

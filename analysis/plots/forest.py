@@ -35,7 +35,7 @@ LABEL = 38  # CHARACTERs
 
 
 @dataclass(frozen=True)
-class Row:
+class ForestRow:
     """A line of the picture."""
 
     label: str
@@ -79,15 +79,15 @@ def forest(grid: Grid, planned: pl.DataFrame) -> list[Picture] | str:
         shown = [heading, *page] if heading and page[0].gain is not None else page
         heading = next((replace(row, published=None) for row in reversed(shown) if row.gain is None), None)
 
-        def draw(theme: Theme, title: str = title, shown: list[Row] = shown) -> Figure:
+        def draw(theme: Theme, title: str = title, shown: list[ForestRow] = shown) -> Figure:
             return _draw(theme, title, shown, low, high)
 
         pictures.append(Picture(name, title, text, draw))
     return pictures
 
 
-def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, str], float]) -> list[Row]:
-    rows: list[Row] = []
+def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, str], float]) -> list[ForestRow]:
+    rows: list[ForestRow] = []
     last = None
     labels = [setting(gain, axes) for gain in found]
     if any(width(label) > LABEL for label in labels):
@@ -96,12 +96,12 @@ def _rows(found: list[dict[str, Any]], axes: list[str], said: dict[tuple[str, st
         key = (gain["teacher"], gain["student"])
         published = said.get(key)
         if not axes:
-            rows.append(Row(pair(gain), gain, published))
+            rows.append(ForestRow(pair(gain), gain, published))
             continue
         if key != last:
-            rows.append(Row(pair(gain), None, published))
+            rows.append(ForestRow(pair(gain), None, published))
             last = key
-        rows.append(Row(label, gain, None))
+        rows.append(ForestRow(label, gain, None))
     return rows
 
 
@@ -120,7 +120,7 @@ def _limits(known: list[dict[str, Any]], published: list[float]) -> tuple[float,
     return low - margin, high + margin
 
 
-def _draw(theme: Theme, title: str, rows: list[Row], low: float, high: float) -> Figure:
+def _draw(theme: Theme, title: str, rows: list[ForestRow], low: float, high: float) -> Figure:
     labels = [wrap(row.label, LABEL) for row in rows]
     heights = [LINE * (label.count("\n") + 1) + PAD for label in labels]
     places = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
 from analysis.read.curves import is_of_a_curve
 from analysis.read.grids import Grid
-from analysis.shown import Row
+from analysis.shown import FrameRow
 from analysis.stats import CONFIDENCE
 from grid.contract.text import on_one_line
 
@@ -104,7 +104,7 @@ def axis_said(label: str, counts: Iterable[int], *, sep: str = "; ") -> str:
     return f"{label}{sep}{interval}{said_n(found)}"
 
 
-def pair(row: Row) -> str:
+def pair(row: FrameRow) -> str:
     return f"{on_one_line(row['teacher'])} → {on_one_line(row['student'])}"
 
 

@@ -29,7 +29,7 @@ SELECTED = "★"
 
 
 @dataclass(frozen=True)
-class Panel:
+class MapPanel:
     title: str
     cells: dict[tuple[float, float], dict[str, Any]]
     """Rows of `gains` by their values of both axes."""
@@ -63,14 +63,14 @@ def settings_maps(grid: Grid, frame: pl.DataFrame) -> list[Picture] | str:
     whole = f"{on_one_line(grid.name)}: gain by {found.down} and {found.across}"
     for name, title, shown in pages(panels, PANELS, name=f"{found.down}-{found.across}", title=whole):
 
-        def draw(theme: Theme, title: str = title, shown: list[Panel] = shown) -> Figure:
+        def draw(theme: Theme, title: str = title, shown: list[MapPanel] = shown) -> Figure:
             return _draw(theme, title, found, shown, widest)
 
         pictures.append(Picture(name, title, text, draw))
     return pictures
 
 
-def _panels(found: Crossing, chosen: pl.DataFrame) -> list[Panel]:
+def _panels(found: Crossing, chosen: pl.DataFrame) -> list[MapPanel]:
     best = {(row["teacher"], row["student"]): row for row in chosen.iter_rows(named=True)}
     panels = []
     for rows in found.maps:
@@ -84,11 +84,11 @@ def _panels(found: Crossing, chosen: pl.DataFrame) -> list[Panel]:
             else f"\n0: the student alone, {first['baseline_mean_percent']:.2f} %"
         )
         cells = {(cell[found.down], cell[found.across]): cell for cell in rows.iter_rows(named=True)}
-        panels.append(Panel(f"{with_setting(pair(first), first, found.others)}{alone}", cells, selected))
+        panels.append(MapPanel(f"{with_setting(pair(first), first, found.others)}{alone}", cells, selected))
     return panels
 
 
-def _draw(theme: Theme, title: str, found: Crossing, panels: list[Panel], widest: float) -> Figure:
+def _draw(theme: Theme, title: str, found: Crossing, panels: list[MapPanel], widest: float) -> Figure:
     most_across = max(len({across for _, across in panel.cells}) for panel in panels)
     most_down = max(len({down for down, _ in panel.cells}) for panel in panels)
     panel_width = CELL[0] * most_across + 0.55
@@ -121,7 +121,7 @@ def _draw(theme: Theme, title: str, found: Crossing, panels: list[Panel], widest
     return figure
 
 
-def _handles(theme: Theme, panels: list[Panel]) -> list[Artist]:
+def _handles(theme: Theme, panels: list[MapPanel]) -> list[Artist]:
     cells = [cell for panel in panels for cell in panel.cells.values()]
     handles: list[Artist] = []
     if any(cell["effect"] in ("gain", "negative transfer") for cell in cells):
@@ -146,7 +146,7 @@ def _wrapped(text: str, width: int) -> str:
     return "\n".join(wrap(line, width) for line in text.split("\n"))
 
 
-def _panel(ax: Axes, theme: Theme, panel: Panel, shades: Colormap, scale: Normalize) -> None:
+def _panel(ax: Axes, theme: Theme, panel: MapPanel, shades: Colormap, scale: Normalize) -> None:
     downs, acrosses = (sorted({key[i] for key in panel.cells}) for i in range(2))
     known = {key: cell for key, cell in panel.cells.items() if cell["gain_mean_points"] is not None}
     values = [[known.get((d, a), {}).get("gain_mean_points", float("nan")) for a in acrosses] for d in downs]

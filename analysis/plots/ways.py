@@ -12,7 +12,7 @@ from analysis.plots.picture import pair
 from analysis.read.grids import Grid
 from analysis.read.schema import AXES
 from analysis.shown import setting, with_setting
-from analysis.stats import Summary, summarize
+from analysis.stats import MeanWithInterval, summarize
 from grid.contract.text import on_one_line
 
 ALONE = "alone"
@@ -44,7 +44,7 @@ class Point:
     student: str
     way: int
     values: list[float]
-    summary: Summary
+    summary: MeanWithInterval
 
 
 def ways(grid: Grid, frame: pl.DataFrame) -> Ways | str:

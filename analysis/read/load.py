@@ -12,7 +12,7 @@ import polars as pl
 
 from analysis.errors import AnalysisError
 from analysis.read.grids import Grid, Grids
-from analysis.read.plans import Plan, read_plans
+from analysis.read.plans import StoredPlan, read_plans
 from analysis.read.schema import RECORD, ROW
 from analysis.read.signs import at_work
 from analysis.read.storage import Reader, said
@@ -82,7 +82,7 @@ def _unknown(reader: Reader, name: str | None) -> AnalysisError:
     return AnalysisError(f"{what} was run in {reader}{none}: run {grid_command()} --grid digits, or give --storage")
 
 
-def _join(plans: Mapping[str, Plan], reader: Reader) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
+def _join(plans: Mapping[str, StoredPlan], reader: Reader) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
     """The cells and the stages of the plans, by what their grids are called, and what could not be read."""
     kinds = {stage_id: kind for plan in plans.values() for stage_id, kind in plan.kinds.items()}
     records, problems = load_records(reader, kinds)

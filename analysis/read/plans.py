@@ -24,7 +24,7 @@ NEEDED = ("baseline", "distilled")
 
 
 @dataclass(frozen=True)
-class Plan:
+class StoredPlan:
     """A grid's plan."""
 
     storage: str
@@ -39,10 +39,10 @@ class Plan:
     """What of it cannot be used."""
 
 
-def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list[Plan], list[str]]:
+def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list[StoredPlan], list[str]]:
     """The plans of grids of these names, or of all, the one launched last being last, and what could not be read. A
     grid that lies in several storages with the same stages is there once."""
-    found: dict[tuple[str, frozenset[str]], Plan] = {}
+    found: dict[tuple[str, frozenset[str]], StoredPlan] = {}
     problems: list[str] = []
     for storage in reader.storages:
         one = Reader(storage)
@@ -64,7 +64,7 @@ def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list
     return sorted(found.values(), key=lambda plan: (plan.launched_at, plan.name)), problems
 
 
-def parse_plan(data: bytes, *, storage: str, name: str) -> Plan:
+def parse_plan(data: bytes, *, storage: str, name: str) -> StoredPlan:
     """Raises ValueError with the reason it is none."""
     plan = contract.parse_plan(data)
     if plan.rows is None:
@@ -86,7 +86,7 @@ def parse_plan(data: bytes, *, storage: str, name: str) -> Plan:
         spec = {**spec, "published": _published(spec.get("published"))}
     except ValueError as error:
         spec, problem = {**spec, "published": None}, f"its published figures cannot be read: {error}"
-    return Plan(storage, name, plan.launched_at, spec, rows, kinds, problem)
+    return StoredPlan(storage, name, plan.launched_at, spec, rows, kinds, problem)
 
 
 def _published(study: Any) -> dict[str, Any] | None:

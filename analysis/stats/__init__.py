@@ -3,7 +3,7 @@
 from analysis.stats.multiple import holm
 from analysis.stats.paired import (
     CONFIDENCE,
-    Summary,
+    MeanWithInterval,
     effect,
     p_paired_t,
     p_sign_flip,
@@ -13,7 +13,7 @@ from analysis.stats.paired import (
 )
 from analysis.stats.resampling import (
     RESAMPLES,
-    Estimate,
+    FigureWithInterval,
     bootstrap_intervals,
     interquartile_mean,
     probability_of_improvement,
@@ -22,8 +22,8 @@ from analysis.stats.resampling import (
 __all__ = [
     "CONFIDENCE",
     "RESAMPLES",
-    "Estimate",
-    "Summary",
+    "FigureWithInterval",
+    "MeanWithInterval",
     "bootstrap_intervals",
     "effect",
     "holm",

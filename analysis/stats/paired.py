@@ -14,7 +14,7 @@ MOST_FLIPPED = 20  # 2^19 sums: some milliseconds
 
 
 @dataclass(frozen=True)
-class Summary:
+class MeanWithInterval:
     """Mean of n values with its two-sided t interval; std and interval are None where n is 1."""
 
     n: int
@@ -24,7 +24,7 @@ class Summary:
     high: float | None
 
 
-def summarize(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Summary:
+def summarize(values: Sequence[float], *, confidence: float = CONFIDENCE) -> MeanWithInterval:
     """Mean, sample standard deviation (n - 1) and Student's t interval of the mean: mean -+ t * std / sqrt(n).
 
     Raises ValueError for no values at all.
@@ -34,10 +34,10 @@ def summarize(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Sum
         raise ValueError("no values to summarize")
     mean = math.fsum(values) / n
     if n == 1:
-        return Summary(1, mean, None, None, None)
+        return MeanWithInterval(1, mean, None, None, None)
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * std / math.sqrt(n)
-    return Summary(n, mean, std, mean - half, mean + half)
+    return MeanWithInterval(n, mean, std, mean - half, mean + half)
 
 
 def paired_gains(distilled: dict[int, float], baseline: dict[int, float]) -> dict[int, float]:
@@ -51,7 +51,7 @@ def show_spread(gains: Sequence[float]) -> bool:
     return len(set(gains)) > 1
 
 
-def effect(gain: Summary) -> str:
+def effect(gain: MeanWithInterval) -> str:
     """'gain' or 'negative transfer' where the interval excludes 0; else 'unclear', for want of an interval too."""
     if gain.low is None or gain.high is None:
         return "unclear"

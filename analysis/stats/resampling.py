@@ -59,7 +59,7 @@ def _places(runs: int, resamples: int, seed: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class FigureWithInterval:
     """A figure over so many tasks (pairs) with so many runs in all, and its stratified bootstrap interval, which is
     None where a task has one run alone and so shows no spread."""
 
@@ -77,7 +77,7 @@ def interquartile_mean(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES_OVER_ALL,
     seed: int = 0,
-) -> Estimate:
+) -> FigureWithInterval:
     """Mean of the middle half of all runs of all tasks: a quarter of them, rounded down, is cut at either end.
 
     The stratified bootstrap resamples the runs within each task, and takes percentiles. Tasks alike in `together` are
@@ -92,7 +92,7 @@ def interquartile_mean(
         drawn = _resample(tasks, together, np.random.default_rng(seed), resamples)
         low_high = _interval(_iqm(np.concatenate(drawn, axis=1)), confidence)
     low, high = low_high or (None, None)
-    return Estimate(value, low, high, tasks=len(tasks), runs=sum(len(runs) for runs in tasks))
+    return FigureWithInterval(value, low, high, tasks=len(tasks), runs=sum(len(runs) for runs in tasks))
 
 
 def probability_of_improvement(
@@ -103,7 +103,7 @@ def probability_of_improvement(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES_OVER_ALL,
     seed: int = 0,
-) -> Estimate:
+) -> FigureWithInterval:
     """P(X > Y), that a run x of a task in `better` beats a run y of the same task in `than`: the mean over tasks of
     1 / (N M) * sum over i, j of [x_i > y_j] + 0.5 [x_i = y_j], which is Mann and Whitney's U / (N M).
 
@@ -127,7 +127,7 @@ def probability_of_improvement(
             drawn_B += ((x_BN @ win_NM) * y_BM).sum(axis=1) / win_NM.size
         low_high = _interval(drawn_B / len(wins), confidence)
     low, high = low_high or (None, None)
-    return Estimate(value, low, high, tasks=len(wins), runs=sum(len(runs) for runs in (*better, *than)))
+    return FigureWithInterval(value, low, high, tasks=len(wins), runs=sum(len(runs) for runs in (*better, *than)))
 
 
 def _check(tasks: Tasks) -> None:

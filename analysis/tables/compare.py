@@ -13,7 +13,7 @@ from analysis.measures.pairs import BEST_TEST, POINT
 from analysis.measures.published import INSIDE, OUTSIDE, compare, published_figures
 from analysis.read.grids import Grid
 from analysis.shown import (
-    Row,
+    FrameRow,
     number,
     pair,
     percent,
@@ -159,5 +159,5 @@ def _ratios(models: pl.DataFrame, published: dict[str, Any]) -> list[Part]:
     return [Table("ratios", frame, header, lines, [False] * 3 + [True] * 3, title=what)]
 
 
-def _over(teacher: Row, student: Row, name: str) -> float | None:
+def _over(teacher: FrameRow, student: FrameRow, name: str) -> float | None:
     return ratio(teacher.get(name), student.get(name))

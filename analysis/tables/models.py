@@ -8,7 +8,7 @@ from analysis.document import Heading, Note, Part, Table
 from analysis.measures.efficiency import TIMES, efficiency, only_selected, timings
 from analysis.measures.gains import crossed
 from analysis.read.grids import Grid
-from analysis.shown import UNKNOWN, Row, number, percent, with_setting
+from analysis.shown import UNKNOWN, FrameRow, number, percent, with_setting
 from grid.contract.units import human
 
 LEAST_APART = 1.1  # times, slowest by fastest record
@@ -44,7 +44,7 @@ def models_section(grid: Grid, frame: pl.DataFrame) -> list[Part]:
     return [Heading("Models"), table, Note(what), *timing_notes(grid)]
 
 
-def shown_training(row: Row, axes: list[str]) -> str:
+def shown_training(row: FrameRow, axes: list[str]) -> str:
     """'as a teacher', 'elsewhere' (a given one), 'alone', 'from ViT-T', 'from ViT-T, temperature 4'."""
     if row["mode"] is None:
         return "elsewhere" if (row["start"] or "").startswith("given") else "as a teacher"
@@ -53,7 +53,7 @@ def shown_training(row: Row, axes: list[str]) -> str:
     return with_setting(f"from {row['teacher']}", row, axes)
 
 
-def shown_latency(row: Row) -> str:
+def shown_latency(row: FrameRow) -> str:
     """'4.46 [4.15, 4.71]': median and quartiles in ms."""
     median, *quartiles = (row[name] for name in TIMES)
     if median is None or None in quartiles:
@@ -105,5 +105,5 @@ def timing_notes(grid: Grid) -> list[Part]:
     return notes
 
 
-def _place(row: Row) -> str:
+def _place(row: FrameRow) -> str:
     return f"{row['latency_batch']} images on {row['latency_device']}"

@@ -9,7 +9,7 @@ import polars as pl
 from analysis.document import Heading, Note, Part, Table
 from analysis.read.grids import Grids, Records
 from analysis.read.load import LEFT_OUT
-from analysis.shown import UNKNOWN, Row, title
+from analysis.shown import UNKNOWN, FrameRow, title
 from grid.contract.plan import NUMBERS, SETTING
 
 
@@ -51,12 +51,12 @@ def failures_section(records: Records) -> list[Part]:
     return _section(records, "failed", "Failures", "Why", "error", lambda row: row["error"] or "")
 
 
-def _shown_progress(row: Row) -> str:
+def _shown_progress(row: FrameRow) -> str:
     return UNKNOWN if row["progress"] is None else f"{100 * row['progress']:.0f} %"
 
 
 def _section(
-    records: Records, status: str, heading: str, header: str, column: str, show: Callable[[Row], str]
+    records: Records, status: str, heading: str, header: str, column: str, show: Callable[[FrameRow], str]
 ) -> list[Part]:
     """The stages of a status, with one of their facts."""
     columns = (

@@ -46,13 +46,14 @@ class OtherVersionError(ValueError):
 
 @dataclass(frozen=True)
 class PlanDocument:
-    """launched_at: when the grid was launched last; kinds: of each stage, by id; spec, rows: whatever lies there, and
-    None where nothing does, which is for those to judge who read it."""
-
     launched_at: datetime
+    """When the grid was launched last."""
     kinds: dict[str, str]
+    """Of each stage, by id."""
     spec: Any
+    """Whatever lies there, and None where nothing does, which is for those to judge who read it."""
     rows: Any
+    """As `spec`."""
 
 
 def parse_plan(data: bytes) -> PlanDocument:

@@ -20,13 +20,12 @@ PROGRESS_SILENT = timedelta(minutes=30)
 _LEASE = re.compile(r"lease-(\d+)\.json")
 
 # silent: was worked on and tells nothing any more.
-State = Literal["done", "failed", "running", "silent", "waiting"]
+SignedState = Literal["done", "failed", "running", "silent", "waiting"]
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What a stage that is worked on last told of itself. done: of `total` epochs or views. gone: whether its process,
-    on this very machine, has ended."""
+    """What a stage that is worked on last told of itself."""
 
     at: datetime
     silent_after: timedelta
@@ -34,8 +33,10 @@ class Sign:
     host: str | None = None
     started_at: datetime | None = None
     done: float | None = None
+    """Of `total` epochs or views."""
     total: float | None = None
     gone: bool = False
+    """Whether its process, on this very machine, has ended."""
 
     def is_alive(self, now: datetime) -> bool:
         return not self.gone and now - self.at <= self.silent_after
@@ -84,7 +85,7 @@ def together(lease: Sign | None, progress: Sign | None) -> Sign | None:
     return replace(lease, started_at=started_at, done=progress.done, total=progress.total)
 
 
-def state_of(*, done: bool, failure: Record | None, sign: Sign | None, now: datetime) -> State:
+def state_of(*, done: bool, failure: Record | None, sign: Sign | None, now: datetime) -> SignedState:
     """How a stage stands. failure: the record of one; sign: what it last told of itself."""
     if done:
         return "done"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from grid.launch.launch import Launch, Outcome
 from grid.plan import Stage
-from grid.plan.schedule import Schedule, State, unneeded_stages
+from grid.plan.schedule import Schedule, StageState, unneeded_stages
 from grid.store.failures import record_failure
 from grid.store.standing import of_other_inputs
 from grid.store.store import Inputs
@@ -89,7 +89,7 @@ class Books:
             log.warning("%s", line)
             self.reporter.say(f"warning: {line}")
 
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+    def on_change(self, stage: Stage, state: StageState, error: str | None) -> None:
         record = None
         if state == "done":
             record = self.store.record(stage)

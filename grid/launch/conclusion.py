@@ -16,7 +16,7 @@ def conclude(outcome: Outcome, *, again: str, page: str, table: str = "") -> Non
         done = outcome.reused + outcome.done
         why = "Interrupted" if outcome.lost_ray is None else f"error: {outcome.lost_ray}. The launch ends"
         tell(f"\n{why} with {done} of {total} stages done. To go on: {again}", sys.stderr)
-        for stage_id, how_far in outcome.left.items():
+        for stage_id, how_far in outcome.stopped_at.items():
             tell(f"  {titles[stage_id]}: {f'saved at {how_far}' if how_far else 'starts again'}", sys.stderr)
         return
     if outcome.reused == total:

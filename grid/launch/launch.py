@@ -74,7 +74,7 @@ class Outcome:
     errors: dict[str, str] = field(default_factory=dict)
     """By stage id, of failed and blocked stages."""
     interrupted: bool = False
-    left: dict[str, str] = field(default_factory=dict)
+    stopped_at: dict[str, str] = field(default_factory=dict)
     """By stage id, how far those were that an interruption ended."""
     lost_ray: str | None = None
     """How Ray was lost, where that interrupted it."""

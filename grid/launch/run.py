@@ -150,7 +150,7 @@ class _Run:
                 self._interrupt = stack.enter_context(on_first_signal(self._stop))
                 stack.enter_context(watched(self.books.pulse, self._ray_is_lost))
                 log.info("launch %s; Ray's own logs: %s", self.launch.name, log_folder())
-                reporter.estimate.slots = max(1, fleet.capacity().slots(0))
+                reporter.time_left.slots = max(1, fleet.capacity().slots(0))
                 preparation.wait()
                 if self.schedule.state(self.plan.data) in ("done", "reused"):
                     self._run_stages(fleet)
@@ -248,7 +248,7 @@ class _Run:
 
     def _concluded(self) -> Outcome:
         pending = {stage.id for stage in self.schedule.pending()}
-        self.outcome.left = {s.id: self.books.reporter.how_far(s) for s in self.stopped if s.id in pending}
+        self.outcome.stopped_at = {s.id: self.books.reporter.how_far(s) for s in self.stopped if s.id in pending}
         for stage in self.stopped:
             self.store.remove(f"{stage.folder}/{PROGRESS}")  # it does not run any more
         self.outcome.errors = dict(self.schedule.errors)

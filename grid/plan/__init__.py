@@ -5,7 +5,7 @@ from __future__ import annotations
 from grid.plan.base import STAGE_VERSIONS
 from grid.plan.cell import CellStage
 from grid.plan.dataset import DatasetStage
-from grid.plan.grid_plan import Plan, Row, make_plan
+from grid.plan.grid_plan import Plan, PlanRow, make_plan
 from grid.plan.logits import LogitsStage, LogitsUnit
 from grid.plan.models import image_size, model_payload
 from grid.plan.stages import Stage, Trainable, stage_from_json, stage_to_json
@@ -18,7 +18,7 @@ __all__ = [
     "LogitsStage",
     "LogitsUnit",
     "Plan",
-    "Row",
+    "PlanRow",
     "Stage",
     "TeacherStage",
     "Trainable",

@@ -14,12 +14,12 @@ from grid.plan.stages import Stage, Trainable
 from grid.plan.teacher import TeacherStage
 from grid.spec.grid import GridSpec
 from grid.spec.method import OF_SHORTHAND
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanRow:
     """One place of the grid and the stage that fills it. Several grids' rows may share a stage."""
 
     stage: Trainable
@@ -44,7 +44,7 @@ class Plan:
     teachers: tuple[TeacherStage, ...]
     logits: tuple[LogitsStage, ...]
     cells: tuple[CellStage, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PlanRow, ...]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -88,13 +88,13 @@ class Plan:
 def make_plan(spec: GridSpec) -> Plan:
     """Every stage the grid needs. A baseline is planned once per student, recipe and seed, whatever the teachers."""
     data = DatasetStage(dataset=spec.dataset)
-    rows: list[Row] = []
+    rows: list[PlanRow] = []
     teachers: list[tuple[str, TeacherStage]] = []
     if "distilled" in spec.modes:
         for model in spec.teachers:
             teacher = TeacherStage(data=data, model=model, recipe=spec.recipe_of(model))
             teachers.append((model.shown, teacher))
-            rows.append(Row(teacher, teacher=model.shown, student=None))
+            rows.append(PlanRow(teacher, teacher=model.shown, student=None))
     settings = spec.settings
     logits = _plan_logits(spec, [teacher for _, teacher in teachers]) if spec.targets == "cached" else {}
     # Seeds outermost: an unfinished grid then has whole replicates rather than whole students.
@@ -103,13 +103,13 @@ def make_plan(spec: GridSpec) -> Plan:
             recipe = _in_stream(spec.recipe_of(student), place % spec.view_streams)
             common = {"data": data, "model": student, "recipe": recipe, "seed": seed}
             if "baseline" in spec.modes:
-                rows.append(Row(CellStage(**common, mode="baseline"), teacher=None, student=student.shown))
+                rows.append(PlanRow(CellStage(**common, mode="baseline"), teacher=None, student=student.shown))
             for label, teacher in teachers:
                 stream = logits.get((teacher.id, replace(recipe.views, stream=0)))
                 common |= {"teacher": teacher, "logits": stream}
                 for setting in settings:
                     cell = CellStage(**common, mode="distilled", setting=setting)
-                    rows.append(Row(cell, teacher=label, student=student.shown))
+                    rows.append(PlanRow(cell, teacher=label, student=student.shown))
     unique = {row.stage.id: row.stage for row in rows}
     return Plan(
         spec=spec,
@@ -121,9 +121,9 @@ def make_plan(spec: GridSpec) -> Plan:
     )
 
 
-def _plan_logits(spec: GridSpec, teachers: list[TeacherStage]) -> dict[tuple[str, Views], LogitsStage]:
+def _plan_logits(spec: GridSpec, teachers: list[TeacherStage]) -> dict[tuple[str, ViewPolicy], LogitsStage]:
     """The logits that cells need, by teacher id and policy of views (of stream 0): the most epochs of each stream."""
-    needed: dict[Views, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    needed: dict[ViewPolicy, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for student in spec.students:
         recipe = spec.recipe_of(student)
         for place in range(min(len(spec.seeds), spec.view_streams)):

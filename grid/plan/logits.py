@@ -12,28 +12,26 @@ from grid.plan.base import FACTS_BYTES, BaseStage, Place
 from grid.plan.dataset import DatasetStage
 from grid.plan.teacher import TeacherStage
 from grid.spec.model import ModelSpec
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.recipe import LogitsDtype, LogitsFormat
 
 BYTES: dict[LogitsDtype, int] = {"float16": 2, "float32": 4}
 
 
 class LogitsStage(BaseStage):
-    """A teacher's logits for the views of one policy, whatever the stream, and for the plain val and test images.
-
-    epochs: how many are needed of each stream of random views, the stream's number being the place. Where the policy
-    has fewer distinct views than that, every view of every sample is kept instead, and serves all streams and epochs.
-    The id holds neither: it is the same logits, and a longer schedule or another stream adds to what is stored.
-    """
+    """A teacher's logits for the views of one policy, whatever the stream, and for the plain val and test images."""
 
     kind: Literal["logits"] = "logits"
     grows: ClassVar[bool] = True
     another: ClassVar[str] = "other logits"
     is_for_others: ClassVar[bool] = True
     teacher: TeacherStage
-    views: Views
+    views: ViewPolicy
     stored_as: LogitsFormat = LogitsFormat()
     epochs: tuple[int, ...]
+    """How many are needed of each stream of random views, the stream's number being the place. Where the policy has
+    fewer distinct views than that, every view of every sample is kept instead, and serves all streams and epochs. The
+    id holds neither: it is the same logits, and a longer schedule or another stream adds to what is stored."""
 
     def spec_payload(self) -> dict[str, Any]:
         return {"views": without_defaults(self.views), "stored_as": without_defaults(self.stored_as)}

@@ -10,13 +10,13 @@ from grid.plan.base import Place
 from grid.plan.grid_plan import Plan
 from grid.plan.stages import Stage
 
-State = Literal["waiting", "running", "done", "reused", "failed", "blocked"]
+StageState = Literal["waiting", "running", "done", "reused", "failed", "blocked"]
 
 
 class Observer(Protocol):
     """Told of every change, from whichever thread makes it, one at a time."""
 
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None: ...
+    def on_change(self, stage: Stage, state: StageState, error: str | None) -> None: ...
 
 
 def unneeded_stages(plan: Plan, done: Collection[str]) -> set[str]:
@@ -39,17 +39,19 @@ class Schedule:
         self._costs = costs
         self._lock = threading.RLock()
         self._stages: dict[str, Stage] = {stage.id: stage for stage in plan.stages}
-        self._states: dict[str, State] = {stage: "reused" if stage in done else "waiting" for stage in self._stages}
+        self._states: dict[str, StageState] = {
+            stage: "reused" if stage in done else "waiting" for stage in self._stages
+        }
         self._awaited = {other.id for stage in plan.stages for other in stage.needs}
         self._dealt: set[str] = set()
         self.errors: dict[str, str] = {}
         self._stopped = False
 
-    def state(self, stage: Stage) -> State:
+    def state(self, stage: Stage) -> StageState:
         with self._lock:
             return self._states[stage.id]
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, StageState]:
         with self._lock:
             return dict(self._states)
 
@@ -148,7 +150,7 @@ class Schedule:
                 self._set(stage, "blocked", reason)
                 self._block(stage, reason)
 
-    def _set(self, stage: Stage, state: State, error: str | None = None) -> None:
+    def _set(self, stage: Stage, state: StageState, error: str | None = None) -> None:
         with self._lock:
             self._states[stage.id] = state
             if error:

@@ -13,7 +13,7 @@ from grid.contract.files.publishing import publishing
 from grid.contract.parsing import parse_object
 from grid.contract.record import WEIGHTS, is_of_record, weights_file
 from grid.errors import UserError, one_line
-from grid.publish.folder import Published, Student, write_folder
+from grid.publish.folder import Exported, Student, write_folder
 from grid.publish.publication import Choice, Known
 from grid.read.grid_file import spec_from_dict
 from grid.spec.grid import GridSpec
@@ -34,7 +34,7 @@ class ExportError(UserError):
     """Nothing was published; one line says why."""
 
 
-def export_student(storage: str, facts: Mapping[str, Any], to: Path, *, trust_code: bool = False) -> Published:
+def export_student(storage: str, facts: Mapping[str, Any], to: Path, *, trust_code: bool = False) -> Exported:
     """Write the student that `facts` (the values of a Choice) names into the folder `to`, whole or not at all.
 
     trust_code: run the code of a student that a factory makes. It comes with the plan, and so from whoever could write

@@ -32,17 +32,17 @@ CARD, CONFIG, ONNX, BUFFERS = "README.md", "config.json", "model.onnx", "buffers
 
 
 @dataclass(frozen=True)
-class Published:
-    """files: names in the folder. notes: what had to be left out, and why."""
-
+class Exported:
     title: str
     files: tuple[str, ...]
+    """Names in the folder."""
     notes: tuple[str, ...]
+    """What had to be left out, and why."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """What the storage has of it. record_json: as it lies there."""
+    """What the storage has of it."""
 
     choice: Choice
     spec: GridSpec
@@ -51,10 +51,11 @@ class Student:
     record: Record
     known: Known
     record_json: bytes
+    """As it lies there."""
     module: nn.Module
 
 
-def write_folder(student: Student, folder: Path, notes: list[str]) -> Published:
+def write_folder(student: Student, folder: Path, notes: list[str]) -> Exported:
     """All files, the card last: it says what the others are."""
     model, spec, meta = student.model, student.spec, student.meta
     state = {name: tensor.contiguous() for name, tensor in student.module.state_dict().items()}
@@ -113,7 +114,7 @@ def write_folder(student: Student, folder: Path, notes: list[str]) -> Published:
         onnx=_onnx(student.module, folder, input_size, notes),
     )
     (folder / CARD).write_text(model_card(facts), encoding="utf-8")
-    return Published(facts.title, tuple(sorted(path.name for path in folder.iterdir())), tuple(notes))
+    return Exported(facts.title, tuple(sorted(path.name for path in folder.iterdir())), tuple(notes))
 
 
 def _onnx(module: nn.Module, folder: Path, input_size: tuple[int, int, int], notes: list[str]) -> OnnxFacts | None:

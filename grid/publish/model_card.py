@@ -11,7 +11,7 @@ from grid.contract.files.layout import RECORD
 from grid.contract.markdown import code_span, escape_markdown
 from grid.publish.model_training import training
 from grid.publish.model_usage import usage
-from grid.publish.publication import Estimate, Facts, percent
+from grid.publish.publication import Facts, MeanWithInterval, percent
 
 # Where the hub has what the catalog knows.
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
@@ -112,7 +112,7 @@ def _accuracy(facts: Facts) -> list[str]:
     return ["\n".join(lines), " ".join(notes), why]
 
 
-def _verdict(gain: Estimate) -> str:
+def _verdict(gain: MeanWithInterval) -> str:
     if gain.low is None or gain.high is None:
         return "One seed gives no interval: whether the difference is more than chance is unknown."
     if gain.low > 0:
@@ -167,7 +167,7 @@ def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _shown(of: Estimate, unit: str, *, sign: str = "") -> str:
+def _shown(of: MeanWithInterval, unit: str, *, sign: str = "") -> str:
     """'85.33 % [78.37, 92.29], n = 3'."""
     between = f" [{of.low:{sign}.2f}, {of.high:{sign}.2f}]" if of.low is not None and of.high is not None else ""
     return f"{of.mean:{sign}.2f}{unit}{between}, n = {of.n}"

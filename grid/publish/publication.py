@@ -14,7 +14,7 @@ from grid.store.records import RecordError
 from kd.models.onnx_file import OnnxFacts
 
 
-class Estimate(Strict):
+class MeanWithInterval(Strict):
     """A mean over n seeds with its 95 % t interval, in percent or points; no interval where n is 1."""
 
     n: int
@@ -25,8 +25,7 @@ class Estimate(Strict):
 
 
 class Choice(Strict):
-    """What is published, and what is known of it beside its own record. setting, seed_why: how the setting and the seed
-    were chosen, as clauses. accuracy: of all seeds of the setting; alone: of the same student without a teacher."""
+    """What is published, and what is known of it beside its own record."""
 
     grid: str
     spec: dict[str, Any]
@@ -37,10 +36,14 @@ class Choice(Strict):
     teacher_parameters: int | None
     seed: int
     setting: str
+    """How the setting was chosen, as a clause."""
     seed_why: str
-    accuracy: Estimate
-    alone: Estimate | None
-    gain: Estimate | None
+    """How the seed was chosen, as a clause."""
+    accuracy: MeanWithInterval
+    """Of all seeds of the setting."""
+    alone: MeanWithInterval | None
+    """Of the same student without a teacher."""
+    gain: MeanWithInterval | None
 
 
 @dataclass(frozen=True)
@@ -67,26 +70,28 @@ class Known:
 
 @dataclass(frozen=True)
 class Facts:
-    """known: what of the record is surely there. input_size: channels, height, width. timm: whether the folder is one
-    that timm loads. build: Python that makes `model` where it is not. files: the user's code beside it. onnx: None
-    where there is no model.onnx."""
-
     choice: Choice
     record: Record
     known: Known
+    """What of the record is surely there."""
     spec: GridSpec
     model: ModelSpec
     base_model: str | None
     input_size: tuple[int, int, int]
+    """Channels, height, width."""
     mean: Sequence[float]
     std: Sequence[float]
     interpolation: str
     labels: Sequence[str] | None
     weights_sha256: str
     timm: bool
+    """Whether the folder is one that timm loads."""
     build: str
+    """Python that makes `model` where timm does not load the folder."""
     files: Sequence[str]
+    """The user's code beside it."""
     onnx: OnnxFacts | None
+    """None where there is no model.onnx."""
 
     @property
     def title(self) -> str:

@@ -14,8 +14,8 @@ from grid.private import downloads_folder, private_folder
 from grid.spec.dataset import DatasetSpec, ParquetSpec
 from grid.spec.strict import path_alone
 from kd.data.catalog import CATALOG
+from kd.data.class_names import CLASS_NAMES
 from kd.data.classes import counted, listed
-from kd.data.labels import LABELS
 from kd.data.sources import DatasetError, Source
 from kd.data.splits import draw
 
@@ -121,7 +121,7 @@ def source_of(dataset: DatasetSpec) -> Source:
 def label_names(dataset: DatasetSpec) -> list[str] | None:
     """What the classes are called, by number; None where they have numbers alone, or where the images that named them
     are no longer what or where they were."""
-    known = list(LABELS[dataset.name]) if dataset.name in LABELS and dataset.folder is None else None
+    known = list(CLASS_NAMES[dataset.name]) if dataset.name in CLASS_NAMES and dataset.folder is None else None
     if known is not None and dataset.classes is None and dataset.class_order == "text":
         return known
     try:
@@ -137,7 +137,7 @@ def label_names(dataset: DatasetSpec) -> list[str] | None:
 def described(dataset: DatasetSpec) -> list[str]:
     """For people, before anything runs: how many images and classes there are, and whatever is to be said of them."""
     info = dataset.info
-    known = LABELS.get(dataset.name) if dataset.folder is None and dataset.classes is None else None
+    known = CLASS_NAMES.get(dataset.name) if dataset.folder is None and dataset.classes is None else None
     names = known or info.some_classes
     shown = f": {listed(names, of=info.classes)}" if names else ""
     sizes = ", ".join(f"{split} {size}" for split, size in dataset.splits.items())

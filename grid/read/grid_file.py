@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from grid.errors import UserError
-from grid.read.checkpoints import checkpoint_sha256
 from grid.read.code import find_code
 from grid.read.datasets import located
 from grid.read.parse import MAX_DEPTH, parse_json, parse_yaml, read_text
+from grid.read.weights import user_weights_sha256
 from grid.spec.grid import GridSpec
 from grid.spec.model import ModelSpec
 from grid.spec.strict import describe
@@ -75,7 +75,7 @@ def _found(model: ModelSpec) -> ModelSpec:
     if model.factory is not None and model.code is None:
         facts["code"] = find_code(model.factory)
     if model.checkpoint is not None and model.checkpoint_sha256 is None:
-        facts["checkpoint_sha256"] = checkpoint_sha256(model.checkpoint)
+        facts["checkpoint_sha256"] = user_weights_sha256(model.checkpoint)
     return model.model_copy(update=facts)
 
 

@@ -13,13 +13,15 @@ from kd.limits import CLASSES, IMAGE_SIDE, check_at_most
 
 
 class ParquetSpec(Strict):
-    """Parquet files by split, each a path or a pattern. image, label: columns (default: the hub's usual names)."""
+    """Parquet files by split, each a path or a pattern."""
 
     train: Name
     val: Name | None = None
     test: Name | None = None
     image: Name | None = None
+    """A column (default: the hub's usual names)."""
     label: Name | None = None
+    """A column (default: the hub's usual names)."""
 
     _no_url = field_validator("train", "val", "test")(path_alone)
 
@@ -54,28 +56,33 @@ class DatasetSpec(Strict):
     """Which images, and how they are split.
 
     A data set known by name, or under a name of yours: parquet files, or a folder with train/<class>/ and perhaps val/
-    and test/. Those are resized to squares of image_size (None: they all have the same size) and have `channels`.
-    train_size None: all that the other splits leave. val_size, test_size: of splits that are drawn, where there is no
-    official one. white: the value of 16-bit gray pictures that becomes 255 (None: their upper 8 bits are read).
-    classes: what they are called, or their labels, in the order of their numbers; class_order: of names, where no such
-    list is given: as text (1, 10, 2), or natural as in timm (1, 2, 10). data: the folder that holds the files of a data
-    set known by name. facts: filled in when it is found.
+    and test/.
     """
 
     name: Name
     parquet: ParquetSpec | None = None
     folder: Name | None = None
     image_size: int | None = Field(default=None, ge=1, le=IMAGE_SIDE)
+    """The images of files and folders are resized to squares of it (None: they all have the same size)."""
     channels: Literal[1, 3] = 3
+    """Those of files and folders have so many."""
     white: int | None = Field(default=None, ge=1, le=65_535)
+    """The value of 16-bit gray pictures that becomes 255 (None: their upper 8 bits are read)."""
     classes: Annotated[tuple[Name, ...], BeforeValidator(_in_words), Field(min_length=1)] | None = None
+    """What they are called, or their labels, in the order of their numbers."""
     class_order: ClassOrder = "text"
+    """Of names, where no such list is given: as text (1, 10, 2), or natural as in timm (1, 2, 10)."""
     train_size: int | None = Field(default=None, ge=1)
+    """None: all that the other splits leave."""
     val_size: int = Field(default=0, ge=0)
+    """Of a split that is drawn, where there is no official one."""
     test_size: int | None = Field(default=None, ge=1)
+    """Of a split that is drawn, where there is no official one."""
     split_seed: int = Field(default=0, ge=0)
     data: Name | None = None
+    """The folder that holds the files of a data set known by name."""
     facts: DatasetInfo | None = None
+    """Filled in when it is found."""
 
     _no_url = field_validator("folder", "data")(path_alone)
 

@@ -25,7 +25,7 @@ from grid.identity import canonical_json
 from grid.spec.dataset import DatasetSpec
 from grid.spec.method import OF_SHORTHAND, SHORTHAND, MethodSpec, Setting
 from grid.spec.model import ModelSpec, TeacherSpec
-from grid.spec.published import Published
+from grid.spec.published import PublishedStudy
 from grid.spec.resources import Resources
 from grid.spec.size import check_passes, check_stages
 from grid.spec.strict import Line, Name, Strict, describe, first_twice, one_or_many, shortened
@@ -52,13 +52,7 @@ Alpha = Annotated[float, Field(ge=0, le=1)]
 
 
 class GridSpec(Strict):
-    """teachers x students x modes x seeds, and for distilled cells x method x temperature x alpha.
-
-    targets: where distilled cells have the teacher's logits from: "cached" computes them once a view for all cells,
-    "online" runs the teacher in each cell (for views that cannot be made again). logits: how cached ones are stored.
-    method: names, or mappings with parameters of their own; temperature and alpha are those of kd where it gives none.
-    view_streams: how many streams of random views the seeds share; seed number i of the grid sees stream i modulo this.
-    """
+    """teachers x students x modes x seeds, and for distilled cells x method x temperature x alpha."""
 
     name: Name
     description: Line = ""
@@ -70,14 +64,21 @@ class GridSpec(Strict):
     method: Annotated[tuple[MethodSpec, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (
         MethodSpec(name=OF_SHORTHAND),
     )
+    """Names, or mappings with parameters of their own."""
     temperature: Annotated[tuple[Temperature, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (4.0,)
+    """Of kd, where `method` gives it none."""
     alpha: Annotated[tuple[Alpha, ...], BeforeValidator(one_or_many), Field(min_length=1)] = (0.5,)
+    """Of kd, where `method` gives it none."""
     targets: Targets = "cached"
+    """Where distilled cells have the teacher's logits from: "cached" computes them once a view for all cells, "online"
+    runs the teacher in each cell (for views that cannot be made again)."""
     logits: LogitsFormat = Field(default_factory=LogitsFormat)
+    """How cached ones are stored."""
     view_streams: int = Field(default=1, ge=1, le=STREAMS)
+    """How many streams of random views the seeds share; seed number i of the grid sees stream i modulo this."""
     recipe: Recipe = Field(default_factory=Recipe)
     resources: Resources = Field(default_factory=Resources)
-    published: Published | None = None
+    published: PublishedStudy | None = None
 
     @field_validator("name")
     @classmethod
@@ -196,7 +197,7 @@ class GridSpec(Strict):
                     "recipe"
                 )
 
-    def _check_published(self, published: Published) -> None:
+    def _check_published(self, published: PublishedStudy) -> None:
         for axis, named in (
             ("teacher", [m.model for m in published.models if m.mode is None] + [p.teacher for p in published.pairs]),
             ("student", [m.model for m in published.models if m.mode] + [p.student for p in published.pairs]),

@@ -39,26 +39,28 @@ def _sum(value: Any) -> int:
 
 
 class ModelSpec(Strict):
-    """A model by timm's name or one of ours, or by a factory of the user's, with its constructor's arguments.
-
-    factory: FILE.py:FUNCTION or MODULE:FUNCTION; called with num_classes, in_chans where it takes it, and args.
-    pretrained: start from timm's weights. checkpoint: start from those of a file or URL, a state dict as safetensors or
-    as torch.save writes it. image_size: views are resized to it (default: the native grid). normalize: default, the
-    statistics of the training images. label: how tables call it (default: its name). recipe: what differs from the
-    grid's recipe for this model. code, checkpoint_sha256: filled in when they are found (`grid.work.models.located`).
-    """
+    """A model by timm's name or one of ours, or by a factory of the user's, with its constructor's arguments."""
 
     name: Name
     factory: Name | None = None
+    """FILE.py:FUNCTION or MODULE:FUNCTION; called with num_classes, in_chans where it takes it, and args."""
     args: dict[str, Any] = Field(default_factory=dict)
     pretrained: bool = False
+    """Start from timm's weights."""
     checkpoint: Name | None = None
+    """Start from those of a file or URL, a state dict as safetensors or as torch.save writes it."""
     image_size: int | None = Field(default=None, ge=1, le=IMAGE_SIDE)
+    """Views are resized to it (default: the native grid)."""
     normalize: Normalize | None = None
+    """Default: the statistics of the training images."""
     label: Name = ""
+    """How tables call it (default: its name)."""
     recipe: dict[str, Any] = Field(default_factory=dict)
+    """What differs from the grid's recipe for this model."""
     code: dict[str, str] | None = None
+    """Filled in when it is found (`grid.read.grid_file.load_grid`)."""
     checkpoint_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Filled in when it is found (`grid.read.grid_file.load_grid`)."""
 
     _no_url = field_validator("factory")(path_alone)
 

@@ -27,26 +27,25 @@ def _gpus_or_auto(gpus: Any) -> Any:
 
 
 class Resources(Strict):
-    """What one worker holds while it runs. Nothing here changes a result's id.
-
-    teacher_workers: data-parallel workers a teacher; two numbers: from the first to the second, as nodes come and go.
-    gpus_*: None means one GPU a teacher worker and a quarter of one a cell where Ray has GPUs, none otherwise; "auto"
-    measures the memory each student needs and packs as many cells on a GPU as fit. concurrency: at most this many cells
-    at a time (None: what fits). checkpoint_minutes: a running stage saves this often, besides after each epoch.
-    stall_minutes: one that finishes no step, batch, picture or file for so long has failed.
-    deterministic: on a GPU, ask torch for deterministic algorithms; the record says whether they were used (a CPU is
-    always).
-    """
+    """What one worker holds while it runs. Nothing here changes a result's id."""
 
     teacher_workers: Annotated[int | tuple[int, int], BeforeValidator(_few_to_many)] = 1
+    """Data-parallel workers a teacher; two numbers: from the first to the second, as nodes come and go."""
     cpus_per_teacher_worker: int = Field(default=1, ge=1, le=WORKERS)
     gpus_per_teacher_worker: float | None = Field(default=None, ge=0, le=WORKERS)
+    """None means one GPU where Ray has GPUs, none otherwise."""
     cpus_per_cell: int = Field(default=1, ge=1, le=WORKERS)
     gpus_per_cell: Annotated[float | Literal["auto"] | None, BeforeValidator(_gpus_or_auto)] = None
+    """None means a quarter of a GPU where Ray has GPUs, none otherwise; "auto" measures the memory each student needs
+    and packs as many cells on a GPU as fit."""
     concurrency: int | None = Field(default=None, ge=1, le=WORKERS)
+    """At most this many cells at a time (None: what fits)."""
     checkpoint_minutes: float = Field(default=10.0, gt=0, le=WORKERS)
+    """A running stage saves this often, besides after each epoch."""
     stall_minutes: float = Field(default=60.0, gt=0, le=WORKERS)
+    """One that finishes no step, batch, picture or file for so long has failed."""
     deterministic: bool = False
+    """On a GPU, ask torch for deterministic algorithms; the record says whether they were used (a CPU is always)."""
 
     @field_validator("gpus_per_teacher_worker", "gpus_per_cell")
     @classmethod

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.limits import PASSES, STAGES
 from kd.recipe import Recipe
 
@@ -24,7 +24,7 @@ def check_stages(axes: Mapping[str, int], *, settings: int, alone: bool, distill
 
 def check_passes(recipes: Sequence[Recipe], *, teachers: int, streams: int) -> None:
     """Raises ValueError where the cached logits of the students' views would be too many. streams: of each student."""
-    epochs: dict[Views, int] = defaultdict(int)
+    epochs: dict[ViewPolicy, int] = defaultdict(int)
     for recipe in recipes:
         views = replace(recipe.views, stream=0)
         epochs[views] = max(epochs[views], recipe.epochs)

@@ -38,18 +38,20 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that works on a stage. machine: what numbers its processes, `born`: when this one began there. tries:
-    how often its launch has begun the stage; each but the last ended with the loss of a worker."""
+    """A process that works on a stage."""
 
     launch: str
     host: str
     machine: str
+    """What numbers its processes."""
     pid: int
     born: str
+    """When this one began there."""
     started_at: str = ""
     beat: int = 0
     at: str = ""
     tries: int = 1
+    """How often its launch has begun the stage; each but the last ended with the loss of a worker."""
 
     @classmethod
     def here(cls, launch: str, *, tries: int = 1) -> Holder:

@@ -22,13 +22,12 @@ READS_AT_A_TIME = 16  # a storage by URL answers many as fast as one
 
 @dataclass(frozen=True)
 class Stands:
-    """done: ids of the stages whose outputs are complete, and of the inputs that there are. waits: of those that are
-    complete, but whose data set or teacher is made again: whether it is the same shows then. lines: on what is computed
-    again though it was done once, and why."""
-
     done: frozenset[str]
+    """Ids of the stages whose outputs are complete, and of the inputs that there are."""
     waits: frozenset[str]
+    """Of those that are complete, but whose data set or teacher is made again: whether it is the same shows then."""
     lines: tuple[str, ...]
+    """On what is computed again though it was done once, and why."""
 
 
 def look(plan: Plan, store: Store) -> Stands:

@@ -17,13 +17,15 @@ from grid.store.store import Store
 
 @dataclass(frozen=True)
 class Planned:
-    """A grid's plan as it lies on the storage. kinds: of its stages, by id, in the plan's order. plan: made again from
-    its spec; None where another version of this program wrote it, which called the stages otherwise."""
+    """A grid's plan as it lies on the storage."""
 
     name: str
     launched_at: datetime
     kinds: dict[str, str]
+    """Of its stages, by id, in the plan's order."""
     plan: Plan | None
+    """Made again from its spec; None where another version of this program wrote it, which called the stages
+    otherwise."""
 
     @cached_property
     def stages(self) -> dict[str, Stage]:

@@ -21,7 +21,7 @@ from grid.contract.record import Record
 from grid.contract.units import duration
 from grid.identity import canonical_json
 from grid.plan import Plan, Stage
-from grid.plan.schedule import State
+from grid.plan.schedule import StageState
 from grid.store.store import Store
 
 POLL_SECONDS = 1.0
@@ -32,7 +32,7 @@ WIDE, WIDE_BAR, NARROW_BAR = 80, 28, 8  # columns of a terminal
 ENOUGH, LEAST_BUSY = 10, 0.05
 
 
-class Estimate:
+class TimeLeft:
     """Seconds left, from what finished stages took: a stage is expected to take what others of its model and recipe
     took, or else its share of work at the pace so far. Once enough have ended, what lies between stages counts as well:
     where they are short it is half of the time."""
@@ -55,7 +55,7 @@ class Estimate:
         self._seconds += seconds
         self._cost += self.costs.get(stage.id, 0.0)
 
-    def seconds(self, stage: Stage) -> float | None:
+    def expected_seconds(self, stage: Stage) -> float | None:
         taken = self._taken.get(self._key(stage))
         if taken:
             return sum(taken) / len(taken)
@@ -63,11 +63,11 @@ class Estimate:
             return None
         return self.costs.get(stage.id, 0.0) * self._seconds / self._cost
 
-    def left(self, waiting: list[Stage], running: Mapping[str, tuple[Stage, float]]) -> float | None:
+    def seconds_for(self, waiting: list[Stage], running: Mapping[str, tuple[Stage, float]]) -> float | None:
         """None while nothing has finished. `running`: stage and the fraction of it that is done, by id."""
         work, longest, begun = 0.0, 0.0, 0.0
         for stage, fraction in [*((s, 0.0) for s in waiting), *running.values()]:
-            expected = self.seconds(stage)
+            expected = self.expected_seconds(stage)
             if expected is None:
                 return None
             work += expected * (1 - fraction)
@@ -100,7 +100,7 @@ class Reporter:
     ) -> None:
         self.store, self.console = store, console
         self.titles = plan.titles()
-        self.estimate = Estimate(costs)
+        self.time_left = TimeLeft(costs)
         self.waiting = {stage.id: stage for stage in plan.stages if stage.id not in done}
         self.running: dict[str, tuple[Stage, float]] = {}
         self.total, self.finished = len(self.waiting), 0
@@ -135,7 +135,7 @@ class Reporter:
         if self._bars is not None:
             self._bars.stop()
 
-    def on_change(self, stage: Stage, state: State, error: str | None, record: Record | None = None) -> None:
+    def on_change(self, stage: Stage, state: StageState, error: str | None, record: Record | None = None) -> None:
         """record: of a stage that is done, where it has been read."""
         with self._lock:
             self.waiting.pop(stage.id, None)
@@ -170,7 +170,7 @@ class Reporter:
     def _ended(self, stage: Stage, text: str, *, style: str) -> None:
         self.running.pop(stage.id, None)
         self.finished += 1
-        left = self.estimate.left(list(self.waiting.values()), self.running)
+        left = self.time_left.seconds_for(list(self.waiting.values()), self.running)
         remaining = self.total - self.finished
         hint = f"; about {duration(left)} left" if left is not None and remaining else ""
         elapsed = duration(time.monotonic() - self.started)
@@ -191,7 +191,7 @@ class Reporter:
     def _result(self, stage: Stage, record: Record) -> str:
         took = ""
         if record.seconds_total is not None:
-            self.estimate.add(stage, record.seconds_total, at=time.monotonic())
+            self.time_left.add(stage, record.seconds_total, at=time.monotonic())
             took = f" in {record.seconds_total:.1f} s"
         top1 = record.test_top1_last
         return (f"top-1 {100 * top1:.2f} %" if top1 is not None else "done") + took
@@ -205,7 +205,7 @@ class Reporter:
                 self._poll(stage)
             if self._bars is not None and self._overall is not None:
                 with self._lock:
-                    left = self.estimate.left(list(self.waiting.values()), self.running)
+                    left = self.time_left.seconds_for(list(self.waiting.values()), self.running)
                     note = "estimating the time left" if left is None else f"about {duration(left)} left"
                     self._bars.update(self._overall, completed=self.finished, note=note)
 

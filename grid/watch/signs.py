@@ -32,21 +32,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Found:
-    """What lies in a stage's folder. record: only where the outputs are complete."""
+    """What lies in a stage's folder."""
 
     record: Record | None = None
+    """Only where the outputs are complete."""
     failure: Record | None = None
     sign: Sign | None = None
 
 
 @dataclass(frozen=True)
-class Facts:
-    """A grid as it was found. found: by stage id; problems: what was passed over, a line each."""
+class GridReading:
+    """A grid as it was found."""
 
     planned: Planned
     storage: str
     found: Mapping[str, Found]
+    """By stage id."""
     problems: tuple[str, ...] = ()
+    """What was passed over, a line each."""
 
 
 class GridReader:
@@ -63,12 +66,12 @@ class GridReader:
             self.name = self._last(names) if asked is None else self._find(asked, names)
         self._unread_plans = dict(self._passed_over)
 
-    def read(self, now: datetime | None = None) -> Facts:
+    def read(self, now: datetime | None = None) -> GridReading:
         """As of a moment, or of this one. Raises UserError where the storage, or the plan, cannot be read."""
         with _readable(self.store):
             return self._read_all(now or datetime.now(UTC))
 
-    def _read_all(self, now: datetime) -> Facts:
+    def _read_all(self, now: datetime) -> GridReading:
         path = plan_file(self.name)
         self._passed_over = dict(self._unread_plans)
         try:
@@ -85,7 +88,7 @@ class GridReader:
             if stage.grows and stage.id in found and not self._covers(stage, found):
                 found[stage.id] = replace(found[stage.id], record=None)
         problems += [self._passed_over[path] for path in sorted(self._passed_over)]
-        return Facts(planned, self.store.url, found, tuple(problems))
+        return GridReading(planned, self.store.url, found, tuple(problems))
 
     def _leave_out_other_inputs(self, planned: Planned, found: dict[str, Found], now: datetime) -> list[str]:
         """Take for not done what another teacher, or other images, than there are now were learned from; a line for

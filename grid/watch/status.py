@@ -8,42 +8,42 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from grid.contract import signs
 from grid.contract.files.layout import stage_folder
 from grid.contract.parsing import CLOCK_SKEW
-from grid.contract.signs import Sign, finished_at, state_of
+from grid.contract.signs import Sign, SignedState, finished_at, state_of
 from grid.contract.text import on_one_line
 from grid.plan import Stage
 from grid.plan.schedule import unneeded_stages
-from grid.watch.progress import Estimate
-from grid.watch.signs import Facts, Found
+from grid.watch.progress import TimeLeft
+from grid.watch.signs import Found, GridReading
 
 # While Ray starts, on a busy machine or a large cluster, and between two stages, none tells of itself.
 BETWEEN_STAGES = timedelta(minutes=5)
 
 # blocked: waits for what failed. unneeded: logits that no unfinished cell reads.
-State = signs.State | Literal["blocked", "unneeded"]
+ShownState = SignedState | Literal["blocked", "unneeded"]
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage. error: why it failed; folder: where its outputs and its traceback are; is_trained: whether it counts
-    epochs (a given teacher does not)."""
+    """One stage."""
 
     id: str
     kind: str
     title: str
-    state: State
+    state: ShownState
     folder: str
+    """Where its outputs and its traceback are."""
     sign: Sign | None = None
     error: str | None = None
+    """Why it failed."""
     is_trained: bool = True
+    """Whether it counts epochs (a given teacher does not)."""
 
 
 @dataclass(frozen=True)
 class GridStatus:
-    """A grid at a moment. device_seconds: of what is done, by device; left: seconds, None where there is no estimate,
-    without `unknown` stages of which none alike is done; problems: what could not be read, a line each."""
+    """A grid at a moment."""
 
     name: str
     storage: str
@@ -52,11 +52,15 @@ class GridStatus:
     last_sign: datetime
     stages: tuple[StageStatus, ...]
     device_seconds: Mapping[str, float]
-    left: float | None
+    """Of what is done, by device."""
+    seconds_left: float | None
+    """Without the `unknown` stages; None where there is no estimate."""
     unknown: int
+    """How many stages there are of which none alike is done."""
     problems: tuple[str, ...]
+    """What could not be read, a line each."""
 
-    def of(self, *states: State) -> list[StageStatus]:
+    def of(self, *states: ShownState) -> list[StageStatus]:
         return [stage for stage in self.stages if stage.state in states]
 
     @property
@@ -83,9 +87,9 @@ def is_recent(sign: datetime, now: datetime) -> bool:
     return -CLOCK_SKEW <= now - sign <= BETWEEN_STAGES
 
 
-def grid_status(facts: Facts, now: datetime) -> GridStatus:
-    """What the facts say at a moment."""
-    planned, found = facts.planned, facts.found
+def grid_status(reading: GridReading, now: datetime) -> GridStatus:
+    """What the reading says at a moment."""
+    planned, found = reading.planned, reading.found
     states = {stage: _state(found.get(stage, Found()), now) for stage in planned.kinds}
     last_sign = max([planned.launched_at, *(at for one in found.values() for at in _signs_of(one, now))])
     if "running" in states.values() or is_recent(last_sign, now):
@@ -100,10 +104,10 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
         if states[what.id] == "waiting" and any(states[i] in ("failed", "blocked") for i in what.inputs().values()):
             states[what.id] = "blocked"
     titles = planned.plan.titles() if planned.plan is not None else {}
-    left, unknown = _left(facts, states, now)
+    seconds_left, unknown = _seconds_left(reading, states, now)
     return GridStatus(
         name=planned.name,
-        storage=facts.storage,
+        storage=reading.storage,
         now=now,
         launched_at=planned.launched_at,
         last_sign=last_sign,
@@ -121,13 +125,13 @@ def grid_status(facts: Facts, now: datetime) -> GridStatus:
             for stage, kind in planned.kinds.items()
         ),
         device_seconds=_device_seconds(found),
-        left=left,
+        seconds_left=seconds_left,
         unknown=unknown,
-        problems=facts.problems,
+        problems=reading.problems,
     )
 
 
-def _state(found: Found, now: datetime) -> State:
+def _state(found: Found, now: datetime) -> ShownState:
     return state_of(done=found.record is not None, failure=found.failure, sign=found.sign, now=now)
 
 
@@ -144,29 +148,29 @@ def _signs_of(found: Found, now: datetime) -> list[datetime]:
     return [finished_at(record, now) for record in records] + ([found.sign.at] if found.sign is not None else [])
 
 
-def _left(facts: Facts, states: Mapping[str, State], now: datetime) -> tuple[float | None, int]:
+def _seconds_left(reading: GridReading, states: Mapping[str, ShownState], now: datetime) -> tuple[float | None, int]:
     """Seconds left for the stages of which some alike are done, and how many others there are. As the launch estimates
     it, but that it does not know how much work those others are."""
-    estimate, stages = Estimate({}), facts.planned.stages
-    done = [(stages[i], one.record) for i, one in facts.found.items() if i in stages and one.record is not None]
+    time_left, stages = TimeLeft({}), reading.planned.stages
+    done = [(stages[i], one.record) for i, one in reading.found.items() if i in stages and one.record is not None]
     ended = sorted(((finished_at(record, now), stage, record) for stage, record in done), key=lambda one: one[0])
     for at, stage, record in ended:
         if record.seconds_total is not None:
-            by_launch = record.finished_at is not None and at >= facts.planned.launched_at
-            estimate.add(stage, record.seconds_total, at=at.timestamp() if by_launch else None)
-    estimate.slots = max(1, sum(state == "running" for state in states.values()))
+            by_launch = record.finished_at is not None and at >= reading.planned.launched_at
+            time_left.add(stage, record.seconds_total, at=at.timestamp() if by_launch else None)
+    time_left.slots = max(1, sum(state == "running" for state in states.values()))
     waiting, running, unknown = [], {}, 0
     for stage_id, what in stages.items():
         if states[stage_id] not in ("running", "waiting", "silent"):
             continue
-        sign = facts.found[stage_id].sign if states[stage_id] == "running" else None
-        if estimate.seconds(what) is None:
+        sign = reading.found[stage_id].sign if states[stage_id] == "running" else None
+        if time_left.expected_seconds(what) is None:
             unknown += 1
         elif sign is not None:
             running[stage_id] = (what, sign.fraction or 0.0)
         else:
             waiting.append(what)
-    return (estimate.left(waiting, running) if waiting or running else None), unknown
+    return (time_left.seconds_for(waiting, running) if waiting or running else None), unknown
 
 
 def _device_seconds(found: Mapping[str, Found]) -> dict[str, float]:

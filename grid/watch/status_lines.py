@@ -10,10 +10,10 @@ from grid.contract.signs import LEASE_SILENT
 from grid.contract.text import on_one_line
 from grid.contract.units import duration
 from grid.store.store import TRACEBACK
-from grid.watch.status import GridStatus, StageStatus, State
+from grid.watch.status import GridStatus, ShownState, StageStatus
 
 KINDS = {"dataset": "data set", "teacher": "teachers", "logits": "teacher logits", "cell": "cells"}
-COUNTED: dict[State, str] = {
+COUNTED: dict[ShownState, str] = {
     "running": "running",
     "silent": "without a sign of life",
     "failed": "failed",
@@ -60,12 +60,12 @@ def _outlook(status: GridStatus, *, again: str, results: str) -> str:
         return f"Nothing runs; {last_sign}. To go on: {again}"
     if not at_a_time:
         return f"No stage runs at this moment; {last_sign}. Unless the launch is still starting, to go on: {again}"
-    if status.left is None:
+    if status.seconds_left is None:
         return f"No estimate yet of the time left, {at_a_time} at a time"
     if not status.unknown:
-        return f"About {duration(status.left)} left, {at_a_time} at a time"
+        return f"About {duration(status.seconds_left)} left, {at_a_time} at a time"
     others = f"not counting {status.unknown} stages of which none alike is done yet"
-    return f"About {duration(status.left)} left, {at_a_time} at a time, {others}"
+    return f"About {duration(status.seconds_left)} left, {at_a_time} at a time, {others}"
 
 
 def _listed(

@@ -12,8 +12,8 @@ from torch import nn
 
 from grid.identity import canonical_json
 from grid.plan import Plan, Trainable, image_size, model_payload
-from grid.read.checkpoints import publish_checkpoint, read_checkpoint, start_weights
 from grid.read.code import load_factory
+from grid.read.weights import publish_user_weights, read_user_weights, start_weights
 from grid.spec.dataset import DatasetSpec
 from grid.spec.model import ModelSpec
 from grid.store.store import Store
@@ -103,7 +103,7 @@ def start_of(model: ModelSpec) -> str:
 def check_checkpoint(model: ModelSpec, dataset: DatasetSpec) -> None:
     """Raises CheckpointError or UserError where the model's checkpoint is not for it."""
     assert model.checkpoint is not None
-    info, what, state = dataset.info, f"checkpoint {model.checkpoint}", read_checkpoint(model.checkpoint)
+    info, what, state = dataset.info, f"checkpoint {model.checkpoint}", read_user_weights(model.checkpoint)
     module = build(model.name, args=model.args, classes=info.classes, channels=info.channels, factory=factory_of(model))
     compare_weights(module, state, classes=info.classes, new_head=not model.is_given, what=what)
 
@@ -114,7 +114,7 @@ def provide_weights(plan: Plan, done: Collection[str], store: Store) -> None:
     info = plan.data.dataset.info
     for model in models_with_weights(plan, done):
         if model.checkpoint is not None:
-            publish_checkpoint(model, store)
+            publish_user_weights(model, store)
         else:
             build(model.name, args=model.args, classes=info.classes, channels=info.channels, pretrained=True)
 

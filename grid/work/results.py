@@ -25,7 +25,7 @@ from kd.machine import measure
 from kd.machine.device import device_name
 from kd.precision import resolve
 from kd.recipe import Precision
-from kd.training.train import Row
+from kd.training.train import CurveRow
 
 LATENCY_BATCH = 32
 LATENCY_RUNS = 100
@@ -33,7 +33,7 @@ LATENCY_SECONDS = 10.0  # a large model on one CPU core needs as much for a sing
 LATENCY_SHARE = 0.1  # of the seconds of a training: of short ones there are hundreds, and analyses take the median
 
 
-def metrics_of(curve: list[Row]) -> dict[str, Value]:
+def metrics_of(curve: list[CurveRow]) -> dict[str, Value]:
     """Last and best points of a curve."""
     evaluated = [row for row in curve if "test_top1" in row or "val_top1" in row]
     last = curve[-1]
@@ -109,7 +109,7 @@ def _versions() -> str:
     return json.dumps({"python": platform.python_version(), **{name: metadata.version(name) for name in packages}})
 
 
-def curve_to_parquet(curve: list[Row]) -> bytes:
+def curve_to_parquet(curve: list[CurveRow]) -> bytes:
     """A row an epoch; the columns of epochs that were not evaluated are null."""
     buffer = io.BytesIO()
     columns = list(dict.fromkeys(key for row in curve for key in row))

@@ -32,7 +32,7 @@ from kd.models.build import on_device
 from kd.models.class_order import fit_of
 from kd.precision import resolve
 from kd.training.resume import fitting_state
-from kd.training.train import Row, TrainState, train
+from kd.training.train import CurveRow, TrainState, train
 
 log = logging.getLogger("kd_grid")
 
@@ -75,8 +75,8 @@ def run_trainable(
 
     predicted: dict[str, torch.Tensor] = {}
 
-    def evaluate(model: nn.Module) -> Row:
-        row: Row = {}
+    def evaluate(model: nn.Module) -> CurveRow:
+        row: CurveRow = {}
         for name in dataset.evaluated:
             split = dataset.split(name)
             logits_NC = predict(
@@ -102,7 +102,7 @@ def run_trainable(
 
     if is_given:
         evaluating = time.perf_counter()
-        curve: list[Row] = [{"epoch": 0, **evaluate(model)}]
+        curve: list[CurveRow] = [{"epoch": 0, **evaluate(model)}]
         curve[0] |= {"seconds_train": 0.0, "seconds_evaluate": time.perf_counter() - evaluating}
     else:
         try:

@@ -10,11 +10,6 @@ ClassOrder = Literal["text", "natural"]
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """pool_images: labelled images there are to train on and to draw splits from. val_images, test_images: of official
-    splits, None where there is none and the split is drawn from the pool. source: names the images' bytes (a hash, or a
-    publisher's release), so that an id always means the same images. some_classes: what the first few are called.
-    notes: what there is to say of the images. The last two are for people, and make no difference."""
-
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     name: str
@@ -23,11 +18,17 @@ class DatasetInfo:
     height: int
     width: int
     pool_images: int
+    """Labelled images there are to train on and to draw splits from."""
     val_images: int | None
+    """Of an official split, None where there is none and the split is drawn from the pool."""
     test_images: int | None
+    """Of an official split, None where there is none and the split is drawn from the pool."""
     source: str
+    """Names the images' bytes (a hash, or a publisher's release), so that an id always means the same images."""
     some_classes: tuple[str, ...] = field(default=(), compare=False)
+    """What the first few are called. For people: it makes no difference."""
     notes: tuple[str, ...] = field(default=(), compare=False)
+    """What there is to say of the images. For people: it makes no difference."""
 
 
 CATALOG: dict[str, DatasetInfo] = {

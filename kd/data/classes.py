@@ -16,15 +16,18 @@ SHOWN = 5  # of what is listed in a message
 
 @dataclass
 class Labelled:
-    """What is known of a data set's labels without its pictures. classes: in the order of their numbers. labels: int64
-    by split, -1 for what is no class. usual: the classes as they would be had the user said nothing of them. problems:
-    why they are no labels; notes: what there is to say of them."""
+    """What is known of a data set's labels without its pictures."""
 
     classes: Sequence[Any] = ()
+    """In the order of their numbers."""
     labels: dict[str, np.ndarray] = field(default_factory=dict)
+    """int64 by split, -1 for what is no class."""
     usual: Sequence[Any] = ()
+    """The classes as they would be had the user said nothing of them."""
     problems: list[str] = field(default_factory=list)
+    """Why they are no labels."""
     notes: list[str] = field(default_factory=list)
+    """What there is to say of them."""
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:

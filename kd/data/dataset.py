@@ -30,10 +30,12 @@ MADE_AGAIN = "; delete the folder to have it made again"
 
 @dataclass(frozen=True)
 class Split:
-    """images_NHWC: uint8, channels last; labels_N: int64; both on the CPU."""
+    """Both on the CPU."""
 
     images_NHWC: Tensor
+    """uint8, channels last."""
     labels_N: Tensor
+    """int64."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -41,15 +43,15 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetMeta:
-    """mean and std: per channel, of the training split's pixels scaled to [0, 1]. fingerprint: sha256 of the splits as
-    drawn, pixels and labels."""
-
     name: str
     classes: int
     channels: int
     mean: tuple[float, ...]
+    """Per channel, of the training split's pixels scaled to [0, 1]."""
     std: tuple[float, ...]
+    """Per channel, of the training split's pixels scaled to [0, 1]."""
     fingerprint: str
+    """sha256 of the splits as drawn, pixels and labels."""
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Images:
-    """images_NHWC: uint8; labels_N: int64."""
-
     images_NHWC: np.ndarray
+    """uint8."""
     labels_N: np.ndarray
+    """int64."""
 
     def __len__(self) -> int:
         return len(self.labels_N)

@@ -23,16 +23,16 @@ WHOLE = Shard()
 def first_decides(decide: Callable[[], bool], shard: Shard, device: torch.device) -> bool:
     """The first worker decides for all, who might see something else for themselves; collective where there are
     several."""
-    return bool(first_says(lambda: int(decide()), shard, device))
+    return bool(broadcast_number(lambda: int(decide()), shard, device))
 
 
-def first_says(say: Callable[[], int], shard: Shard, device: torch.device) -> int:
+def broadcast_number(decide: Callable[[], int], shard: Shard, device: torch.device) -> int:
     """A number of the first worker's, for all; collective where there are several."""
     if shard.world == 1:
-        return say()
-    said = torch.tensor(say() if shard.rank == 0 else 0, device=device)
-    torch.distributed.broadcast(said, src=0)
-    return int(said.item())
+        return decide()
+    number = torch.tensor(decide() if shard.rank == 0 else 0, device=device)
+    torch.distributed.broadcast(number, src=0)
+    return int(number.item())
 
 
 def first_reads(read: Callable[[], bytes | None], shard: Shard, device: torch.device) -> bytes | None:
@@ -40,7 +40,7 @@ def first_reads(read: Callable[[], bytes | None], shard: Shard, device: torch.de
     if shard.world == 1:
         return read()
     data = read() if shard.rank == 0 else None
-    size = first_says(lambda: -1 if data is None else len(data), shard, device)
+    size = broadcast_number(lambda: -1 if data is None else len(data), shard, device)
     if size <= 0:
         return None if size < 0 else b""
     bytes_B = torch.empty(size, dtype=torch.uint8, device=device) if data is None else _tensor(data, size, device)
@@ -48,7 +48,7 @@ def first_reads(read: Callable[[], bytes | None], shard: Shard, device: torch.de
     return bytes_B.cpu().numpy().tobytes()
 
 
-def all_say(text: str, shard: Shard, device: torch.device, *, longest: int) -> list[str]:
+def gather_texts(text: str, shard: Shard, device: torch.device, *, longest: int) -> list[str]:
     """A short text of each worker's, for all, in the order of their ranks; collective where there are several. Raises
     ValueError for one of more than `longest` bytes."""
     data = text.encode()
@@ -56,9 +56,9 @@ def all_say(text: str, shard: Shard, device: torch.device, *, longest: int) -> l
         raise ValueError(f"{text!r} has more than {longest} bytes")
     if shard.world == 1:
         return [text]
-    said = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in range(shard.world)]
-    torch.distributed.all_gather(said, _tensor(data, longest, device))
-    return [one.cpu().numpy().tobytes().rstrip(b"\0").decode() for one in said]
+    texts = [torch.empty(longest, dtype=torch.uint8, device=device) for _ in range(shard.world)]
+    torch.distributed.all_gather(texts, _tensor(data, longest, device))
+    return [one.cpu().numpy().tobytes().rstrip(b"\0").decode() for one in texts]
 
 
 def _tensor(data: bytes, size: int, device: torch.device) -> torch.Tensor:

@@ -31,12 +31,12 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """parameters: count. size_bytes: parameters and buffers. macs: multiply-adds of one image's forward pass, as
-    torch's flop counter gives them (FLOPs / 2)."""
-
     parameters: int
+    """Count."""
     size_bytes: int
+    """Parameters and buffers."""
     macs: int
+    """Multiply-adds of one image's forward pass, as torch's flop counter gives them (FLOPs / 2)."""
 
 
 def build(

@@ -14,14 +14,14 @@ FAR = 0.1  # the least gain in accuracy that is worth a word; of few images, mor
 
 @dataclass(frozen=True)
 class Fit:
-    """top1: the share of images that are classified rightly. reordered: the same with the classes in the order that
-    fits best, found on half of the images and counted on the other. chance: of guessing among equally likely classes.
-    images: of how many."""
-
     top1: float
+    """The share of images that are classified rightly."""
     reordered: float
+    """The same with the classes in the order that fits best, found on half of the images and counted on the other."""
     chance: float
+    """Of guessing among equally likely classes."""
     images: int
+    """Of how many."""
 
     @property
     def doubt(self) -> str | None:

@@ -30,12 +30,12 @@ class OnnxError(ValueError):
 
 @dataclass(frozen=True)
 class OnnxFacts:
-    """opset: of the default domain. difference: the largest of a logit on random input, ONNX against torch. runtime:
-    what ran the file."""
-
     opset: int
+    """Of the default domain."""
     difference: float
+    """The largest of a logit on random input, ONNX against torch."""
     runtime: str
+    """What ran the file."""
 
 
 def missing_packages() -> list[str]:

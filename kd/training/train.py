@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from kd.data.views.views import EpochViews, ViewStream
 from kd.draws import Key, derive_seed, permutation
 from kd.machine.alive import tell_alive
 from kd.machine.device import seed_device
-from kd.machine.workers import WHOLE, Shard, first_decides, first_says
+from kd.machine.workers import WHOLE, Shard, broadcast_number, first_decides
 from kd.objective import Objective
 from kd.precision import autocast
 from kd.recipe import Recipe
@@ -27,11 +28,19 @@ from kd.training.learner import Learner
 from kd.training.optim import make_optimizer
 from kd.training.sums import Sums
 
-Row = dict[str, float | int | None]
+CurveRow = dict[str, float | int | None]
 
 # Several workers agree on whether to save this often: it takes a message between them.
 AGREE_STEPS = 16
-LEAVE = 2  # save, and end there
+
+
+class AfterStep(IntEnum):
+    """What a step is followed by."""
+
+    GO_ON = 0
+    SAVE = 1
+    LEAVE = 2
+    """Save, and end there."""
 
 
 class StoppedError(BaseException):
@@ -59,7 +68,7 @@ class TrainState:
     loss_S: Tensor | None = None
     hits: Tensor | None = None
     seconds: float = 0.0
-    curve: list[Row] = field(default_factory=list)
+    curve: list[CurveRow] = field(default_factory=list)
     """one row an epoch"""
     beside: dict[str, Tensor] = field(default_factory=dict)
     """what is learned or kept beside the student"""
@@ -82,14 +91,14 @@ def train(
     objective: Objective,
     recipe: Recipe,
     seed: int,
-    evaluate: Callable[[nn.Module], Row],
+    evaluate: Callable[[nn.Module], CurveRow],
     resume: TrainState | None = None,
     on_state: Callable[[TrainState], None] = lambda state: None,
     save_now: Callable[[], bool] = lambda: False,
     leave: Callable[[], bool] = lambda: False,
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
-) -> list[Row]:
+) -> list[CurveRow]:
     """Train `model` in place and return its curve, a row an epoch, with a column `train_loss_<name>` for each term of
     the objective: its value without its weight, averaged over the epoch's images.
 
@@ -108,7 +117,7 @@ def train(
     learner = Learner(model, nn.Module() if beside is None else beside)
     optimizer = make_optimizer(learner, recipe)
     averaged = None if recipe.ema_decay is None else ModelEmaV3(model, decay=recipe.ema_decay)
-    curve: list[Row] = []
+    curve: list[CurveRow] = []
     if resume is not None:
         model.load_state_dict(resume.model)
         learner.beside.load_state_dict(resume.beside)
@@ -155,20 +164,19 @@ def train(
             sums.add_terms(step, {name: value * share for name, value in terms.items()})
             sums.hits += hits
             tell_alive()
-            # One word for both: a broadcast for each would cost twice.
-            say = _agree(lambda: LEAVE if leave() else int(save_now()), step, shard, device) if step + 1 < steps else 0
-            if say:
+            decided = _decide(save_now, leave, step, shard, device) if step + 1 < steps else AfterStep.GO_ON
+            if decided is not AfterStep.GO_ON:
                 total = sums.of_all_workers(shard)
                 _check_finite(total.loss_S, learner, epoch=epoch, step=step, recipe=recipe)
                 if shard.rank == 0:
                     seconds = sums.seconds + time.perf_counter() - started
                     on_state(_state(step + 1, learner, optimizer, averaged, curve, total, seconds))
-                if say == LEAVE:
+                if decided is AfterStep.LEAVE:
                     raise StoppedError
         total = sums.of_all_workers(shard)
         _check_finite(total.loss_S, learner, epoch=epoch, step=steps - 1, recipe=recipe)
         trained_at = time.perf_counter()
-        row: Row = {
+        row: CurveRow = {
             "epoch": epoch + 1,
             "learning_rate": recipe.learning_rate_at((epoch + 1) * steps - 1, steps_per_epoch=steps),
             "train_loss": total.loss_S.sum().item(),
@@ -254,11 +262,20 @@ def _seed(seed: int, device: torch.device) -> None:
     seed_device(device, seed)
 
 
-def _agree(say: Callable[[], int], step: int, shard: Shard, device: torch.device) -> int:
+def _decide(
+    save_now: Callable[[], bool], leave: Callable[[], bool], step: int, shard: Shard, device: torch.device
+) -> AfterStep:
     """What to do after this step: rank 0 decides, and all must know, for saving adds up their sums."""
     if shard.world > 1 and (step + 1) % AGREE_STEPS:
-        return 0
-    return first_says(say, shard, device)
+        return AfterStep.GO_ON
+
+    # One number for both: a broadcast for each would cost twice.
+    def decide() -> AfterStep:
+        if leave():
+            return AfterStep.LEAVE
+        return AfterStep.SAVE if save_now() else AfterStep.GO_ON
+
+    return AfterStep(broadcast_number(decide, shard, device))
 
 
 def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard: Shard) -> tuple[Sums, int]:
@@ -280,7 +297,7 @@ def _state(
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     averaged: ModelEmaV3 | None,
-    curve: list[Row],
+    curve: list[CurveRow],
     sums: Sums | None = None,
     seconds: float = 0.0,
 ) -> TrainState:

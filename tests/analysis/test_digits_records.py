@@ -35,7 +35,7 @@ from analysis.tables.compare import comparison
 from analysis.tables.grid_tables import tables
 from analysis.tracking import summary as wandb_summary
 from grid.contract.program.installed import hint
-from grid.spec.published import Published, PublishedModel, PublishedPair
+from grid.spec.published import PublishedModel, PublishedPair, PublishedStudy
 from tests.analysis.reading import markdown_comparison, markdown_rows, markdown_table
 from tests.analysis.test_cli import refused
 from tests.analysis.tracking.test_export import read_run
@@ -44,7 +44,7 @@ Capture = pytest.CaptureFixture[str]
 
 RECORDS = Path(__file__).parent / "digits_records"
 DOCUMENTS, DATA = ("md", "html", "latex"), ("csv", "json", "parquet")
-STUDY = Published(
+STUDY = PublishedStudy(
     study="a study",
     protocol="one run",
     models=(

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.cli import main
 from analysis.errors import AnalysisError
-from analysis.publish import Chosen, choose
+from analysis.publish import Choice, choose
 from analysis.read.load import load_grid
 from tests.analysis.conftest import SyntheticGrid
 
@@ -31,7 +31,7 @@ def grid(make_grid: Maker) -> SyntheticGrid:
     return grid
 
 
-def chosen(grid: SyntheticGrid, **asked: Any) -> Chosen:
+def chosen(grid: SyntheticGrid, **asked: Any) -> Choice:
     return choose(load_grid(grid.storage), **asked)
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from grid.plan import Plan, Stage, make_plan
-from grid.plan.schedule import Schedule, State
+from grid.plan.schedule import Schedule, StageState
 from grid.read.grid_file import load_grid, spec_from_dict
 from grid.store.store import Store
 from tests.benchmarks.harness import Row
@@ -121,5 +121,5 @@ class _Ends:
 
 
 class _Silent:
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+    def on_change(self, stage: Stage, state: StageState, error: str | None) -> None:
         pass

@@ -6,11 +6,11 @@ import torch
 
 from kd.data.dataset import DatasetMeta, Split
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.data.views.views import ViewStream
 
 CPU = torch.device("cpu")
-CROP_AND_FLIP = Views(crop_padding=4, horizontal_flip=True)
+CROP_AND_FLIP = ViewPolicy(crop_padding=4, horizontal_flip=True)
 META = DatasetMeta(
     name="noise", classes=10, channels=3, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26), fingerprint="none"
 )
@@ -22,5 +22,5 @@ def noise(count: int) -> Split:
     return Split(images_NHWC, torch.randint(0, 10, (count,), generator=generator))
 
 
-def stream(split: Split, views: Views = CROP_AND_FLIP) -> ViewStream:
+def stream(split: Split, views: ViewPolicy = CROP_AND_FLIP) -> ViewStream:
     return ViewStream(split, views, Pixels.of(META, size=None, device=CPU), device=CPU)

@@ -15,7 +15,7 @@ from grid.cluster.pool.search import Searcher, _Search
 from grid.cluster.retries import TRIES
 from grid.cluster.teachers.lanes import Lanes
 from grid.plan import Plan, Stage, stage_from_json
-from grid.plan.schedule import Schedule, State
+from grid.plan.schedule import Schedule, StageState
 from grid.spec.grid import Resources
 from grid.store.store import Store
 from grid.work.execute import Runtime
@@ -58,7 +58,7 @@ class Book:
 
 
 class Nobody:
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+    def on_change(self, stage: Stage, state: StageState, error: str | None) -> None:
         pass
 
 
@@ -154,7 +154,7 @@ def test_a_stage_that_another_launch_holds_waits_its_turn(tmp_path: Path, traine
     plan, done = trained
     pool = Pool(plan, tmp_path, done=done, cpus=1)
     ((trial, _),) = pool.all()
-    pool.search.on_trial_complete(trial, {"error": "", "left": True})
+    pool.search.on_trial_complete(trial, {"error": "", "gave_way": True})
     assert pool.schedule.state(plan.logits[0]) == "waiting"
     assert pool.search.has_company
     assert not pool.book.ended

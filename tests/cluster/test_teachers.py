@@ -28,7 +28,7 @@ from grid.cluster.teachers.groups import run_in_turn
 from grid.cluster.teachers.lanes import Lanes
 from grid.contract.files.layout import RECORD
 from grid.plan import Plan, Stage, TeacherStage, stage_from_json, stage_to_json
-from grid.plan.schedule import Schedule, State
+from grid.plan.schedule import Schedule, StageState
 from grid.spec.resources import Resources
 from grid.store.lease import Leases
 from grid.store.records import record_to_json
@@ -270,7 +270,7 @@ class Group:
 
 
 class Nobody:
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+    def on_change(self, stage: Stage, state: StageState, error: str | None) -> None:
         pass
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
 from kd.evaluate import predict, score
-from kd.training.train import Row
+from kd.training.train import CurveRow
 from tests.kd import helpers
 from tests.kd.helpers import CPU, AnyRow
 
@@ -39,11 +39,11 @@ def run(digits: Dataset) -> Callable[..., list[AnyRow]]:
 
 
 @pytest.fixture
-def evaluate(digits: Dataset) -> Callable[[nn.Module], Row]:
+def evaluate(digits: Dataset) -> Callable[[nn.Module], CurveRow]:
     """Scores on the validation split."""
     pixels = Pixels.of(digits.meta, size=None, device=CPU)
 
-    def measure(model: nn.Module) -> Row:
+    def measure(model: nn.Module) -> CurveRow:
         logits_NC = predict(model, digits.val, pixels, batch_size=50, device=CPU, precision="float32")
         metrics = score(logits_NC, digits.val.labels_N)
         return {"val_top1": metrics.top1, "val_nll": metrics.nll}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kd.data.dataset import Dataset, DatasetMeta, Split, prepare
 from kd.data.reading.digits import Digits
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.data.views.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, logits_to_bytes, open_logits
 from kd.methods.method import Seen
@@ -40,7 +40,7 @@ def noise(count: int, *, channels: int = 3, size: tuple[int, int] = (8, 8)) -> S
     return Split(torch.from_numpy(images_NHWC), torch.from_numpy(rng.integers(0, 10, count)))
 
 
-def stream(split: Split, views: Views, *, size: int | None = None) -> ViewStream:
+def stream(split: Split, views: ViewPolicy, *, size: int | None = None) -> ViewStream:
     """Views of noise, normalised."""
     meta = {1: GREYS, 3: COLOURS}[split.images_NHWC.shape[3]]
     return ViewStream(split, views, Pixels.of(meta, size=size, device=CPU), device=CPU)
@@ -60,7 +60,7 @@ def load_digits() -> Dataset:
     return Dataset(meta, **splits)
 
 
-def views_of(data: Dataset, views: Views, *, size: int | None = None) -> ViewStream:
+def views_of(data: Dataset, views: ViewPolicy, *, size: int | None = None) -> ViewStream:
     """The views of a data set's training split."""
     return ViewStream(data.train, views, Pixels.of(data.meta, size=size, device=CPU), device=CPU)
 

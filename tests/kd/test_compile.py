@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from kd.recipe import Recipe
-from kd.training.train import Row, TrainState
+from kd.training.train import CurveRow, TrainState
 from tests.kd.helpers import AnyRow, same_weights, untimed
 
 Run = Callable[..., list[AnyRow]]
@@ -34,7 +34,9 @@ def small(seed: int) -> nn.Module:
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
 @pytest.mark.usefixtures("compiler")
-def test_a_compiled_model_trains_as_an_eager_one_and_resumes(run: Run, evaluate: Callable[[nn.Module], Row]) -> None:
+def test_a_compiled_model_trains_as_an_eager_one_and_resumes(
+    run: Run, evaluate: Callable[[nn.Module], CurveRow]
+) -> None:
     # Not AdamW: weights without a gradient (those of pixels that are always black, a bias before batch norm) have only
     # rounding for one, which it would scale up until two ways to round end in two models.
     recipe = Recipe(epochs=2, batch_size=100, optimizer="sgd", momentum=0.9, learning_rate=0.05)

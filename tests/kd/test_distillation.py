@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Mixing, RandAugment, Views
+from kd.data.views.policy import Mixing, RandAugment, ViewPolicy
 from kd.data.views.views import EpochViews
 from kd.draws import permutation
 from kd.logits import StoredLogits, compute_logits, gather, store_logits
@@ -26,13 +26,13 @@ Run = Callable[..., list[AnyRow]]
 Cache = Callable[[EpochViews], StoredLogits]
 
 SEED = 5
-AUGMENTED = Views(crop_padding=1, horizontal_flip=True, stream=1)
+AUGMENTED = ViewPolicy(crop_padding=1, horizontal_flip=True, stream=1)
 RECIPE = Recipe(epochs=3, batch_size=64, learning_rate=3e-3, views=AUGMENTED)
 POLICIES = {
-    "plain": Views(),
+    "plain": ViewPolicy(),
     "crop, flip": AUGMENTED,
     "mixed": replace(AUGMENTED, mixing=Mixing(mixup_alpha=0.4, cutmix_alpha=1.0)),
-    "rand augment, cutout, mixed": Views(rand_augment=RandAugment(), cutout=3, mixing=Mixing(cutmix_alpha=1.0)),
+    "rand augment, cutout, mixed": ViewPolicy(rand_augment=RandAugment(), cutout=3, mixing=Mixing(cutmix_alpha=1.0)),
 }
 
 

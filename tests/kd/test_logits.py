@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kd.data.dataset import Dataset
-from kd.data.views.policy import Mixing, Views
+from kd.data.views.policy import Mixing, ViewPolicy
 from kd.data.views.views import ViewStream
 from kd.logits import (
     StoredLogits,
@@ -24,7 +24,7 @@ from kd.methods.soft_targets import soft_target_loss
 from kd.recipe import LogitsFormat
 from tests.kd.helpers import MADE_FROM, noisy_model, normal, same_logits, through_a_file, views_of
 
-AUGMENTED = Views(crop_padding=1, horizontal_flip=True)
+AUGMENTED = ViewPolicy(crop_padding=1, horizontal_flip=True)
 MIXED = replace(AUGMENTED, mixing=Mixing(mixup_alpha=0.4, cutmix_alpha=1.0))
 FORMATS = [
     LogitsFormat(dtype="float16"),
@@ -52,7 +52,7 @@ def test_the_teacher_computes_in_eval_mode_and_is_not_touched(views: ViewStream,
 
 
 @pytest.mark.parametrize("policy", [AUGMENTED, MIXED], ids=["augmented", "mixed"])
-def test_logits_are_those_of_each_samples_view_in_order(digits: Dataset, policy: Views) -> None:
+def test_logits_are_those_of_each_samples_view_in_order(digits: Dataset, policy: ViewPolicy) -> None:
     teacher, epoch = noisy_model(0).eval(), views_of(digits, policy).epoch(2)
     logits_NC = compute_logits(teacher, epoch, batch_size=64, precision="float32")
     assert logits_NC.shape == (300, 10)

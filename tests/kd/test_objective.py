@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Mixing, Views
+from kd.data.views.policy import Mixing, ViewPolicy
 from kd.data.views.views import EpochViews, Labels, ViewStream
 from kd.logits import StoredLogits, store_logits
 from kd.methods.method import Seen
@@ -120,7 +120,7 @@ def test_the_gradient_reaches_the_student_alone() -> None:
 
 @pytest.fixture
 def views(digits: Dataset) -> ViewStream:
-    return views_of(digits, Views(crop_padding=1, horizontal_flip=True))
+    return views_of(digits, ViewPolicy(crop_padding=1, horizontal_flip=True))
 
 
 def test_the_teacher_is_told_of_each_epoch_and_asked_at_the_temperature(views: ViewStream) -> None:
@@ -184,7 +184,7 @@ class Seeing(nn.Module):
 
 @pytest.mark.parametrize("size", [None, 12])
 def test_an_online_teacher_sees_the_students_views_at_its_own_size(digits: Dataset, size: int | None) -> None:
-    policy = Views(crop_padding=1, horizontal_flip=True, cutout=2, mixing=Mixing(mixup_alpha=1.0))
+    policy = ViewPolicy(crop_padding=1, horizontal_flip=True, cutout=2, mixing=Mixing(mixup_alpha=1.0))
     students, teachers = views_of(digits, policy, size=16), views_of(digits, policy, size=size)
     model = Seeing(size or 8).train()
     teacher = OnlineTeacher(model, pixels=Pixels.of(digits.meta, size=size, device=CPU), precision="float32")

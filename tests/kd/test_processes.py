@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from kd.checkpoint import state_from_bytes
-from kd.data.views.policy import Mixing, Views
+from kd.data.views.policy import Mixing, ViewPolicy
 from kd.recipe import Recipe
 from tests.kd.helpers import flat, run, untimed
 from tests.kd.processes import Result, network, odd_digits, start, train_noisy, train_sharded
 
-AUGMENTED = Views(crop_padding=1, horizontal_flip=True, mixing=Mixing(mixup_alpha=0.4))
+AUGMENTED = ViewPolicy(crop_padding=1, horizontal_flip=True, mixing=Mixing(mixup_alpha=0.4))
 # 19 batches an epoch; workers of eight images each, in parts of three.
 SHARDED = Recipe(
     epochs=2, batch_size=16, micro_batch_size=3, learning_rate=3e-3, clip_norm=1.0, ema_decay=0.9, views=AUGMENTED

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.recipe import LogitsFormat, Recipe
 
 
@@ -74,8 +74,8 @@ def test_the_edges_of_what_is_allowed_are_allowed() -> None:
 
 
 def test_recipes_are_frozen_values() -> None:
-    assert Recipe(views=Views(crop_padding=4)) == Recipe(views=Views(crop_padding=4))
-    assert Recipe(views=Views(crop_padding=4)) != Recipe(views=Views(crop_padding=2))
+    assert Recipe(views=ViewPolicy(crop_padding=4)) == Recipe(views=ViewPolicy(crop_padding=4))
+    assert Recipe(views=ViewPolicy(crop_padding=4)) != Recipe(views=ViewPolicy(crop_padding=2))
     with pytest.raises(dataclasses.FrozenInstanceError):
         Recipe().epochs = 3  # type: ignore[misc]
 
@@ -85,7 +85,7 @@ def test_recipes_are_frozen_values() -> None:
 )
 def test_a_grid_file_cannot_hold_what_a_recipe_does_not(wrong: dict[str, Any]) -> None:
     reader = TypeAdapter(Recipe)
-    assert reader.validate_python({"epochs": 3, "views": {"crop_padding": 4}}).views == Views(crop_padding=4)
+    assert reader.validate_python({"epochs": 3, "views": {"crop_padding": 4}}).views == ViewPolicy(crop_padding=4)
     with pytest.raises(ValidationError):
         reader.validate_python(wrong)
 

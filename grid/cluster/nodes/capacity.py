@@ -16,11 +16,12 @@ CELL_GPUS = 0.25
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker holds. memory: bytes of its node, 0 where that need not be counted."""
+    """What one worker holds."""
 
     cpus: int
     gpus: float
     memory: int = 0
+    """Bytes of its node, 0 where that need not be counted."""
 
     def as_dict(self) -> dict[str, float]:
         more = {"GPU": self.gpus, "memory": self.memory}
@@ -33,11 +34,11 @@ class Share:
 
 @dataclass
 class _Free:
-    """What is left of a node while shares are placed on it. gpus: of each one; a part of a GPU is of a single one, and
-    more than one are whole."""
+    """What is left of a node while shares are placed on it."""
 
     cpus: float
     gpus: list[float]
+    """Of each one; a part of a GPU is of a single one, and more than one are whole."""
     memory: float
 
     def slots(self, share: Share) -> int:
@@ -65,20 +66,20 @@ class _Free:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The nodes, and what is asked of them.
-
-    nodes: CPUs and GPUs of each node; a worker must fit on one. memory: bytes of each, as Ray counts them. fewest,
-    most: data-parallel workers of a teacher.
-    cell: the share of a cell that has no other.
-    """
+    """The nodes, and what is asked of them."""
 
     nodes: tuple[tuple[float, float], ...]
+    """CPUs and GPUs of each node; a worker must fit on one."""
     teacher_worker: Share
     fewest: int
+    """Data-parallel workers of a teacher, at least."""
     most: int
+    """At most."""
     cell: Share
+    """The share of a cell that has no other."""
     concurrency: int | None
     memory: tuple[float, ...] = ()
+    """Bytes of each node, as Ray counts them."""
 
     def on(self, nodes: Sequence[Mapping[str, float]]) -> Capacity:
         """The same wishes on other nodes: resources of each, as Ray names them."""

@@ -18,11 +18,11 @@ LOOK_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Node:
-    """name: its address, with its host's name. resources: as Ray names them."""
-
     id: str
     name: str
+    """Its address, with its host's name."""
     resources: Mapping[str, float]
+    """As Ray names them."""
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Node:

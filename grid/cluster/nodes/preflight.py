@@ -37,13 +37,14 @@ SHARED = "the storage must be a folder that all nodes share, or a URL"
 
 @dataclass(frozen=True)
 class Needs:
-    """What every node must have. pretrained: names and arguments of models whose weights timm fetches, for so many
-    classes and channels; kept: bytes that a machine's copies of files behind a URL may take."""
+    """What every node must have."""
 
     pretrained: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """Names and arguments of models whose weights timm fetches, for so many classes and channels."""
     classes: int = 0
     channels: int = 0
     kept: int = 0
+    """Bytes that a machine's copies of files behind a URL may take."""
 
 
 def check_nodes(nodes: Sequence[Node], storage: Files, needs: Needs) -> None:

@@ -18,7 +18,7 @@ from grid.cluster.nodes.capacity import Share
 from grid.cluster.nodes.fleet import Fleet
 from grid.cluster.nodes.memory_kills import MemoryKills
 from grid.cluster.nodes.packing import Packing
-from grid.cluster.pool.forgetful import Forgetful, Unseen
+from grid.cluster.pool.scheduler import ForgettingScheduler, SilentReporter
 from grid.cluster.pool.trial_worker import Worker
 from grid.cluster.ray_internals.tune import keep_from_workers
 from grid.cluster.retries import TRIES, is_given_up, next_try, rest_seconds
@@ -51,7 +51,7 @@ def run_pool(
     # Tune would hand them on by way of a log that anybody may read; workers have their node's own environment.
     keep_from_workers(CREDENTIALS)
     kills = MemoryKills()
-    scheduler = Forgetful(kills)
+    scheduler = ForgettingScheduler(kills)
     search = _Search(
         schedule,
         store,
@@ -77,7 +77,7 @@ def run_pool(
             name="pool",
             storage_path=scratch,
             failure_config=tune.FailureConfig(max_failures=TRIES - 1),
-            callbacks=[Unseen(), _Lost(search)],
+            callbacks=[SilentReporter(), _Lost(search)],
             verbose=0,
         ),
     )
@@ -99,8 +99,8 @@ class _Lost(tune.Callback):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class _Given:
-    """What a trial was given."""
+class _HandedOut:
+    """What was handed out to a trial."""
 
     stage: Stage
     share: Share
@@ -129,7 +129,7 @@ class _Search(Searcher):  # type: ignore[misc]
         self.ledger, self.make_room, self.killed = ledger, make_room, killed
         self.store, self.leases = store, Leases(store, runtime.launch)
         self.common = {"storage": store.url, "runtime": asdict(runtime)}
-        self.given: dict[str, _Given] = {}
+        self.handed_out: dict[str, _HandedOut] = {}
         self.helped: Counter[str] = Counter()
         self.looked = -ELSEWHERE_SECONDS
         self.alone: Counter[str] = Counter()
@@ -158,28 +158,28 @@ class _Search(Searcher):  # type: ignore[misc]
             elif self.has_company and self.leases.other(stage.folder) is not None:
                 self.elsewhere.add(stage.id)
             elif self.ledger.start(stage):
-                return self._give(trial_id, _Given(stage, share, part=0))
+                return self._give(trial_id, _HandedOut(stage, share, part=0))
         return self._help(trial_id)
 
     def _help(self, trial_id: str) -> Any:
         """Another worker for a stage that is being done, and that has parts for one; None where there is none."""
-        for given in [*self.given.values()]:
-            stage, share = given.stage, given.share
-            if given.part == 0 and self.helped[stage.id] + 1 < self._parts(given) and self._has_room(share):
+        for handed in [*self.handed_out.values()]:
+            stage, share = handed.stage, handed.share
+            if handed.part == 0 and self.helped[stage.id] + 1 < self._parts(handed) and self._has_room(share):
                 self.helped[stage.id] += 1
-                return self._give(trial_id, _Given(stage, share, part=self.helped[stage.id]))
+                return self._give(trial_id, _HandedOut(stage, share, part=self.helped[stage.id]))
         return None
 
-    def _parts(self, given: _Given) -> int:
-        return min(given.stage.parts, self.fleet.capacity().room_for(given.share))
+    def _parts(self, handed: _HandedOut) -> int:
+        return min(handed.stage.parts, self.fleet.capacity().room_for(handed.share))
 
-    def _give(self, trial_id: str, given: _Given) -> dict[str, Any]:
-        self.given[trial_id] = given
-        stage, share = given.stage, given.share
+    def _give(self, trial_id: str, handed: _HandedOut) -> dict[str, Any]:
+        self.handed_out[trial_id] = handed
+        stage, share = handed.stage, handed.share
         return {
             "stage": stage_to_json(stage),
-            "part": given.part,
-            "parts": max(self._parts(given), given.part + 1),
+            "part": handed.part,
+            "parts": max(self._parts(handed), handed.part + 1),
             "share": share.as_dict(),
             "threads": self.fleet.capacity().share(stage.worker).cpus,
             "shares_gpu": share.is_part_of_a_gpu,
@@ -188,14 +188,14 @@ class _Search(Searcher):  # type: ignore[misc]
         }
 
     def _has_room(self, share: Share) -> bool:
-        running = [given.share for given in self.given.values()]
+        running = [handed.share for handed in self.handed_out.values()]
         return self.fleet.capacity().has_room(share, running=running, busy_lanes=self.lanes.busy)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        given, killed = self.given.pop(trial_id, None), self.killed(trial_id)
-        if given is None or given.part > 0:  # whatever a helper has not done, the others do
+        handed, killed = self.handed_out.pop(trial_id, None), self.killed(trial_id)
+        if handed is None or handed.part > 0:  # whatever a helper has not done, the others do
             return
-        stage, share, what = given.stage, given.share, result or {}
+        stage, share, what = handed.stage, handed.share, result or {}
         self.helped.pop(stage.id, None)
         if what.get("peak"):
             self.packing.took(stage, int(what["peak"]))
@@ -207,7 +207,7 @@ class _Search(Searcher):  # type: ignore[misc]
             more = self.packing.out_of_memory(stage, share)
             self.ledger.say(stage, f"no memory left beside others on the GPU; it gets {more.gpus:g} of one from now on")
             self.ledger.give_back(stage)
-        elif what.get("left"):
+        elif what.get("gave_way"):
             self.elsewhere.add(stage.id)
             self.has_company = True
             self.ledger.give_back(stage)
@@ -232,10 +232,10 @@ class _Search(Searcher):  # type: ignore[misc]
         self.ledger.give_back(stage)
 
     def on_trial_recover(self, trial_id: str, failures: int) -> None:
-        given = self.given.get(trial_id)
-        if given is not None and given.part == 0:
+        handed = self.handed_out.get(trial_id)
+        if handed is not None and handed.part == 0:
             tries = f" ({next_try(failures)})" if failures else ""
-            self.ledger.say(given.stage, f"its worker is lost; it goes on from its checkpoint{tries}")
+            self.ledger.say(handed.stage, f"its worker is lost; it goes on from its checkpoint{tries}")
 
     def _look_elsewhere(self) -> None:
         """Stages that another launch is at, now and then: some are done by now, and some it has given up."""

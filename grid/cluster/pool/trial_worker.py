@@ -30,7 +30,7 @@ def do_stage(config: dict[str, Any]) -> None:
     try:
         import_work()
     except ImportError as error:
-        tune.report({"error": f"{CANNOT_IMPORT}: {one_line(error)}", "left": False, "crowded": False})
+        tune.report({"error": f"{CANNOT_IMPORT}: {one_line(error)}", "gave_way": False, "crowded": False})
     else:
         tune.report(_help(config) if config["part"] else _do_stage(config))
 
@@ -51,7 +51,7 @@ def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
     stage = stage_from_json(config["stage"])
     store, runtime = Store(config["storage"]), Runtime(**config["runtime"])
     leases = Leases(store, runtime.launch, stop=runtime.stop, passed_over=config["passed_over"])
-    error, left, crowded = None, True, False
+    error, gave_way, crowded = None, True, False
     forget_peak()
     with Departure() as departure:
         # On an object store the lease's thread finds out within seconds: a look is a request.
@@ -83,14 +83,14 @@ def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
             with lease, contextlib.suppress(StoppedError):
                 try:
                     error = execute(stage, store, runtime, work, holds=lease.holds) if hung is None else str(hung.error)
-                    left = False
+                    gave_way = False
                 except _CrowdedError as no_room:
                     log.warning("stage %s: %s; it is tried again with fewer beside it", stage.id, no_room.__cause__)
                     crowded = True
             free_memory()
-        if left and departure.is_near():
+        if gave_way and departure.is_near():
             end_process()
-    return {"error": error or "", "left": left, "crowded": crowded, "peak": peak_bytes()}
+    return {"error": error or "", "gave_way": gave_way, "crowded": crowded, "peak": peak_bytes()}
 
 
 def _help(config: dict[str, Any]) -> dict[str, Any]:

@@ -69,13 +69,13 @@ def _train_in_turn(stages: list[Stage], store: Store, runtime: Runtime, *, threa
     from grid.store.failures import record_failure
     from grid.store.lease import LOOK_SECONDS, Leases, always
     from kd.machine.device import free_memory
-    from kd.machine.workers import Shard, all_say, first_decides
+    from kd.machine.workers import Shard, first_decides, gather_texts
 
     context = ray.train.get_context()
     shard = Shard(context.get_world_rank(), context.get_world_size())
     device = torch.device(str(get_device()))
     leases = Leases(store, runtime.launch, stop=runtime.stop)
-    departure = Departure(all_say(ray.get_runtime_context().get_node_id(), shard, device, longest=NODE_ID_BYTES))
+    departure = Departure(gather_texts(ray.get_runtime_context().get_node_id(), shard, device, longest=NODE_ID_BYTES))
     for stage in stages:
 
         def wanted(stage: Stage = stage) -> bool:

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kd.data.catalog import CATALOG, DatasetInfo
+from kd.data.class_names import CLASS_NAMES
 from kd.data.classes import missing_classes
-from kd.data.labels import LABELS
 from kd.data.sources import DatasetError, Images, sha256_of
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
@@ -53,7 +53,7 @@ class Cifar:
             return known
         labels = {split: _images(files, names, known).labels_N for split, names in FILES[self.name].items()}
         remedy = "these files are not the publisher's: correct them"
-        problems, notes = missing_classes(labels, LABELS[self.name], remedy=remedy)
+        problems, notes = missing_classes(labels, CLASS_NAMES[self.name], remedy=remedy)
         if problems:
             raise DatasetError(f"data set {self.name}: {'; '.join(problems)}")
         return replace(

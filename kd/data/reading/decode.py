@@ -58,14 +58,16 @@ _MAY_TURN = (b"Exif", b"EXIF", b"eXIf", b"exif", b"tiff:Orientation", b"com.adob
 
 @dataclass(frozen=True)
 class Look:
-    """What a picture's file says of it. deep: it is gray with 16 bits. deep_colour: it has 16 bits a colour, of which
-    Pillow gives the upper 8. turned: it is stored otherwise than it is to be shown. unknown: what its pixels are, where
-    nothing tells which value is white."""
+    """What a picture's file says of it."""
 
     deep: bool = False
+    """It is gray with 16 bits."""
     deep_colour: bool = False
+    """It has 16 bits a colour, of which Pillow gives the upper 8."""
     turned: bool = False
+    """It is stored otherwise than it is to be shown."""
     unknown: str | None = None
+    """What its pixels are, where nothing tells which value is white."""
 
 
 def look(data: bytes) -> Look:

@@ -35,8 +35,7 @@ class How(TypedDict, total=False):
 
 @dataclass
 class Looked:
-    """What the files say of a set's pictures: how many there are of each kind, or what odd ones are called. largest:
-    the largest value of 16-bit pictures whose files do not say what white is. problems: why no more was looked at."""
+    """What the files say of a set's pictures: how many there are of each kind, or what odd ones are called."""
 
     pictures: int = 0
     deep: int = 0
@@ -44,7 +43,9 @@ class Looked:
     turned: int = 0
     unknown: list[str] = field(default_factory=list)
     largest: int = 0
+    """The largest value of 16-bit pictures whose files do not say what white is."""
     problems: list[str] = field(default_factory=list)
+    """Why no more was looked at."""
 
     def add(self, what: str, data: bytes) -> None:
         """Raises DatasetError for a 16-bit picture that is damaged."""

@@ -25,11 +25,12 @@ SHOWN_LETTERS = 60  # of a label that is none
 
 @dataclass(frozen=True)
 class _Column:
-    """The labels of one file. names: of the classes, where its schema has them as the hub writes it."""
+    """The labels of one file."""
 
     path: Path
     values: list[Any]
     names: list[str] | None
+    """Of the classes, where its schema has them as the hub writes it."""
 
 
 class Parquet(EncodedImages):

@@ -77,11 +77,8 @@ class RandomErasing:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """With `probability`, an image is mixed with a partner, and so is its label.
-
-    mixup_alpha, cutmix_alpha: of the Beta(alpha, alpha) that the weight is drawn from, at most 4; 0 leaves that one
-    out, and where both are given each image draws one of them. partners: "epoch" draws them from the view stream, so
-    that the mixed image can be made again; "batch" takes them from the same batch, reversed, which depends on the run.
+    """With `probability`, an image is mixed with a partner, and so is its label. Where both alphas are given, each
+    image draws one of the two.
 
     Sources: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; S. Yun et al., "CutMix:
     Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
@@ -90,9 +87,13 @@ class Mixing:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     mixup_alpha: float = 0.0
+    """Of the Beta(alpha, alpha) that the weight is drawn from, at most 4; 0 leaves mixup out."""
     cutmix_alpha: float = 0.0
+    """Of the Beta(alpha, alpha) that the weight is drawn from, at most 4; 0 leaves cutmix out."""
     probability: float = 1.0
     partners: Partners = "epoch"
+    """Where they come from: "epoch" draws them from the view stream, so that the mixed image can be made again; "batch"
+    takes them from the same batch, reversed, which depends on the run."""
 
     def __post_init__(self) -> None:
         _in_range("mixup_alpha", self.mixup_alpha, 0, 4)
@@ -105,29 +106,30 @@ class Mixing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
-    """What happens to an image, in this order, on the native pixel grid; the resize to a model's input comes last.
-
-    crop_padding: pixels of padding on each side ("zeros" or "reflect") before a random crop back to the native size.
-    horizontal_flip: mirror each view with probability 1/2.
-    rand_augment, color_jitter: changes of geometry and colour.
-    cutout: side in pixels of a square hole, filled with the mean, whose centre may lie anywhere in the image (T.
-    DeVries, G. Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
-    random_erasing: a box of random size and shape. mixing: mixup and cutmix.
-    stream: which stream of random views; the view of sample i in epoch e depends on (stream, e, i) alone.
-    """
+class ViewPolicy:
+    """What happens to an image, in this order, on the native pixel grid; the resize to a model's input comes last."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     crop_padding: int = 0
+    """Pixels of padding on each side before a random crop back to the native size."""
     padding: Padding = "zeros"
+    """What that padding holds."""
     horizontal_flip: bool = False
+    """Mirror each view with probability 1/2."""
     rand_augment: RandAugment | None = None
+    """Changes of geometry and colour."""
     color_jitter: ColorJitter | None = None
+    """Changes of colour."""
     cutout: int = 0
+    """Side in pixels of a square hole, filled with the mean, whose centre may lie anywhere in the image (T. DeVries, G.
+    Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017)."""
     random_erasing: RandomErasing | None = None
+    """A box of random size and shape."""
     mixing: Mixing | None = None
+    """Mixup and cutmix."""
     stream: int = 0
+    """Which stream of random views; the view of sample i in epoch e depends on (stream, e, i) alone."""
 
     def __post_init__(self) -> None:
         for name, limit in (("crop_padding", IMAGE_SIDE), ("cutout", IMAGE_SIDE), ("stream", STREAMS)):

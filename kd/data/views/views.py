@@ -19,7 +19,7 @@ from kd.data.views.boxes import box_area, box_mask, cutmix_boxes, cutout_boxes, 
 from kd.data.views.color import JITTERS, jitter_draws
 from kd.data.views.crops import Cropper
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Mixing, Views
+from kd.data.views.policy import Mixing, ViewPolicy
 from kd.data.views.rand_augment import rand_augment, rand_augment_draws
 from kd.draws import Key, integers, permutation, raw, uniform
 
@@ -44,7 +44,7 @@ class Labels:
 class ViewStream:
     """The random views of one training split under one policy, on one device."""
 
-    def __init__(self, split: Split, views: Views, pixels: Pixels, *, device: torch.device) -> None:
+    def __init__(self, split: Split, views: ViewPolicy, pixels: Pixels, *, device: torch.device) -> None:
         self.images_NHWC = split.images_NHWC.to(device)
         self.labels_N = split.labels_N.to(device)
         self.views = views
@@ -110,12 +110,14 @@ class ViewStream:
 
 @dataclass(frozen=True)
 class EpochViews:
-    """The views of one epoch (None: one numbered view of every sample). draws: a value or row for each sample."""
+    """The views of one epoch."""
 
     stream: ViewStream
     pixels: Pixels
     epoch: int | None
+    """None: one numbered view of every sample."""
     draws: Mapping[str, Tensor]
+    """A value or row for each sample."""
 
     def __len__(self) -> int:
         return len(self.stream)

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from analysis.measures.overall import OVERALL_SCHEMA, overall
 from analysis.read.load import load_grid
-from analysis.stats import Estimate, interquartile_mean, probability_of_improvement
+from analysis.stats import FigureWithInterval, interquartile_mean, probability_of_improvement
 from tests.analysis.conftest import SyntheticGrid
 
 Maker = Callable[..., SyntheticGrid]
@@ -39,8 +39,8 @@ def figure(row: dict[str, Any], name: str) -> tuple[float, float | None, float |
     return row[name], row[f"{name}_low"], row[f"{name}_high"]
 
 
-def shown(estimate: Estimate) -> tuple[float, float | None, float | None]:
-    return estimate.value, estimate.low, estimate.high
+def shown(figure: FigureWithInterval) -> tuple[float, float | None, float | None]:
+    return figure.value, figure.low, figure.high
 
 
 def test_a_whole_grid(make_grid: Maker) -> None:

@@ -12,7 +12,7 @@ import pytest
 import launch
 from analysis.cli import main
 from grid.contract.text import is_hidden
-from grid.spec.published import Published, PublishedModel, PublishedPair
+from grid.spec.published import PublishedModel, PublishedPair, PublishedStudy
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.test_refusals import Runs, call, finish, runs
 
@@ -30,7 +30,7 @@ def hostile(make_grid: Maker, runs: Runs) -> SyntheticGrid:
     """Everything on it that is text holds what no text should: labels, errors, devices, the plan, a broken record."""
     teacher, student = f"T{EVIL}", f"S{EVIL}"
     made = make_grid(teachers=[teacher], students=[student], seeds=[0, 1, 2], dataset=f"digits{EVIL}")
-    published = Published.model_construct(
+    published = PublishedStudy.model_construct(
         study=f"study{EVIL}",
         protocol=f"best{EVIL}",
         models=(PublishedModel.model_construct(model=student, mode="baseline", accuracy=70.0, parameters=1000),),

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.stats import Summary, effect, paired_gains, summarize
+from analysis.stats import MeanWithInterval, effect, paired_gains, summarize
 
 percents = st.floats(-100, 100, allow_nan=False)
 
@@ -53,11 +53,11 @@ def test_a_wider_confidence_gives_a_wider_interval_about_the_same_mean() -> None
 
 
 def test_one_value_has_no_spread_and_no_interval() -> None:
-    assert summarize([7.5]) == Summary(n=1, mean=7.5, std=None, low=None, high=None)
+    assert summarize([7.5]) == MeanWithInterval(n=1, mean=7.5, std=None, low=None, high=None)
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:
-    assert summarize([4.0, 4.0, 4.0]) == Summary(n=3, mean=4.0, std=0.0, low=4.0, high=4.0)
+    assert summarize([4.0, 4.0, 4.0]) == MeanWithInterval(n=3, mean=4.0, std=0.0, low=4.0, high=4.0)
 
 
 def test_no_values_cannot_be_summarized() -> None:
@@ -101,4 +101,4 @@ def test_swapping_the_modes_turns_every_gain_round(baseline: dict[int, float], d
 )
 def test_the_effect_is_clear_where_the_interval_excludes_0(low: float | None, high: float | None, answer: str) -> None:
     mean = 2.0 if low is None or high is None else (low + high) / 2
-    assert effect(Summary(n=3, mean=mean, std=1.0, low=low, high=high)) == answer
+    assert effect(MeanWithInterval(n=3, mean=mean, std=1.0, low=low, high=high)) == answer

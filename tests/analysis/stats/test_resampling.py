@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.stats import Estimate, bootstrap_intervals, interquartile_mean, probability_of_improvement
+from analysis.stats import FigureWithInterval, bootstrap_intervals, interquartile_mean, probability_of_improvement
 
 
 def bootstrap_interval(values: Sequence[float], **how: Any) -> tuple[float, float] | None:
@@ -92,8 +92,8 @@ def test_the_interquartile_mean_is_scipys_trimmed_mean(runs: list[list[float]]) 
 def test_an_interquartile_mean_by_hand() -> None:
     # Of 1 2 3 4 | 10 20 30 40 the middle half is 3 4 10 20.
     assert interquartile_mean([[4.0, 20.0, 1.0, 30.0], [40.0, 2.0, 10.0, 3.0]]).value == 9.25
-    assert interquartile_mean([[5.0]]) == Estimate(5.0, None, None, tasks=1, runs=1)
-    assert interquartile_mean([[6.0, 6.0], [6.0, 6.0]]) == Estimate(6.0, 6.0, 6.0, tasks=2, runs=4)
+    assert interquartile_mean([[5.0]]) == FigureWithInterval(5.0, None, None, tasks=1, runs=1)
+    assert interquartile_mean([[6.0, 6.0], [6.0, 6.0]]) == FigureWithInterval(6.0, 6.0, 6.0, tasks=2, runs=4)
 
 
 def exact_interval(values: list[float]) -> tuple[float, float]:
@@ -140,7 +140,7 @@ def test_a_probability_of_improvement_by_hand() -> None:
     # 80 beats 79; 82 beats 79 and ties with 82; 84 beats all: 5.5 of 9. 90 beats none, 91 ties once, 92 beats 91 and
     # ties with 92: 2 of 9.
     assert probability_of_improvement(X, Y).value == pytest.approx((5.5 + 2) / 18)
-    assert probability_of_improvement([[2.0]], [[1.0]]) == Estimate(1.0, None, None, tasks=1, runs=2)
+    assert probability_of_improvement([[2.0]], [[1.0]]) == FigureWithInterval(1.0, None, None, tasks=1, runs=2)
     always = probability_of_improvement([[2.0, 3.0]], [[0.0, 1.0]])
     assert (always.value, always.low, always.high) == (1.0, 1.0, 1.0)
     equal = probability_of_improvement([[2.0, 2.0]], [[2.0, 2.0]])

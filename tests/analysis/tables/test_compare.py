@@ -13,7 +13,7 @@ from analysis.errors import AnalysisError
 from analysis.measures.published import compare
 from analysis.read.grids import Grid
 from analysis.read.load import load_grid
-from grid.spec.published import Published, PublishedModel, PublishedPair
+from grid.spec.published import PublishedModel, PublishedPair, PublishedStudy
 from grid.store.records import Value
 from tests.analysis.conftest import SyntheticGrid
 from tests.analysis.reading import markdown_comparison
@@ -30,7 +30,7 @@ PAIR = PublishedPair(
     compression_size=43.4,
     speedup=4.3,
 )
-STUDY = Published(
+STUDY = PublishedStudy(
     study="a study",
     protocol="best test accuracy, one run",
     models=(

@@ -12,7 +12,7 @@ import pytest
 from grid.cluster.nodes.capacity import Capacity, Share
 from grid.cluster.nodes.packing import Packing, part_of_a_gpu
 from grid.plan import Plan, Stage
-from grid.plan.schedule import Schedule, State
+from grid.plan.schedule import Schedule, StageState
 from grid.spec.resources import Resources
 from grid.store.store import Store
 from grid.work.memory.gpu import FOLDER, Footprint, kept_footprint, memory_key
@@ -25,7 +25,7 @@ Planner = Callable[..., Plan]
 
 
 class Nobody:
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+    def on_change(self, stage: Stage, state: StageState, error: str | None) -> None:
         pass
 
 

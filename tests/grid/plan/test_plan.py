@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from grid.identity import canonical, canonical_json, stage_id, without_defaults
 from grid.plan import STAGE_VERSIONS, CellStage, Plan, make_plan, stage_from_json, stage_to_json
 from grid.read.grid_file import spec_from_dict
-from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, ViewPolicy
 from kd.recipe import LogitsFormat, Recipe
 from tests.conftest import tiny_grid
 
@@ -267,7 +267,7 @@ def test_a_known_id_stays() -> None:
 
 def test_without_defaults_keeps_what_differs() -> None:
     assert without_defaults(Recipe()) == {}
-    recipe = Recipe(epochs=3, views=Views(stream=1, rand_augment=RandAugment(), mixing=Mixing(mixup_alpha=0.2)))
+    recipe = Recipe(epochs=3, views=ViewPolicy(stream=1, rand_augment=RandAugment(), mixing=Mixing(mixup_alpha=0.2)))
     assert without_defaults(recipe) == {
         "epochs": 3,
         "views": {"stream": 1, "rand_augment": {}, "mixing": {"mixup_alpha": 0.2}},

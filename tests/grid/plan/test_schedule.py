@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from grid.plan import CellStage, Plan, Stage, TeacherStage
-from grid.plan.schedule import Schedule, State, unneeded_stages
+from grid.plan.schedule import Schedule, StageState, unneeded_stages
 from tests.conftest import VIT, tiny_grid
 
 Planner = Callable[..., Plan]
@@ -15,9 +15,9 @@ Planner = Callable[..., Plan]
 
 class Recorder:
     def __init__(self) -> None:
-        self.seen: list[tuple[str, State, str | None]] = []
+        self.seen: list[tuple[str, StageState, str | None]] = []
 
-    def on_change(self, stage: Stage, state: State, error: str | None) -> None:
+    def on_change(self, stage: Stage, state: StageState, error: str | None) -> None:
         self.seen.append((stage.id, state, error))
 
 

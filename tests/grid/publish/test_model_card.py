@@ -14,7 +14,7 @@ from markdown_it.token import Token
 
 from grid.contract.record import FIELDS
 from grid.publish.model_card import model_card
-from grid.publish.publication import Choice, Estimate, Facts, Known
+from grid.publish.publication import Choice, Facts, Known, MeanWithInterval
 from grid.read.grid_file import spec_from_dict
 from grid.store.records import make_record
 from kd.models.onnx_file import OnnxFacts
@@ -22,7 +22,7 @@ from tests.conftest import tiny_grid
 
 HOSTILE = "x` </code><iframe src=x>\n\n# Owned\n\n[a](javascript:b) ![i](x) &lt;b&gt; *c* ~~d~~\n```\n---\n|"
 PLAIN = "plain"
-ESTIMATE = Estimate(n=2, mean=50.0, std=1.0, low=49.0, high=51.0)
+MEAN = MeanWithInterval(n=2, mean=50.0, std=1.0, low=49.0, high=51.0)
 
 
 def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
@@ -54,9 +54,9 @@ def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
         seed=0,
         setting=f"the setting {said}",
         seed_why=f"seed 0 {said}",
-        accuracy=ESTIMATE,
-        alone=ESTIMATE,
-        gain=ESTIMATE,
+        accuracy=MEAN,
+        alone=MEAN,
+        gain=MEAN,
     )
     facts = Facts(
         choice=choice,

@@ -18,7 +18,7 @@ from grid.errors import UserError
 from grid.read.datasets import label_names, located
 from grid.read.grid_file import load_grid, spec_from_dict
 from grid.spec.dataset import DatasetSpec
-from kd.data.labels import CIFAR10
+from kd.data.class_names import CIFAR10
 from tests.images import noise, png, write_cifar, write_folder, write_parquet
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 from grid.plan import Plan
 from grid.store.records import make_record, record_to_json
 from grid.store.store import Store
-from grid.watch.progress import Estimate, Reporter
+from grid.watch.progress import Reporter, TimeLeft
 from tests.conftest import tiny_grid
 
 Planner = Callable[..., Plan]
@@ -22,50 +22,50 @@ Planner = Callable[..., Plan]
 
 def test_a_stage_is_expected_to_take_what_its_like_took(tiny_plan: Planner) -> None:
     cells = tiny_plan().cells
-    estimate = Estimate({cell.id: 1.0 for cell in cells})
-    assert estimate.left(list(cells), {}) is None
+    time_left = TimeLeft({cell.id: 1.0 for cell in cells})
+    assert time_left.seconds_for(list(cells), {}) is None
     first = cells[0]
-    estimate.add(first, 8.0)
+    time_left.add(first, 8.0)
     alike = [cell for cell in cells if cell.model == first.model]
-    assert [estimate.seconds(cell) for cell in alike] == [8.0] * 4  # baseline or distilled, whatever the seed
+    assert [time_left.expected_seconds(cell) for cell in alike] == [8.0] * 4  # baseline or distilled, whatever the seed
     other = next(cell for cell in cells if cell.model != first.model)
-    assert estimate.seconds(other) == 8.0  # by its share of the work
-    estimate.costs = {**estimate.costs, other.id: 0.25}
-    assert estimate.seconds(other) == 2.0
+    assert time_left.expected_seconds(other) == 8.0  # by its share of the work
+    time_left.costs = {**time_left.costs, other.id: 0.25}
+    assert time_left.expected_seconds(other) == 2.0
 
 
 def test_a_cell_with_an_online_teacher_is_not_expected_to_take_what_a_baseline_took(tiny_plan: Planner) -> None:
     cells = tiny_plan(targets="online", students=tiny_grid()["students"][:1]).cells
-    estimate = Estimate({cell.id: 5.0 if cell.teacher else 1.0 for cell in cells})
+    time_left = TimeLeft({cell.id: 5.0 if cell.teacher else 1.0 for cell in cells})
     alone, taught = (next(cell for cell in cells if cell.mode == mode) for mode in ("baseline", "distilled"))
-    estimate.add(alone, 8.0)
-    assert estimate.seconds(taught) == 40.0  # by its share of the work
-    estimate.add(taught, 20.0)
-    assert (estimate.seconds(alone), estimate.seconds(taught)) == (8.0, 20.0)
+    time_left.add(alone, 8.0)
+    assert time_left.expected_seconds(taught) == 40.0  # by its share of the work
+    time_left.add(taught, 20.0)
+    assert (time_left.expected_seconds(alone), time_left.expected_seconds(taught)) == (8.0, 20.0)
 
 
 def test_the_time_left_shares_the_work_among_the_slots_but_no_stage(tiny_plan: Planner) -> None:
     cells = tiny_plan().cells
-    estimate = Estimate({cell.id: 1.0 for cell in cells})
-    estimate.add(cells[0], 10.0)
-    estimate.slots = 2
-    assert estimate.left(list(cells[1:4]), {}) == 15.0
-    assert estimate.left([], {cells[1].id: (cells[1], 0.25)}) == 7.5
-    estimate.slots = 100
-    assert estimate.left(list(cells[1:4]), {}) == 10.0
+    time_left = TimeLeft({cell.id: 1.0 for cell in cells})
+    time_left.add(cells[0], 10.0)
+    time_left.slots = 2
+    assert time_left.seconds_for(list(cells[1:4]), {}) == 15.0
+    assert time_left.seconds_for([], {cells[1].id: (cells[1], 0.25)}) == 7.5
+    time_left.slots = 100
+    assert time_left.seconds_for(list(cells[1:4]), {}) == 10.0
 
 
 def test_the_time_left_counts_what_lies_between_short_stages(tiny_plan: Planner) -> None:
     plan = tiny_plan(seeds=[*range(20)])
-    estimate = Estimate({})
-    estimate.slots = 2
-    estimate.add(plan.data, 5.0, at=0.0)
+    time_left = TimeLeft({})
+    time_left.slots = 2
+    time_left.add(plan.data, 5.0, at=0.0)
     waiting = list(plan.cells[40:])
     for number, cell in enumerate(plan.cells[:40]):  # two at a time, each of half a second, every two seconds
-        estimate.add(cell, 0.5, at=100.0 + 2.0 * (number // 2))
+        time_left.add(cell, 0.5, at=100.0 + 2.0 * (number // 2))
         if number == 5:
-            assert estimate.left(waiting, {}) == len(waiting) * 0.5 / 2, "too few to tell"
-    assert estimate.left(waiting, {}) == pytest.approx(2.0 * len(waiting) / 2, rel=0.05)
+            assert time_left.seconds_for(waiting, {}) == len(waiting) * 0.5 / 2, "too few to tell"
+    assert time_left.seconds_for(waiting, {}) == pytest.approx(2.0 * len(waiting) / 2, rel=0.05)
 
 
 def test_piped_it_prints_a_plain_line_for_each_stage(tiny_plan: Planner, tmp_path: Path) -> None:

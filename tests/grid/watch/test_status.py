@@ -19,7 +19,7 @@ from grid.errors import UserError
 from grid.plan import Plan
 from grid.store.lease import Holder
 from grid.store.store import Store
-from grid.watch.progress import Estimate
+from grid.watch.progress import TimeLeft
 from grid.watch.signs import GridReader
 from grid.watch.status import grid_status
 from tests.conftest import tiny_grid
@@ -84,9 +84,9 @@ def test_the_time_left_is_what_their_like_took_shared_by_how_many_run(written: W
     written.done(resnet, seconds_total=100.0)
     vit, resnet = taught(plan)
     written.progress(vit, 0.5, 2, at=ago(seconds=1))
-    assert written.status().left == 0.75 * 40 + 100
+    assert written.status().seconds_left == 0.75 * 40 + 100
     written.progress(resnet, 1, 2, at=ago(seconds=1))
-    assert written.status().left == max((0.75 * 40 + 0.5 * 100) / 2, 0.5 * 100)
+    assert written.status().seconds_left == max((0.75 * 40 + 0.5 * 100) / 2, 0.5 * 100)
     assert written.told()[-1] == "About 50 s left, 2 at a time"
     assert written.status().is_well
 
@@ -94,7 +94,7 @@ def test_the_time_left_is_what_their_like_took_shared_by_how_many_run(written: W
 def test_the_time_left_is_what_the_launch_says(tiny_plan: Planner, tmp_path: Path) -> None:
     """Of short cells what lies between them counts, too: two at a time, each of half a second, every two seconds."""
     plan = tiny_plan(seeds=[*range(20)])
-    written, launch = Written(plan, str(tmp_path)), Estimate({})
+    written, launch = Written(plan, str(tmp_path)), TimeLeft({})
     launch.slots = 2
     written.done(plan.data, *plan.teachers, *plan.logits)
     written.done(plan.cells[0], seconds_total=1.0, finished_at=ago(hours=9))  # by an earlier launch
@@ -106,11 +106,11 @@ def test_the_time_left_is_what_the_launch_says(tiny_plan: Planner, tmp_path: Pat
     first, second, *waiting = plan.cells[41:]
     written.lease(first, 1, at=ago(seconds=1))
     written.lease(second, 1, at=ago(seconds=1))
-    told = launch.left([*waiting], {stage.id: (stage, 0.0) for stage in (first, second)})
-    assert written.status().left == pytest.approx(told)
+    told = launch.seconds_for([*waiting], {stage.id: (stage, 0.0) for stage in (first, second)})
+    assert written.status().seconds_left == pytest.approx(told)
     assert told == pytest.approx(39 * 2 / 2, rel=0.1)
     written.store.remove(f"{second.folder}/lease-0001.json")  # looked at between two stages
-    assert written.status().left == pytest.approx(told)
+    assert written.status().seconds_left == pytest.approx(told)
 
 
 def test_what_tells_nothing_for_half_an_hour_may_have_ended(written: Written) -> None:

@@ -21,7 +21,7 @@ from grid.work.execute import Runtime
 from grid.work.teacher_logits import LogitsCache, load_teacher
 from kd.data.dataset import Dataset, open_dataset
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from kd.data.views.views import EpochViews, ViewStream
 from kd.logits import compute_logits
 from kd.objective import OnlineTeacher
@@ -64,7 +64,7 @@ def cache_of(stage: LogitsStage, store: Store) -> LogitsCache:
 def views_of(stage: LogitsStage, store: Store, *, stream: int, epoch: int) -> EpochViews:
     """An epoch of views as a student sees it."""
     dataset = dataset_of(stage, store)
-    policy = Views(**{**vars(stage.views), "stream": stream})
+    policy = ViewPolicy(**{**vars(stage.views), "stream": stream})
     return ViewStream(dataset.train, policy, Pixels.of(dataset.meta, size=None, device=CPU), device=CPU).epoch(epoch)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kd.checkpoint import CheckpointError, state_from_bytes
-from kd.machine.workers import WHOLE, Shard, all_say, first_reads
+from kd.machine.workers import WHOLE, Shard, first_reads, gather_texts
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def two_workers(do: Callable[[Shard, Path], None], folder: Path) -> None:
 def _exchange(shard: Shard, folder: Path) -> None:
     for sent in (b"", b"\0\1\0", bytes(range(256)) * 1000, None):
         assert first_reads(lambda sent=sent: sent if shard.rank == 0 else b"mine", shard, CPU) == sent  # type: ignore[misc]
-    assert all_say(f"node {shard.rank} ø", shard, CPU, longest=20) == ["node 0 ø", "node 1 ø"]
+    assert gather_texts(f"node {shard.rank} ø", shard, CPU, longest=20) == ["node 0 ø", "node 1 ø"]
     # A stranger in the first worker's place sends a pickle where a checkpoint is expected.
     evil = pickle.dumps(Canary(folder / "ran"))
     arrived = first_reads(lambda: evil, shard, CPU)
@@ -82,9 +82,9 @@ def test_a_pickle_among_objects_is_run(tmp_path: Path) -> None:
 def test_one_worker_alone_tells_itself() -> None:
     assert first_reads(lambda: b"mine", WHOLE, CPU) == b"mine"
     assert first_reads(lambda: None, WHOLE, CPU) is None
-    assert all_say("here", WHOLE, CPU, longest=4) == ["here"]
+    assert gather_texts("here", WHOLE, CPU, longest=4) == ["here"]
 
 
 def test_a_text_that_does_not_fit_is_no_text_cut_off() -> None:
     with pytest.raises(ValueError, match="more than 4 bytes"):
-        all_say("there", WHOLE, CPU, longest=4)
+        gather_texts("there", WHOLE, CPU, longest=4)

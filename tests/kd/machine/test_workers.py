@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd.machine.workers import Shard
 from kd.recipe import Recipe
-from kd.training.train import Row, TrainState
+from kd.training.train import CurveRow, TrainState
 from tests.kd.helpers import AnyRow, Watching, flat, linear
 
 Run = Callable[..., list[AnyRow]]
@@ -117,7 +117,7 @@ def test_workers_but_the_first_neither_evaluate_nor_report(run: Run) -> None:
         evaluated: list[nn.Module] = []
         states: list[TrainState] = []
 
-        def note(model: nn.Module, *, evaluated: list[nn.Module] = evaluated) -> Row:
+        def note(model: nn.Module, *, evaluated: list[nn.Module] = evaluated) -> CurveRow:
             evaluated.append(model)
             return {}
 

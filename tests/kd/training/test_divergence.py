@@ -14,7 +14,7 @@ from kd.data.views.views import EpochViews, Labels
 from kd.methods.method import Seen
 from kd.objective import HardLabels, Loss
 from kd.recipe import Recipe
-from kd.training.train import DivergedError, Row, TrainState
+from kd.training.train import CurveRow, DivergedError, TrainState
 from tests.kd.helpers import AnyRow, linear, noisy_model, same_weights, tensors_in, untimed
 
 Run = Callable[..., list[AnyRow]]
@@ -65,7 +65,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_says_where(run: Run, value: f
     states: list[TrainState] = []
     evaluated: list[nn.Module] = []
 
-    def evaluate(model: nn.Module) -> Row:
+    def evaluate(model: nn.Module) -> CurveRow:
         evaluated.append(model)
         return {}
 
@@ -133,7 +133,7 @@ def test_a_huge_learning_rate_diverges(run: Run) -> None:
     evaluated: list[nn.Module] = []
     recipe = Recipe(epochs=2, batch_size=64, optimizer="sgd", learning_rate=1e38)
 
-    def evaluate(model: nn.Module) -> Row:
+    def evaluate(model: nn.Module) -> CurveRow:
         evaluated.append(model)
         return {}
 

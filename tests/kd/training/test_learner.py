@@ -25,13 +25,13 @@ from kd.objective import CachedTeacher, Distillation, OnlineTeacher
 from kd.recipe import Recipe
 from kd.training.learner import Learner, build_beside
 from kd.training.resume import fitting_state
-from kd.training.train import Row, TrainState
+from kd.training.train import CurveRow, TrainState
 from tests.kd.helpers import CPU, AnyRow, flat, linear, noisy_model, normal, same_weights, untimed, views_of
 from tests.kd.methods.own import WithBank
 from tests.kd.training.test_resume import AUGMENTED, RECIPES
 
 Run = Callable[..., list[AnyRow]]
-Evaluate = Callable[[nn.Module], Row]
+Evaluate = Callable[[nn.Module], CurveRow]
 
 RECIPE = replace(RECIPES["adamw, warm-up, clipping, average"], epochs=2)
 METHOD = WithBank()
@@ -89,7 +89,7 @@ def test_what_is_beside_is_trained_and_saved_and_no_part_of_the_model(
 ) -> None:
     evaluated: list[nn.Module] = []
 
-    def note(model: nn.Module) -> Row:
+    def note(model: nn.Module) -> CurveRow:
         evaluated.append(model)
         return evaluate(model)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kd.data.views.policy import Mixing, Views
+from kd.data.views.policy import Mixing, ViewPolicy
 from kd.data.views.views import EpochViews
 from kd.logits import StoredLogits
 from kd.methods.soft_targets import SoftTargets
@@ -18,7 +18,7 @@ from tests.kd.helpers import CPU, AnyRow, flat, normal
 Run = Callable[..., list[AnyRow]]
 # One batch of 300 and one of 44, of which 24 is no divisor; plain steps, which are linear in the gradient.
 RECIPE = {"epochs": 1, "batch_size": 256, "optimizer": "sgd", "momentum": 0.0, "learning_rate": 0.1}
-MIXED = Views(crop_padding=1, mixing=Mixing(mixup_alpha=1.0, partners="batch"))
+MIXED = ViewPolicy(crop_padding=1, mixing=Mixing(mixup_alpha=1.0, partners="batch"))
 
 
 class Counting(nn.Module):

@@ -11,19 +11,19 @@ import torch
 from torch import nn
 
 from kd.checkpoint import state_from_bytes, state_to_bytes
-from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, ViewPolicy
 from kd.data.views.views import EpochViews
 from kd.logits import StoredLogits, store_logits
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation
 from kd.recipe import LogitsFormat, Recipe
-from kd.training.train import Row, TrainState
+from kd.training.train import CurveRow, TrainState
 from tests.kd.helpers import CPU, AnyRow, noisy_model, normal, same_weights, untimed
 
 Run = Callable[..., list[AnyRow]]
-Evaluate = Callable[[nn.Module], Row]
+Evaluate = Callable[[nn.Module], CurveRow]
 
-AUGMENTED = Views(crop_padding=1, horizontal_flip=True)
+AUGMENTED = ViewPolicy(crop_padding=1, horizontal_flip=True)
 # The model has batch norm and dropout; five batches an epoch, the last of another size.
 RECIPES = {
     "adamw, warm-up, clipping, average": Recipe(
@@ -53,7 +53,7 @@ RECIPES = {
         optimizer="adam",
         label_smoothing=0.1,
         evaluate_every=2,
-        views=Views(
+        views=ViewPolicy(
             crop_padding=2,
             padding="reflect",
             rand_augment=RandAugment(),

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Mixing, Views
+from kd.data.views.policy import Mixing, ViewPolicy
 from kd.data.views.views import Labels
 from kd.evaluate import predict, score
 from kd.methods.method import Seen
 from kd.models.build import build
 from kd.objective import HardLabels, Loss, cross_entropy
 from kd.recipe import Precision, Recipe
-from kd.training.train import Row, TrainState
+from kd.training.train import CurveRow, TrainState
 from tests.kd.helpers import CPU, AnyRow, Watching, flat, linear, noisy_model, same_weights, views_of
 
-AUGMENTED = Views(crop_padding=1, horizontal_flip=True)
+AUGMENTED = ViewPolicy(crop_padding=1, horizontal_flip=True)
 Run = Callable[..., list[AnyRow]]
 
 
@@ -67,7 +67,7 @@ def test_the_model_is_shown_each_batchs_views_of_the_epoch(run: Run, digits: Dat
             return x
 
     mixing = None if partners is None else Mixing(mixup_alpha=1.0, partners=partners)
-    policy = Views(crop_padding=1, horizontal_flip=True, mixing=mixing)
+    policy = ViewPolicy(crop_padding=1, horizontal_flip=True, mixing=mixing)
     watching = Watching()
     run(nn.Sequential(Shown(), linear()), Recipe(epochs=2, batch_size=100, views=policy), objective=watching)
     expected = []
@@ -80,7 +80,7 @@ def test_the_model_is_shown_each_batchs_views_of_the_epoch(run: Run, digits: Dat
 
 
 def test_hits_of_mixed_images_count_the_heavier_label(run: Run, digits: Dataset) -> None:
-    policy = Views(mixing=Mixing(mixup_alpha=1.0, cutmix_alpha=1.0))
+    policy = ViewPolicy(mixing=Mixing(mixup_alpha=1.0, cutmix_alpha=1.0))
     model = linear()
     recipe = Recipe(epochs=1, batch_size=64, learning_rate=1e-12, weight_decay=0, schedule="constant", views=policy)
     (row,) = run(model, recipe)
@@ -98,7 +98,7 @@ def test_hits_of_mixed_images_count_the_heavier_label(run: Run, digits: Dataset)
 def test_evaluation_comes_every_so_many_epochs_and_last(run: Run, epochs: int, every: int, at: list[int]) -> None:
     called: list[bool] = []
 
-    def evaluate(model: nn.Module) -> Row:
+    def evaluate(model: nn.Module) -> CurveRow:
         called.append(True)
         return {"val_top1": 0.5}
 
@@ -188,7 +188,7 @@ def test_sgd_steps_with_momentum_as_written(run: Run, digits: Dataset, nesterov:
         schedule="constant",
     )
     model, by_hand = linear(), linear().double()
-    images_NCHW = views_of(digits, Views()).epoch(0).batch(torch.arange(300)).double()
+    images_NCHW = views_of(digits, ViewPolicy()).epoch(0).batch(torch.arange(300)).double()
     moving = [torch.zeros_like(p) for p in by_hand.parameters()]
     for _ in range(3):
         loss = nn.functional.cross_entropy(by_hand(images_NCHW), digits.train.labels_N)
@@ -259,7 +259,7 @@ def test_the_wrapped_module_is_trained_and_the_bare_one_evaluated(run: Run) -> N
         wrappers.append(Wrapper(model))
         return wrappers[-1]
 
-    def evaluate(model: nn.Module) -> Row:
+    def evaluate(model: nn.Module) -> CurveRow:
         evaluated.append(model)
         model.eval()  # left so: the next epoch must set it back
         return {}
@@ -275,7 +275,7 @@ def test_the_wrapped_module_is_trained_and_the_bare_one_evaluated(run: Run) -> N
     assert same_weights(model, bare)
 
 
-def test_the_loss_goes_down_and_digits_are_learnt(run: Run, evaluate: Callable[[nn.Module], Row]) -> None:
+def test_the_loss_goes_down_and_digits_are_learnt(run: Run, evaluate: Callable[[nn.Module], CurveRow]) -> None:
     # Digits are 8 px, small_cnn takes 16 px and more.
     model = nn.Sequential(nn.Upsample(scale_factor=2), build("small_cnn", args={}, classes=10, channels=1, seed=0))
     curve = run(model, Recipe(epochs=6, batch_size=32, learning_rate=3e-3), evaluate=evaluate)

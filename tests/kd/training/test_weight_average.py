@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kd.recipe import Recipe
-from kd.training.train import Row, TrainState
+from kd.training.train import CurveRow, TrainState
 from tests.kd.helpers import AnyRow, noisy_model, same_weights
 
 Run = Callable[..., list[AnyRow]]
@@ -38,7 +38,7 @@ def test_the_average_is_evaluated_and_kept(run: Run) -> None:
     evaluated: list[dict[str, torch.Tensor]] = []
     states: list[TrainState] = []
 
-    def evaluate(model: nn.Module) -> Row:
+    def evaluate(model: nn.Module) -> CurveRow:
         evaluated.append({k: v.clone() for k, v in model.state_dict().items()})
         return {}
 
@@ -65,7 +65,7 @@ def test_without_a_decay_the_weights_themselves_are_evaluated_and_kept(run: Run)
     evaluated: list[nn.Module] = []
     states: list[TrainState] = []
 
-    def evaluate(model: nn.Module) -> Row:
+    def evaluate(model: nn.Module) -> CurveRow:
         evaluated.append(model)
         return {}
 

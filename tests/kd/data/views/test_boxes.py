@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kd.data.views.boxes import box_area, box_mask, cutmix_boxes, cutout_boxes, erasing_boxes
-from kd.data.views.policy import RandAugment, RandomErasing, Views
+from kd.data.views.policy import RandAugment, RandomErasing, ViewPolicy
 from tests.kd.helpers import noise, stream, whole
 
 SIZES = [(8, 9), (6, 5), (1, 3), (32, 32)]
@@ -122,9 +122,11 @@ def test_areas_and_masks_are_those_of_the_pixels_in_the_boxes() -> None:
 
 @pytest.mark.parametrize("draw", ["cutout", "erased"])
 @pytest.mark.parametrize(
-    "views", [Views(), Views(crop_padding=2, horizontal_flip=True, rand_augment=RandAugment())], ids=["bare", "more"]
+    "views",
+    [ViewPolicy(), ViewPolicy(crop_padding=2, horizontal_flip=True, rand_augment=RandAugment())],
+    ids=["bare", "more"],
 )
-def test_a_hole_is_exactly_the_mean_and_the_rest_is_as_without_it(draw: str, views: Views) -> None:
+def test_a_hole_is_exactly_the_mean_and_the_rest_is_as_without_it(draw: str, views: ViewPolicy) -> None:
     split = noise(200)
     hole = replace(views, cutout=4) if draw == "cutout" else replace(views, random_erasing=RandomErasing())
     epoch = stream(split, hole).epoch(3)

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as TF  # type: ignore[import-un
 
 from kd.data.views import color
 from kd.data.views.color import jitter_draws
-from kd.data.views.policy import ColorJitter, Views
+from kd.data.views.policy import ColorJitter, ViewPolicy
 from tests.kd.helpers import noise, stream, whole
 
 Change = Callable[[Tensor, Tensor], Tensor]
@@ -129,7 +129,7 @@ def test_only_what_the_policy_asks_for_is_drawn() -> None:
 
 def test_a_view_is_changed_in_the_order_brightness_contrast_saturation_hue() -> None:
     split = noise(30)
-    views = stream(split, Views(color_jitter=ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)))
+    views = stream(split, ViewPolicy(color_jitter=ColorJitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.5)))
     epoch = views.epoch(2)
     x_NHWC = split.images_NHWC
     for name in ("brightness", "contrast", "saturation", "hue"):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kd.data.views.crops import Cropper
-from kd.data.views.policy import Padding, Views
+from kd.data.views.policy import Padding, ViewPolicy
 from kd.data.views.views import ViewStream
 from tests.kd.helpers import noise, stream, whole
 
-CROPPED = Views(crop_padding=2, horizontal_flip=True)
+CROPPED = ViewPolicy(crop_padding=2, horizontal_flip=True)
 
 
 def reflected(at: int, size: int) -> int:
@@ -49,7 +49,7 @@ def drawn(views: ViewStream, index_B: Tensor, *, epoch: int) -> dict[str, Tensor
 @pytest.mark.parametrize(("padding", "flips"), [(2, True), (3, False), (0, True), (4, True)])
 def test_views_are_a_padded_crop_then_a_mirror(mode: Padding, padding: int, flips: bool, channels: int) -> None:
     split = noise(40, channels=channels, size=(6, 9))
-    views = stream(split, Views(crop_padding=padding, padding=mode, horizontal_flip=flips))
+    views = stream(split, ViewPolicy(crop_padding=padding, padding=mode, horizontal_flip=flips))
     index_B = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30]
     draws = drawn(views, index_B, epoch=5)
     expected_BHWC = np.stack(
@@ -85,7 +85,7 @@ class Elsewhere:
         return self.images_NHWC[index_B]
 
 
-def outcome(images_NHWC: Any, views: Views, index_B: Tensor, draws: dict[str, Tensor | None]) -> Tensor | str:
+def outcome(images_NHWC: Any, views: ViewPolicy, index_B: Tensor, draws: dict[str, Tensor | None]) -> Tensor | str:
     """The views, or that they are refused."""
     try:
         crop: Callable[..., Tensor] = Cropper(images_NHWC, padding=views.crop_padding, mode=views.padding)
@@ -100,7 +100,7 @@ def outcome(images_NHWC: Any, views: Views, index_B: Tensor, draws: dict[str, Te
 @pytest.mark.parametrize("flips", [True, False])
 def test_numpy_and_torch_give_the_same_pixels(mode: Padding, padding: int, flips: bool, channels: int) -> None:
     split = noise(60, channels=channels, size=(6, 9))
-    policy = Views(crop_padding=padding, padding=mode, horizontal_flip=flips)
+    policy = ViewPolicy(crop_padding=padding, padding=mode, horizontal_flip=flips)
     index_B = torch.tensor([59, 0, 3, 3, 17, *range(20, 50)])
     draws = drawn(stream(split, policy), index_B, epoch=1)
     numpy, other = (outcome(i, policy, index_B, draws) for i in (split.images_NHWC, Elsewhere(split.images_NHWC)))
@@ -112,7 +112,7 @@ def test_numpy_and_torch_give_the_same_pixels(mode: Padding, padding: int, flips
 @pytest.mark.parametrize("padding", [6, 13])
 def test_a_reflection_wider_than_the_image_is_the_same_everywhere_or_refused_everywhere(padding: int) -> None:
     split = noise(10, size=(6, 6))
-    policy = Views(crop_padding=padding, padding="reflect")
+    policy = ViewPolicy(crop_padding=padding, padding="reflect")
     draws = drawn(stream(split, replace(policy, padding="zeros")), torch.arange(10), epoch=1)
     numpy, other = (
         outcome(i, policy, torch.arange(10), draws) for i in (split.images_NHWC, Elsewhere(split.images_NHWC))
@@ -122,13 +122,13 @@ def test_a_reflection_wider_than_the_image_is_the_same_everywhere_or_refused_eve
 
 
 def test_half_of_the_images_are_flipped() -> None:
-    flip_N = stream(noise(4000, channels=1, size=(1, 2)), Views(horizontal_flip=True)).epoch(0).draws["flip"]
+    flip_N = stream(noise(4000, channels=1, size=(1, 2)), ViewPolicy(horizontal_flip=True)).epoch(0).draws["flip"]
     assert flip_N.dtype == torch.bool
     assert abs(flip_N.float().mean().item() - 0.5) < 0.032  # 4 sigma
 
 
 def test_crops_take_every_offset_equally_often() -> None:
-    draws = stream(noise(4000, channels=1, size=(1, 2)), Views(crop_padding=2)).epoch(0).draws
+    draws = stream(noise(4000, channels=1, size=(1, 2)), ViewPolicy(crop_padding=2)).epoch(0).draws
     for name in ("top", "left"):
         counts = torch.bincount(draws[name], minlength=5)
         assert len(counts) == 5
@@ -146,7 +146,7 @@ def test_crops_and_flips_are_drawn_apart() -> None:
 
 
 def test_padding_is_black_before_it_is_normalised() -> None:
-    views = stream(noise(30, channels=1), Views(crop_padding=8))
+    views = stream(noise(30, channels=1), ViewPolicy(crop_padding=8))
     epoch = views.epoch(0)
     shifted = int((epoch.draws["top"] > 10).nonzero()[0])  # the last rows come from below the image
     assert whole(epoch)[shifted, 0, -1].tolist() == pytest.approx([-0.4911 / 0.247] * 8)

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from kd.data.views.boxes import box_mask
-from kd.data.views.policy import Mixing, Views
+from kd.data.views.policy import Mixing, ViewPolicy
 from kd.data.views.views import Labels
 from kd.draws import permutation
 from tests.kd.helpers import noise, stream, whole
 
-CROPPED = Views(crop_padding=2, horizontal_flip=True)
+CROPPED = ViewPolicy(crop_padding=2, horizontal_flip=True)
 MIXUP = Mixing(mixup_alpha=1.0)
 CUTMIX = Mixing(cutmix_alpha=1.0)
 BOTH = Mixing(mixup_alpha=1.0, cutmix_alpha=1.0)
@@ -49,7 +49,7 @@ def test_cutmix_pastes_a_patch_of_the_partners_view_and_weighs_by_the_pixels_lef
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 4.0])
 def test_mixup_weights_are_drawn_from_a_beta_distribution(alpha: float) -> None:
     split = noise(5000, channels=1, size=(1, 1))
-    weight_N = stream(split, Views(mixing=Mixing(mixup_alpha=alpha))).epoch(0).draws["weight"].numpy()
+    weight_N = stream(split, ViewPolicy(mixing=Mixing(mixup_alpha=alpha))).epoch(0).draws["weight"].numpy()
     variance = 1 / (4 * (2 * alpha + 1))
     assert weight_N.min() >= 0
     assert weight_N.max() <= 1
@@ -58,7 +58,7 @@ def test_mixup_weights_are_drawn_from_a_beta_distribution(alpha: float) -> None:
 
 
 def test_cutmix_patches_lose_what_lies_beyond_the_border() -> None:
-    draws = stream(noise(2000, channels=1, size=(200, 200)), Views(mixing=CUTMIX)).epoch(0).draws
+    draws = stream(noise(2000, channels=1, size=(200, 200)), ViewPolicy(mixing=CUTMIX)).epoch(0).draws
     # Of a side s around a centre anywhere, s - s^2 / 4 is left on average. With s^2 uniform (alpha 1) a patch then has
     # 1/2 - 1/5 + 1/48 of the image, less what is rounded down to whole pixels.
     assert draws["weight"].mean().item() == pytest.approx(1 - (1 / 2 - 1 / 5 + 1 / 48), abs=0.025)
@@ -66,7 +66,7 @@ def test_cutmix_patches_lose_what_lies_beyond_the_border() -> None:
 
 
 def test_each_image_draws_mixup_or_cutmix_where_both_are_given() -> None:
-    draws = stream(noise(4000, channels=1), Views(mixing=BOTH)).epoch(0).draws
+    draws = stream(noise(4000, channels=1), ViewPolicy(mixing=BOTH)).epoch(0).draws
     assert abs(draws["pasted"].float().mean().item() - 0.5) < 0.032  # 4 sigma
     shares = draws["weight"] * 64
     whole_pixels = (shares - shares.round()).abs() < 1e-9
@@ -90,7 +90,7 @@ def test_mixing_happens_with_its_probability(mixing: Mixing, probability: float)
 
 
 def test_partners_are_a_permutation_of_the_epoch() -> None:
-    views = stream(noise(500, channels=1), Views(mixing=MIXUP, stream=2))
+    views = stream(noise(500, channels=1), ViewPolicy(mixing=MIXUP, stream=2))
     for epoch in (0, 1):
         partner_N = views.epoch(epoch).draws["partner"]
         assert sorted(partner_N.tolist()) == list(range(500))
@@ -99,7 +99,7 @@ def test_partners_are_a_permutation_of_the_epoch() -> None:
 
 
 def test_partners_of_the_epoch_do_not_depend_on_its_batches() -> None:
-    views = stream(noise(50), Views(mixing=BOTH))
+    views = stream(noise(50), ViewPolicy(mixing=BOTH))
     batches = torch.split(torch.randperm(50, generator=torch.Generator().manual_seed(0)), 16)
     assert torch.equal(whole(views.epoch(1, batches=batches)), whole(views.epoch(1)))
 
@@ -122,14 +122,14 @@ def test_partners_of_the_batch_are_the_batch_in_reverse() -> None:
 
 
 def test_partners_of_the_batch_need_the_batches() -> None:
-    views = stream(noise(50), Views(mixing=replace(MIXUP, partners="batch")))
+    views = stream(noise(50), ViewPolicy(mixing=replace(MIXUP, partners="batch")))
     with pytest.raises(ValueError, match=r"views.mixing.partners 'batch' takes each image's partner from its batch"):
         views.epoch(0)
 
 
 def test_a_mixed_image_has_both_labels_and_its_weight() -> None:
     split = noise(100)
-    epoch = stream(split, Views(mixing=BOTH)).epoch(0)
+    epoch = stream(split, ViewPolicy(mixing=BOTH)).epoch(0)
     index_B = torch.tensor([7, 99, 0, 7])
     labels = epoch.labels(index_B)
     assert labels.second_B is not None

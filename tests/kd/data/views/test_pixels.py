@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from kd.data.dataset import DatasetMeta
 from kd.data.views.pixels import Pixels
-from kd.data.views.policy import Views
+from kd.data.views.policy import ViewPolicy
 from tests.kd.helpers import COLOURS, CPU, GREYS, noise, stream, whole
 
 METAS = {1: GREYS, 3: COLOURS}
@@ -41,7 +41,7 @@ def test_pixels_need_not_lie_in_memory_order() -> None:
 
 def test_views_without_augmentation_are_the_normalised_pixels() -> None:
     split = noise(30)
-    views = stream(split, Views())
+    views = stream(split, ViewPolicy())
     for epoch in (0, 9):
         assert torch.equal(whole(views.epoch(epoch)), pixels(3).normalise(split.images_NHWC).permute(0, 3, 1, 2))
 

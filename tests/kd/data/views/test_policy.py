@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, ViewPolicy
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (Views, {"crop_padding": -1}, "crop_padding must be >= 0, got -1"),
-        (Views, {"cutout": -1}, "cutout must be >= 0, got -1"),
-        (Views, {"stream": -1}, "stream must be >= 0, got -1"),
-        (Views, {"padding": "edge"}, "padding must be one of zeros, reflect, got 'edge'"),
+        (ViewPolicy, {"crop_padding": -1}, "crop_padding must be >= 0, got -1"),
+        (ViewPolicy, {"cutout": -1}, "cutout must be >= 0, got -1"),
+        (ViewPolicy, {"stream": -1}, "stream must be >= 0, got -1"),
+        (ViewPolicy, {"padding": "edge"}, "padding must be one of zeros, reflect, got 'edge'"),
         (ColorJitter, {"brightness": -0.1}, "brightness must be between 0 and 10, got -0.1"),
         (ColorJitter, {"contrast": 11}, "contrast must be between 0 and 10, got 11"),
         (ColorJitter, {"saturation": math.nan}, "saturation must be between 0 and 10, got nan"),
@@ -52,10 +52,10 @@ def test_the_edges_of_what_is_allowed_are_allowed() -> None:
     RandomErasing(probability=0, area=(0.1, 0.1), ratio=(1.0, 1.0))
     RandomErasing(probability=1, area=(1e-6, 1.0), ratio=(1e-6, 100.0))
     Mixing(mixup_alpha=4, cutmix_alpha=4, probability=0)
-    Views(crop_padding=0, cutout=0, stream=0)
+    ViewPolicy(crop_padding=0, cutout=0, stream=0)
 
 
-@pytest.mark.parametrize("value", [Views(), ColorJitter(), RandAugment(), RandomErasing(), Mixing(mixup_alpha=1)])
+@pytest.mark.parametrize("value", [ViewPolicy(), ColorJitter(), RandAugment(), RandomErasing(), Mixing(mixup_alpha=1)])
 def test_policies_are_frozen_values(value: Any) -> None:
     assert value == dataclasses.replace(value)
     assert hash(value) == hash(dataclasses.replace(value))
@@ -77,17 +77,17 @@ def test_policies_are_frozen_values(value: Any) -> None:
     ],
 )
 def test_a_grid_file_cannot_hold_what_a_policy_does_not(wrong: dict[str, Any]) -> None:
-    reader = TypeAdapter(Views)
+    reader = TypeAdapter(ViewPolicy)
     read = reader.validate_python({"cutout": 8, "mixing": {"mixup_alpha": 1}, "random_erasing": {"area": [0.1, 0.2]}})
-    assert read == Views(cutout=8, mixing=Mixing(mixup_alpha=1), random_erasing=RandomErasing(area=(0.1, 0.2)))
+    assert read == ViewPolicy(cutout=8, mixing=Mixing(mixup_alpha=1), random_erasing=RandomErasing(area=(0.1, 0.2)))
     with pytest.raises(ValidationError):
         reader.validate_python(wrong)
 
 
 def test_only_partners_of_the_batch_make_a_view_unrepeatable() -> None:
-    assert Views().unrepeatable is None
-    assert Views(mixing=Mixing(mixup_alpha=1)).unrepeatable is None
-    everything = Views(
+    assert ViewPolicy().unrepeatable is None
+    assert ViewPolicy(mixing=Mixing(mixup_alpha=1)).unrepeatable is None
+    everything = ViewPolicy(
         crop_padding=4,
         horizontal_flip=True,
         rand_augment=RandAugment(),

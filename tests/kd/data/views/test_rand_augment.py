@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from kd.data.views import rand_augment as module
-from kd.data.views.policy import RandAugment, Views
+from kd.data.views.policy import RandAugment, ViewPolicy
 from kd.data.views.rand_augment import OPERATIONS, Operation, rand_augment, rand_augment_draws
 from tests.kd.helpers import noise, stream, whole
 
@@ -269,8 +269,8 @@ def test_operations_and_signs_are_drawn_evenly_and_apart() -> None:
 def test_views_are_cropped_then_augmented_then_normalised() -> None:
     split = noise(60)
     policy = RandAugment(operations=2, magnitude=12)
-    cropped = Views(crop_padding=2, horizontal_flip=True)
-    views = stream(split, Views(crop_padding=2, horizontal_flip=True, rand_augment=policy))
+    cropped = ViewPolicy(crop_padding=2, horizontal_flip=True)
+    views = stream(split, ViewPolicy(crop_padding=2, horizontal_flip=True, rand_augment=policy))
     epoch = views.epoch(1)
     bare = stream(split, cropped)
     draws = bare.epoch(1).draws

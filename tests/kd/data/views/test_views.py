@@ -10,22 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd.data.dataset import Split
-from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, Views
+from kd.data.views.policy import ColorJitter, Mixing, RandAugment, RandomErasing, ViewPolicy
 from tests.kd.helpers import noise, stream, whole
 
 JITTER = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 ALONE = {
-    "crop": Views(crop_padding=2),
-    "reflected crop": Views(crop_padding=2, padding="reflect"),
-    "flip": Views(horizontal_flip=True),
-    "cutout": Views(cutout=4),
-    "random erasing": Views(random_erasing=RandomErasing(probability=0.7)),
-    "color jitter": Views(color_jitter=JITTER),
-    "rand augment": Views(rand_augment=RandAugment(operations=3, magnitude=20)),
-    "mixup": Views(mixing=Mixing(mixup_alpha=0.5)),
-    "cutmix": Views(mixing=Mixing(cutmix_alpha=1.0, probability=0.8)),
+    "crop": ViewPolicy(crop_padding=2),
+    "reflected crop": ViewPolicy(crop_padding=2, padding="reflect"),
+    "flip": ViewPolicy(horizontal_flip=True),
+    "cutout": ViewPolicy(cutout=4),
+    "random erasing": ViewPolicy(random_erasing=RandomErasing(probability=0.7)),
+    "color jitter": ViewPolicy(color_jitter=JITTER),
+    "rand augment": ViewPolicy(rand_augment=RandAugment(operations=3, magnitude=20)),
+    "mixup": ViewPolicy(mixing=Mixing(mixup_alpha=0.5)),
+    "cutmix": ViewPolicy(mixing=Mixing(cutmix_alpha=1.0, probability=0.8)),
 }
-ALL = Views(
+ALL = ViewPolicy(
     crop_padding=2,
     padding="reflect",
     horizontal_flip=True,
@@ -42,11 +42,11 @@ def maybe(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
     return st.one_of(st.none(), strategy)
 
 
-def policies() -> st.SearchStrategy[Views]:
+def policies() -> st.SearchStrategy[ViewPolicy]:
     """Any combination whose views can be made again."""
     unit, alpha = st.floats(0, 1), st.sampled_from([0.2, 1.0, 4.0])
     return st.builds(
-        Views,
+        ViewPolicy,
         crop_padding=st.integers(0, 4),
         padding=st.sampled_from(["zeros", "reflect"]),
         horizontal_flip=st.booleans(),
@@ -70,7 +70,7 @@ def policies() -> st.SearchStrategy[Views]:
     index=st.lists(st.integers(0, 24), min_size=1, max_size=40),
 )
 def test_a_view_depends_on_its_sample_alone_and_not_on_the_batch(
-    views: Views, channels: int, size: int | None, epoch: int, index: list[int]
+    views: ViewPolicy, channels: int, size: int | None, epoch: int, index: list[int]
 ) -> None:
     """Bit for bit, whichever other samples are in the batch, in which order, and how often."""
     split = noise(25, channels=channels, size=(8, 10))
@@ -176,7 +176,7 @@ def test_a_batch_is_float32_with_channels_last_in_memory(name: str, size: int | 
 
 def test_a_policy_that_changes_nothing_draws_nothing() -> None:
     split = noise(20)
-    views = stream(split, Views(stream=3))
+    views = stream(split, ViewPolicy(stream=3))
     assert dict(views.epoch(5).draws) == {}
     assert torch.equal(whole(views.epoch(5)), views.pixels(split.images_NHWC))
 

@@ -16,4 +16,4 @@ _CIFAR100 = (
     "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
 )
 
-LABELS = {"digits": DIGITS, "cifar10": CIFAR10, "cifar100": tuple(_CIFAR100.split())}
+CLASS_NAMES = {"digits": DIGITS, "cifar10": CIFAR10, "cifar100": tuple(_CIFAR100.split())}

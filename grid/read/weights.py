@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def checkpoint_file(checkpoint: str) -> Path:
+def user_weights_file(checkpoint: str) -> Path:
     """The file of a path or URL, the latter downloaded once a machine and kept. Raises UserError."""
     path = _own_path(checkpoint)
     if path is not None:
@@ -48,12 +48,12 @@ def checkpoint_file(checkpoint: str) -> Path:
     return target
 
 
-def read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
+def read_user_weights(checkpoint: str) -> dict[str, Tensor]:
     """Its weights by name. Raises UserError."""
     from kd.checkpoint import CheckpointError
     from kd.models.weights import read_weights
 
-    path = checkpoint_file(checkpoint)
+    path = user_weights_file(checkpoint)
     # A copy of a URL's file may be what is wrong.
     what = f"checkpoint {checkpoint}" + ("" if _own_path(checkpoint) else f" (kept as {path})")
     try:
@@ -62,40 +62,40 @@ def read_checkpoint(checkpoint: str) -> dict[str, Tensor]:
         raise UserError(str(error)) from None
 
 
-def checkpoint_sha256(checkpoint: str) -> str:
+def user_weights_sha256(checkpoint: str) -> str:
     """Of its weights, however the file holds them. Raises UserError."""
     from kd.checkpoint import state_dict_to_bytes
 
-    return hashlib.sha256(state_dict_to_bytes(read_checkpoint(checkpoint))).hexdigest()
+    return hashlib.sha256(state_dict_to_bytes(read_user_weights(checkpoint))).hexdigest()
 
 
-def stored_checkpoint(model: ModelSpec) -> str:
+def stored_user_weights(model: ModelSpec) -> str:
     """Where the storage keeps a model's checkpoint."""
     return f"checkpoints/{model.checkpoint_sha256}.safetensors"
 
 
-def publish_checkpoint(model: ModelSpec, store: Store) -> None:
+def publish_user_weights(model: ModelSpec, store: Store) -> None:
     """Put a model's checkpoint on the storage, unless it is there and whole. Raises UserError where it is not what it
     was when the grid was read."""
     from kd.checkpoint import state_dict_to_bytes
 
     assert model.checkpoint is not None
-    target = stored_checkpoint(model)
+    target = stored_user_weights(model)
     if store.exists(target) and _is(store.read(target), model):
         return
-    data = state_dict_to_bytes(read_checkpoint(model.checkpoint))
+    data = state_dict_to_bytes(read_user_weights(model.checkpoint))
     if not _is(data, model):
         raise UserError(f"checkpoint {model.checkpoint}: not the weights that the grid was planned with: launch again")
     store.write(target, data)
 
 
 def start_weights(model: ModelSpec, store: Store) -> dict[str, Tensor]:
-    """What `publish_checkpoint` put on the storage. Raises UserError where it is damaged."""
+    """What `publish_user_weights` put on the storage. Raises UserError where it is damaged."""
     import safetensors.torch
 
-    data = store.read(stored_checkpoint(model))
+    data = store.read(stored_user_weights(model))
     if not _is(data, model):
-        place = store.location(stored_checkpoint(model))
+        place = store.location(stored_user_weights(model))
         raise UserError(f"{place}: damaged: not the weights of its name; launch again to have it written anew")
     weights: dict[str, Tensor] = safetensors.torch.load(data)
     return weights

@@ -11,7 +11,7 @@ from grid.cluster.nodes.memory_kills import MemoryKills
 from grid.cluster.ray_internals.tune import TuneController, progress_callback
 
 
-class Forgetful(FIFOScheduler):  # type: ignore[misc]
+class ForgettingScheduler(FIFOScheduler):  # type: ignore[misc]
     """Runs trials in their order. Tune keeps each to the end, with its configuration, its results, their history and
     copies of it all as JSON, some 60 KB; here the finished ones go when the next one finishes. The last one stays:
     with none left, Tune would read its trials back from the storage."""
@@ -59,7 +59,7 @@ def _keep_starting_workers(controller: TuneController) -> None:
     controller.reuse_workers(unless=awaits_its_own)
 
 
-class Unseen(progress_callback()):  # type: ignore[misc]
+class SilentReporter(progress_callback()):  # type: ignore[misc]
     """In place of the one that Tune adds, which keeps trials too; nobody is shown what it says."""
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
