@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pkgutil
 import sys
+import threading
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,7 @@ from ray.tune.execution import tune_controller
 import grid.cluster
 from grid.cluster.nodes.memory_kills import KilledForMemoryError, MemoryKills
 from grid.cluster.ray_internals import core, train
-from grid.cluster.ray_internals.names import RANGE, TESTED, Name, check_core, check_libraries
+from grid.cluster.ray_internals.names import RANGE, TESTED, Name, check_core, check_libraries, import_whole
 from grid.cluster.ray_internals.tune import TuneController
 from grid.cluster.session import session
 from grid.errors import UserError
@@ -88,6 +90,23 @@ def test_a_package_that_ray_lacks_is_not_taken_for_a_part_of_it(
     monkeypatch.setattr(ray.tune, "__path__", [str(tmp_path)])
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         Name.PROGRESS.get()
+
+
+def test_a_package_that_another_thread_is_importing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ray, when a launch imports it in two threads: it and its part need each other."""
+    package = tmp_path / "slow_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import time\ntime.sleep(0.5)\nfrom slow_package.part import NAME\n")
+    (package / "part.py").write_text("import slow_package\nNAME = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    other = threading.Thread(target=importlib.import_module, args=("slow_package",))
+    other.start()
+    while "slow_package" not in sys.modules:
+        time.sleep(0.01)
+    assert import_whole("slow_package.part").NAME == 7
+    other.join()
 
 
 def test_a_keyword_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Collection
 from enum import Enum
+from types import ModuleType
 from typing import Any
 
 from grid.errors import UserError
@@ -38,8 +39,6 @@ class Name(Enum):
     TOKEN_MODE = ("ray._raylet", "get_authentication_mode")
     NO_TOKEN = ("ray._raylet", "AuthenticationMode.DISABLED")
     JOBS_WORKING_FOLDER = ("ray.job_config", "JobConfig._runtime_env_has_working_dir")
-    # The package before its parts: another thread may be importing it, and one that held a part would block it.
-    TUNE = ("ray.tune", "Tuner")
     FORWARDED = ("ray.tune.execution.class_cache", "ENV_VARS_TO_PROPAGATE")
     END_IDLE = ("ray.tune.execution.tune_controller", "TuneController._cleanup_cached_actors")
     REUSE = ("ray.tune.execution.tune_controller", "TuneController._maybe_reuse_cached_actor")
@@ -58,7 +57,7 @@ class Name(Enum):
         """Raises UserError where the installed Ray has none."""
         module, path = self.value
         try:
-            found = importlib.import_module(module)
+            found = import_whole(module)
             for part in path.split("."):
                 found = getattr(found, part)
         except ModuleNotFoundError as error:
@@ -68,6 +67,16 @@ class Name(Enum):
         except AttributeError:
             raise without(f"{module}.{path}") from None
         return found
+
+
+def import_whole(module: str) -> ModuleType:
+    """Import its packages before it, each waiting for another thread that is importing it. Python does not wait for the
+    package of a module that is asked for: the module and its package, each in a thread, would then wait for each
+    other, and one of them be given half of the other."""
+    places = module.split(".")
+    for depth in range(1, len(places)):
+        importlib.import_module(".".join(places[:depth]))
+    return importlib.import_module(module)
 
 
 def check_core() -> None:
