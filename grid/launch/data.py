@@ -9,7 +9,10 @@ import time
 from grid.launch.books import Books
 from grid.launch.launch import Launch
 from grid.store.lease import LOOK_SECONDS, Leases
+from grid.work.execute import execute
+from grid.work.run_stage import run_stage
 from kd.machine.alive import tell_alive
+from kd.training.errors import StoppedError
 
 
 class Preparation:
@@ -38,10 +41,6 @@ class Preparation:
         data, store = self.launch.plan.data, self.launch.store
         if self.books.schedule.state(data) == "reused":
             return
-        from grid.work.execute import execute
-        from grid.work.run_stage import run_stage
-        from kd.training.train import StoppedError
-
         self.books.start(data)
 
         def work() -> None:

@@ -19,6 +19,7 @@ from grid.store.lease import Holds, always
 from grid.store.records import Value
 from grid.store.store import Store
 from grid.work.stall import watched
+from kd.training.errors import StoppedError
 
 log = logging.getLogger("kd_grid")
 
@@ -96,8 +97,6 @@ def execute(
     except Exception as error:  # the one place that catches: whatever went wrong belongs on the stage's record
         line = one_line(error)
         if not holds():
-            from kd.training.train import StoppedError
-
             log.warning("stage %s, which another launch has taken over: %s", stage.id, line)
             raise StoppedError from error
         record_failure(stage, store, line, launch=runtime.launch, trace=redacted(traceback.format_exc()))

@@ -17,7 +17,7 @@ from grid.work.publish import Progress, publish
 from grid.work.results import provenance, used
 from grid.work.teacher_logits import LogitsCache
 from kd.machine.workers import WHOLE, Shard
-from kd.training.train import StoppedError
+from kd.training.errors import StoppedError
 
 
 def run_logits(

@@ -17,7 +17,7 @@ from grid.plan import Stage
 from grid.store.lease import Holds, always
 from grid.store.records import Value, make_record, now
 from grid.store.store import CHECKPOINT, TRACEBACK, Store
-from kd.training.train import StoppedError
+from kd.training.errors import StoppedError
 
 log = logging.getLogger("kd_grid")
 

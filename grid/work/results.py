@@ -25,7 +25,7 @@ from kd.machine import measure
 from kd.machine.device import device_name
 from kd.precision import resolve
 from kd.recipe import Precision
-from kd.training.train import CurveRow
+from kd.training.state import CurveRow
 
 LATENCY_BATCH = 32
 LATENCY_RUNS = 100

@@ -32,7 +32,8 @@ from kd.models.build import on_device
 from kd.models.class_order import fit_of
 from kd.precision import resolve
 from kd.training.resume import fitting_state
-from kd.training.train import CurveRow, TrainState, train
+from kd.training.state import CurveRow, TrainState
+from kd.training.train import train
 
 log = logging.getLogger("kd_grid")
 

@@ -15,7 +15,8 @@ from kd.checkpoint import CheckpointError, optimizer_state
 from kd.recipe import Recipe
 from kd.training.learner import Learner
 from kd.training.optim import make_optimizer
-from kd.training.train import TrainState, steps_of
+from kd.training.state import TrainState
+from kd.training.train import steps_of
 
 COLUMNS = ("learning_rate", "train_loss", "train_top1", "seconds_train", "seconds_evaluate")
 

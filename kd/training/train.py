@@ -6,8 +6,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from kd.checkpoint import cloned, model_state, optimizer_state
+from kd.checkpoint import cloned
 from kd.data.views.views import EpochViews, ViewStream
 from kd.draws import Key, derive_seed, permutation
 from kd.machine.alive import tell_alive
@@ -24,11 +23,10 @@ from kd.machine.workers import WHOLE, Shard, broadcast_number, first_decides
 from kd.objective import Objective
 from kd.precision import autocast
 from kd.recipe import Recipe
+from kd.training.errors import DivergedError, StoppedError
 from kd.training.learner import Learner
 from kd.training.optim import make_optimizer
-from kd.training.sums import Sums
-
-CurveRow = dict[str, float | int | None]
+from kd.training.state import CurveRow, TrainState, state_of, sums_at
 
 # Several workers agree on whether to save this often: it takes a message between them.
 AGREE_STEPS = 16
@@ -41,46 +39,6 @@ class AfterStep(IntEnum):
     SAVE = 1
     LEAVE = 2
     """Save, and end there."""
-
-
-class StoppedError(BaseException):
-    """Training was asked to end before its last epoch. No error of it: nothing that catches errors may record it."""
-
-
-class DivergedError(ArithmeticError):
-    """The loss is no longer a number."""
-
-
-# Of a TrainState, from the beginning: what lacks one of these is none.
-FIRST_PARTS = {"step", "model", "optimizer", "averaged", "loss_S", "hits", "seconds", "curve"}
-
-
-@dataclass
-class TrainState:
-    """All that is needed to go on."""
-
-    step: int
-    """optimizer steps done in the epoch after the curve's last; loss_S, hits, seconds and terms_S are their sums"""
-    model: dict[str, Tensor]
-    """the student's, under its own names"""
-    optimizer: dict[str, Any]
-    averaged: dict[str, Tensor] | None = None
-    loss_S: Tensor | None = None
-    hits: Tensor | None = None
-    seconds: float = 0.0
-    curve: list[CurveRow] = field(default_factory=list)
-    """one row an epoch"""
-    beside: dict[str, Tensor] = field(default_factory=dict)
-    """what is learned or kept beside the student"""
-    terms_S: dict[str, Tensor] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> TrainState:
-        """Parts that came later have defaults, for a state of before. Raises KeyError for one that lacks another."""
-        return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in FIRST_PARTS or f.name in state})
 
 
 def train(
@@ -141,7 +99,7 @@ def train(
         batches = _batches(order_N, recipe.batch_size)
         epoch_views = views.epoch(epoch, batches=batches)
         objective.start_epoch(epoch_views, progress=(epoch + 1) / recipe.epochs)
-        sums, done = _sums_at(partial, steps, device, shard)
+        sums, done = sums_at(partial, steps, device, shard)
         partial = None
         trained.train()
         for step in range(done, steps):
@@ -170,7 +128,7 @@ def train(
                 _check_finite(total.loss_S, learner, epoch=epoch, step=step, recipe=recipe)
                 if shard.rank == 0:
                     seconds = sums.seconds + time.perf_counter() - started
-                    on_state(_state(step + 1, learner, optimizer, averaged, curve, total, seconds))
+                    on_state(state_of(step + 1, learner, optimizer, averaged, curve, total, seconds))
                 if decided is AfterStep.LEAVE:
                     raise StoppedError
         total = sums.of_all_workers(shard)
@@ -190,7 +148,7 @@ def train(
             row["seconds_evaluate"] = time.perf_counter() - trained_at
         curve.append(row)
         if shard.rank == 0:
-            on_state(_state(0, learner, optimizer, averaged, curve))
+            on_state(state_of(0, learner, optimizer, averaged, curve))
         if epoch + 1 < recipe.epochs and first_decides(leave, shard, device):
             raise StoppedError
     if averaged is not None:
@@ -276,43 +234,6 @@ def _decide(
         return AfterStep.SAVE if save_now() else AfterStep.GO_ON
 
     return AfterStep(broadcast_number(decide, shard, device))
-
-
-def _sums_at(resume: TrainState | None, steps: int, device: torch.device, shard: Shard) -> tuple[Sums, int]:
-    """The sums to go on from, and the steps already in them. Rank 0 carries what all workers had added up."""
-    sums = Sums.zeros(steps, device)
-    if resume is None or resume.loss_S is None or resume.hits is None:
-        return sums, 0
-    # Its own: the state may be resumed from again.
-    if shard.rank == 0:
-        sums = Sums(resume.loss_S.to(device) * shard.world, resume.hits.to(device, copy=True), resume.seconds)
-        sums.terms_S = {name: value_S.to(device) * shard.world for name, value_S in resume.terms_S.items()}
-    else:
-        sums.terms_S = {name: torch.zeros_like(sums.loss_S) for name in resume.terms_S}
-    return sums, resume.step
-
-
-def _state(
-    step: int,
-    learner: Learner,
-    optimizer: torch.optim.Optimizer,
-    averaged: ModelEmaV3 | None,
-    curve: list[CurveRow],
-    sums: Sums | None = None,
-    seconds: float = 0.0,
-) -> TrainState:
-    return TrainState(
-        step,
-        model_state(learner.student),
-        optimizer_state(optimizer),
-        averaged=None if averaged is None else model_state(averaged.module),
-        loss_S=None if sums is None else sums.loss_S.clone(),
-        hits=None if sums is None else sums.hits.clone(),
-        seconds=seconds,
-        curve=list(curve),
-        beside=model_state(learner.beside),
-        terms_S={} if sums is None else cloned(sums.terms_S),
-    )
 
 
 def _check_finite(loss_S: Tensor, learner: Learner, *, epoch: int, step: int, recipe: Recipe) -> None:

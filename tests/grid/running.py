@@ -27,7 +27,7 @@ from grid.work.models import pixels_of, untrained
 from grid.work.training import run_trainable
 from kd.checkpoint import load_weights, state_from_bytes
 from kd.evaluate import INFERENCE_BATCH, predict, score
-from kd.training.train import TrainState
+from kd.training.state import TrainState
 
 # A checkpoint after every step.
 EVERY_STEP = 1e-9

@@ -12,7 +12,7 @@ from torch import nn
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
 from kd.evaluate import predict, score
-from kd.training.train import CurveRow
+from kd.training.state import CurveRow
 from tests.kd import helpers
 from tests.kd.helpers import CPU, AnyRow
 

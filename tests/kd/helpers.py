@@ -20,7 +20,8 @@ from kd.methods.method import Seen
 from kd.models.build import on_device
 from kd.objective import HardLabels, Loss, Objective
 from kd.recipe import Recipe
-from kd.training.train import TrainState, train
+from kd.training.state import TrainState
+from kd.training.train import train
 
 CPU = torch.device("cpu")
 AnyRow = dict[str, Any]

@@ -16,7 +16,7 @@ from kd.checkpoint import state_from_bytes, state_to_bytes
 from kd.data.dataset import Dataset, Split
 from kd.machine.workers import Shard
 from kd.recipe import Recipe
-from kd.training.train import TrainState
+from kd.training.state import TrainState
 from tests.kd.helpers import AnyRow, load_digits, noisy_model, run, untimed
 
 _barrier: Barrier | None = None

@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from kd.recipe import Recipe
-from kd.training.train import CurveRow, TrainState
+from kd.training.state import CurveRow, TrainState
 from tests.kd.helpers import AnyRow, same_weights, untimed
 
 Run = Callable[..., list[AnyRow]]

@@ -46,7 +46,7 @@ def _do_stage(config: dict[str, Any]) -> dict[str, Any]:
     from kd.machine.device import free_memory
     from kd.machine.out_of_memory import is_out_of_gpu_memory
     from kd.machine.workers import Shard
-    from kd.training.train import StoppedError
+    from kd.training.errors import StoppedError
 
     stage = stage_from_json(config["stage"])
     store, runtime = Store(config["storage"]), Runtime(**config["runtime"])
@@ -103,7 +103,7 @@ def _help(config: dict[str, Any]) -> dict[str, Any]:
     from grid.work.run_stage import run_stage
     from kd.machine.device import free_memory
     from kd.machine.workers import Shard
-    from kd.training.train import StoppedError
+    from kd.training.errors import StoppedError
 
     stage = stage_from_json(config["stage"])
     store, runtime = Store(config["storage"]), Runtime(**config["runtime"])

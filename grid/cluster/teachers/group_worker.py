@@ -123,7 +123,7 @@ def _run(
 
     from grid.work.execute import execute
     from grid.work.run_stage import run_stage
-    from kd.training.train import StoppedError
+    from kd.training.errors import StoppedError
 
     def work() -> None:
         try:

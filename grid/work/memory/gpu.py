@@ -27,7 +27,8 @@ from kd.machine.device import best_device, device_name, memory_of
 from kd.machine.out_of_memory import is_out_of_gpu_memory
 from kd.models.build import on_device
 from kd.objective import CachedTeacher, Distillation, HardLabels, Objective, OnlineTeacher, Teacher
-from kd.training.train import StoppedError, train
+from kd.training.errors import StoppedError
+from kd.training.train import train
 
 log = logging.getLogger("kd_grid")
 

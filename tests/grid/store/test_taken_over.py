@@ -29,7 +29,7 @@ from grid.work.execute import Runtime, execute
 from grid.work.publish import publish
 from grid.work.training import run_trainable
 from kd.checkpoint import state_dict_to_bytes
-from kd.training.train import StoppedError
+from kd.training.errors import StoppedError
 from tests.conftest import tiny_grid
 from tests.grid.running import cell_of, prepare, saving_every_step, train, weights_bytes
 from tests.object_store import BUCKET

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kd.machine.workers import Shard
 from kd.recipe import Recipe
-from kd.training.train import CurveRow, TrainState
+from kd.training.state import CurveRow, TrainState
 from tests.kd.helpers import AnyRow, Watching, flat, linear
 
 Run = Callable[..., list[AnyRow]]

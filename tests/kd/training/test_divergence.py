@@ -14,7 +14,8 @@ from kd.data.views.views import EpochViews, Labels
 from kd.methods.method import Seen
 from kd.objective import HardLabels, Loss
 from kd.recipe import Recipe
-from kd.training.train import CurveRow, DivergedError, TrainState
+from kd.training.errors import DivergedError
+from kd.training.state import CurveRow, TrainState
 from tests.kd.helpers import AnyRow, linear, noisy_model, same_weights, tensors_in, untimed
 
 Run = Callable[..., list[AnyRow]]

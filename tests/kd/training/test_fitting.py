@@ -12,7 +12,7 @@ import torch
 
 from kd.checkpoint import CheckpointError, state_from_bytes
 from kd.training.resume import fitting_state
-from kd.training.train import TrainState
+from kd.training.state import TrainState
 from tests.kd.helpers import noisy_model
 from tests.kd.training.test_resume import RECIPES, Evaluate, Run, kept_states
 

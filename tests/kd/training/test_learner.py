@@ -25,7 +25,7 @@ from kd.objective import CachedTeacher, Distillation, OnlineTeacher
 from kd.recipe import Recipe
 from kd.training.learner import Learner, build_beside
 from kd.training.resume import fitting_state
-from kd.training.train import CurveRow, TrainState
+from kd.training.state import CurveRow, TrainState
 from tests.kd.helpers import CPU, AnyRow, flat, linear, noisy_model, normal, same_weights, untimed, views_of
 from tests.kd.methods.own import WithBank
 from tests.kd.training.test_resume import AUGMENTED, RECIPES

@@ -17,7 +17,7 @@ from kd.logits import StoredLogits, store_logits
 from kd.methods.soft_targets import SoftTargets
 from kd.objective import CachedTeacher, Distillation
 from kd.recipe import LogitsFormat, Recipe
-from kd.training.train import CurveRow, TrainState
+from kd.training.state import CurveRow, TrainState
 from tests.kd.helpers import CPU, AnyRow, noisy_model, normal, same_weights, untimed
 
 Run = Callable[..., list[AnyRow]]

@@ -19,7 +19,7 @@ from kd.methods.method import Seen
 from kd.models.build import build
 from kd.objective import HardLabels, Loss, cross_entropy
 from kd.recipe import Precision, Recipe
-from kd.training.train import CurveRow, TrainState
+from kd.training.state import CurveRow, TrainState
 from tests.kd.helpers import CPU, AnyRow, Watching, flat, linear, noisy_model, same_weights, views_of
 
 AUGMENTED = ViewPolicy(crop_padding=1, horizontal_flip=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kd.recipe import Recipe
-from kd.training.train import CurveRow, TrainState
+from kd.training.state import CurveRow, TrainState
 from tests.kd.helpers import AnyRow, noisy_model, same_weights
 
 Run = Callable[..., list[AnyRow]]
