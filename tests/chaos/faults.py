@@ -172,7 +172,8 @@ class Faults:
         if not record.exists():
             self.problems.append(f"{worker.stage}: frozen for {seconds:.0f} s, and finished by no other launch")
         self.ledger.look()
-        psutil.Process(worker.pid).resume()
+        with contextlib.suppress(psutil.NoSuchProcess):  # Ray may have ended it for its node's memory
+            psutil.Process(worker.pid).resume()
         return f"worker {worker.pid} frozen for {seconds:.0f} s in the middle of {worker.stage}; another launch did it"
 
     def fill_memory(self) -> str:
