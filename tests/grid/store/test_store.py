@@ -200,7 +200,7 @@ def test_another_computation_under_the_same_id_is_an_error(store: Store, tiny_pl
 
 
 def done(store: Store, stage: Stage, **facts: Value) -> None:
-    record = make_record({"stage_id": stage.id, "kind": stage.kind, "status": "done", **facts})
+    record = make_record({**stage.axes(), "status": "done", **facts})
     store.write(f"{stage.folder}/{RECORD}", record_to_json(record))
 
 
@@ -257,7 +257,7 @@ def test_logits_of_another_training_of_the_teacher_are_not_done(store: Store, ti
     store.remove(f"{stage.teacher.folder}/{RECORD}")
     assert not store.is_done(stage), "nobody knows which teacher they are of"
     done(store, stage.teacher, weights_sha256="def")
-    assert store.standing(stage).other == "teacher"
+    assert store.standing(stage).other == stage.teacher.id
     done(store, stage.teacher, weights_sha256="abc")
     assert store.is_done(stage)
 
