@@ -170,7 +170,7 @@ class _Run:
 
     def _run_stages(self, fleet: Fleet) -> None:
         from grid.cluster.nodes.packing import Packing
-        from grid.cluster.pool.search import run_pool
+        from grid.cluster.pool.search import Pool, run_pool
         from grid.cluster.teachers.lanes import Lanes
 
         packing = Packing(self.plan, self.store, self.schedule, fleet.capacity)
@@ -181,16 +181,8 @@ class _Run:
         lanes.deal()
         try:
             if self.schedule.is_left("pool"):
-                run_pool(
-                    self.schedule,
-                    self.store,
-                    fleet,
-                    packing,
-                    lanes,
-                    ledger=self.books,
-                    runtime=runtime,
-                    scratch=scratch,
-                )
+                pool = Pool(self.schedule, self.store, fleet, packing, lanes, ledger=self.books, runtime=runtime)
+                run_pool(pool, scratch=scratch)
             lanes.join()
         except BaseException:
             # Before the scratch folder goes: what that ends has been interrupted, it has not failed.

@@ -60,7 +60,7 @@ def cell_overhead_s() -> list[Row]:
     the median, once the worker is warm."""
     from grid.cluster.nodes.fleet import Fleet
     from grid.cluster.nodes.packing import Packing
-    from grid.cluster.pool.search import run_pool
+    from grid.cluster.pool.search import Pool, run_pool
     from grid.cluster.session import session
     from grid.cluster.teachers.lanes import Lanes
     from grid.work.dataset import prepare_dataset
@@ -77,7 +77,8 @@ def cell_overhead_s() -> list[Row]:
             fleet = Fleet(plan.spec.resources, say=print)
             packing = Packing(plan, store, schedule, fleet.capacity)
             lanes = Lanes(schedule, store, fleet.capacity(), scratch=scratch, runtime=runtime, ledger=ledger)
-            run_pool(schedule, store, fleet, packing, lanes, ledger=ledger, runtime=runtime, scratch=scratch)
+            pool = Pool(schedule, store, fleet, packing, lanes, ledger, runtime)
+            run_pool(pool, scratch=scratch)
         work = [store.record(stage).seconds_total for stage, _ in ledger.ended]
     ends = [at for _, at in ledger.ended]
     between = [after - before - own for (before, after), own in zip(pairwise(ends), work[1:], strict=True)][1:]

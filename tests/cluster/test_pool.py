@@ -11,7 +11,7 @@ import pytest
 from grid.cluster.nodes.capacity import Capacity
 from grid.cluster.nodes.fleet import Fleet
 from grid.cluster.nodes.packing import Packing
-from grid.cluster.pool.search import Searcher, _Search
+from grid.cluster.pool.search import Pool, Searcher, _Search
 from grid.cluster.retries import TRIES
 from grid.cluster.teachers.lanes import Lanes
 from grid.plan import Plan, Stage, stage_from_json
@@ -62,14 +62,14 @@ class Nobody:
         pass
 
 
-class Pool:
+class Trials:
     """The search with trials that a test ends."""
 
     def __init__(self, plan: Plan, folder: Path, *, done: set[str], cpus: float, **wanted: Any) -> None:
         store, nodes = Store(str(folder)), Nodes(cpus=cpus, **wanted)
         self.schedule = Schedule(plan, done=done, costs={}, observer=Nobody())
         self.book, self.killed = Book(self.schedule), dict[str, str]()
-        self.search = _Search(
+        pool = Pool(
             self.schedule,
             store,
             cast("Fleet", nodes),
@@ -77,9 +77,8 @@ class Pool:
             cast("Lanes", nodes),
             ledger=self.book,
             runtime=Runtime(launch="launch-1"),
-            make_room=lambda: None,
-            killed=lambda trial: self.killed.pop(trial, None),
         )
+        self.search = _Search(pool, make_room=lambda: None, killed=lambda trial: self.killed.pop(trial, None))
         self.trials = 0
 
     def next(self) -> tuple[str, dict[str, Any]] | None:
@@ -109,7 +108,7 @@ def test_a_teachers_logits_are_handed_out_with_the_share_of_a_teachers_worker(
     tmp_path: Path, trained: tuple[Plan, set[str]]
 ) -> None:
     plan, done = trained
-    pool = Pool(plan, tmp_path, done=done, cpus=4, cpus_per_teacher_worker=3, cpus_per_cell=1)
+    pool = Trials(plan, tmp_path, done=done, cpus=4, cpus_per_teacher_worker=3, cpus_per_cell=1)
     ((_, given),) = pool.all()
     assert stage_from_json(given["stage"]) == plan.logits[0]
     assert (given["part"], given["parts"], given["threads"], given["share"]) == (0, 1, 3, {"CPU": 3})
@@ -119,18 +118,18 @@ def test_workers_that_have_nothing_else_to_do_help_with_logits(tmp_path: Path, t
     plan, done = trained
     (logits,) = plan.logits
     assert logits.parts == 4  # epochs
-    pool = Pool(plan, tmp_path, done=done, cpus=3)
+    pool = Trials(plan, tmp_path, done=done, cpus=3)
     assert [(g["part"], g["parts"]) for _, g in pool.all()] == [(0, 3), (1, 3), (2, 3)]
     assert pool.schedule.running() == [logits]
 
-    more = Pool(plan, tmp_path, done=done, cpus=9)
+    more = Trials(plan, tmp_path, done=done, cpus=9)
     assert [g["part"] for _, g in more.all()] == [0, 1, 2, 3], "as many as there are files"
     assert not more.book.ended
 
 
 def test_what_is_ready_comes_before_help(tmp_path: Path, tiny_plan: Planner) -> None:
     plan = tiny_plan()
-    pool = Pool(plan, tmp_path, done={plan.data.id, plan.teachers[0].id}, cpus=3)
+    pool = Trials(plan, tmp_path, done={plan.data.id, plan.teachers[0].id}, cpus=3)
     kinds = [(stage_from_json(given["stage"]).kind, given["part"]) for _, given in pool.all()]
     assert kinds == [("logits", 0), ("cell", 0), ("cell", 0)]
 
@@ -138,7 +137,7 @@ def test_what_is_ready_comes_before_help(tmp_path: Path, tiny_plan: Planner) -> 
 def test_who_helps_is_not_told_of(tmp_path: Path, trained: tuple[Plan, set[str]]) -> None:
     """Neither that it has ended, nor that its worker was lost or killed: the others do what it leaves."""
     plan, done = trained
-    pool = Pool(plan, tmp_path, done=done, cpus=3)
+    pool = Trials(plan, tmp_path, done=done, cpus=3)
     (first, _), (second, _), (third, _) = pool.all()
     pool.search.on_trial_recover(second, 1)
     pool.search.on_trial_complete(second, {"error": ""})
@@ -152,7 +151,7 @@ def test_who_helps_is_not_told_of(tmp_path: Path, trained: tuple[Plan, set[str]]
 
 def test_a_stage_that_another_launch_holds_waits_its_turn(tmp_path: Path, trained: tuple[Plan, set[str]]) -> None:
     plan, done = trained
-    pool = Pool(plan, tmp_path, done=done, cpus=1)
+    pool = Trials(plan, tmp_path, done=done, cpus=1)
     ((trial, _),) = pool.all()
     pool.search.on_trial_complete(trial, {"error": "", "gave_way": True})
     assert pool.schedule.state(plan.logits[0]) == "waiting"
@@ -165,7 +164,7 @@ def test_logits_whose_worker_finds_no_memory_get_the_place_of_more_cpus_and_are_
 ) -> None:
     monkeypatch.setattr("grid.cluster.retries.REST_SECONDS", 0.0)
     plan, done = trained
-    pool = Pool(plan, tmp_path, done=done, cpus=2)
+    pool = Trials(plan, tmp_path, done=done, cpus=2)
     shares = []
     for _ in range(TRIES + 1):
         (trial, given), *helpers = pool.all()

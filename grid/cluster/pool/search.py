@@ -33,17 +33,21 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN
 ELSEWHERE_SECONDS = 2.0
 
 
-def run_pool(
-    schedule: Schedule,
-    store: Store,
-    fleet: Fleet,
-    packing: Packing,
-    lanes: Lanes,
-    *,
-    ledger: Ledger,
-    runtime: Runtime,
-    scratch: str,
-) -> None:
+@dataclass(frozen=True)
+class Pool:
+    """What the pool's stages are run with."""
+
+    schedule: Schedule
+    store: Store
+    fleet: Fleet
+    packing: Packing
+    lanes: Lanes
+    """of groups, whose workers take their part of the nodes"""
+    ledger: Ledger
+    runtime: Runtime
+
+
+def run_pool(pool: Pool, *, scratch: str) -> None:
     """Run every stage of the pool that the schedule hands out; returns when it has none left. Must be called in the
     main thread."""
     # As many trials as the search gives may wait for a worker; with one of its own, Tune would keep a single one.
@@ -52,17 +56,7 @@ def run_pool(
     keep_from_workers(CREDENTIALS)
     kills = MemoryKills()
     scheduler = ForgettingScheduler(kills)
-    search = _Search(
-        schedule,
-        store,
-        fleet,
-        packing,
-        lanes,
-        ledger=ledger,
-        runtime=runtime,
-        make_room=scheduler.let_idle_workers_go,
-        killed=kills.take,
-    )
+    search = _Search(pool, make_room=scheduler.let_idle_workers_go, killed=kills.take)
     tuner = tune.Tuner(
         tune.with_resources(Worker, _share),
         tune_config=tune.TuneConfig(
@@ -111,24 +105,12 @@ class _HandedOut:
 class _Search(Searcher):  # type: ignore[misc]
     """Gives Tune the next ready stage whenever there is room for it, and the ledger what became of it."""
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        store: Store,
-        fleet: Fleet,
-        packing: Packing,
-        lanes: Lanes,
-        *,
-        ledger: Ledger,
-        runtime: Runtime,
-        make_room: Callable[[], None],
-        killed: Callable[[str], str | None],
-    ) -> None:
+    def __init__(self, pool: Pool, *, make_room: Callable[[], None], killed: Callable[[str], str | None]) -> None:
         super().__init__()
-        self.schedule, self.fleet, self.packing, self.lanes = schedule, fleet, packing, lanes
-        self.ledger, self.make_room, self.killed = ledger, make_room, killed
-        self.store, self.leases = store, Leases(store, runtime.launch)
-        self.common = {"storage": store.url, "runtime": asdict(runtime)}
+        self.schedule, self.fleet, self.packing, self.lanes = pool.schedule, pool.fleet, pool.packing, pool.lanes
+        self.ledger, self.make_room, self.killed = pool.ledger, make_room, killed
+        self.store, self.leases = pool.store, Leases(pool.store, pool.runtime.launch)
+        self.common = {"storage": pool.store.url, "runtime": asdict(pool.runtime)}
         self.handed_out: dict[str, _HandedOut] = {}
         self.helped: Counter[str] = Counter()
         self.looked = -ELSEWHERE_SECONDS
