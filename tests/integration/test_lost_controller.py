@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.at_work import CONTROLLER_TITLE, title, workers
 from tests.conftest import tiny_grid
 from tests.launching import Launch, records, weights_of, write_grid
 
 
+@pytest.mark.slow
 def test_a_launch_goes_on_without_its_controller(tmp_path: Path) -> None:
     recipe = {"epochs": 60, "batch_size": 5, "views": {"crop_padding": 1}, "evaluate_every": 60}
     students = tiny_grid()["students"][1:]
