@@ -123,6 +123,7 @@ class Record:
     precision: str | None = None
     deterministic: bool | None = None
     dataset_fingerprint: str | None = None
+    class_names: str | None = None  # of a data set, JSON: by number; None where they have numbers alone
     recipe: str | None = None  # JSON
 
     def __post_init__(self) -> None:

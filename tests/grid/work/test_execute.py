@@ -55,7 +55,7 @@ def test_a_grid_of_stages_leaves_complete_records(tmp_path: Path, tiny_plan: Pla
     distilled = cell_of(plan, "distilled")
     record = store.record(distilled)
     absent = {name for name in FIELDS if getattr(record, name) is None}
-    assert absent == {"error", "warning"}
+    assert absent == {"error", "warning", "class_names"}
     assert record.teacher_id == plan.teachers[0].id
     assert json.loads(str(record.recipe))["epochs"] == 2
     assert store.names(distilled.folder) == sorted(
