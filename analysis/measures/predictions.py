@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import polars as pl
 
+from analysis.read.grids import Records
+from analysis.read.schema import AXES
+
 # As `kd.evaluate` measures the calibration error.
 BINS = 15
 
 STAGE = ("stage_id", "split")
+WAY = ("grid", "kind", "teacher", "student", "mode", "start", *AXES)
+"""What a model is and how it was trained, but for the seed."""
 RIGHT = pl.col("predicted") == pl.col("label")
 
 
@@ -64,6 +69,68 @@ def reliability(images: pl.DataFrame, *, bins: int = BINS) -> pl.DataFrame:
     )
     columns = ("bin", "low", "high", "images", "confidence_percent", "accuracy_percent", "gap_points")
     return _ordered(placed, images, "bin").select(*STAGE, *columns)
+
+
+def recalls(records: Records, images: pl.DataFrame, *, split: str = "test") -> pl.DataFrame:
+    """One row a teacher, student alone and student by teacher and setting (WAY), and class that has an image: the mean
+    of its recall_percent over seeds, `right`, of so many `images` in all seeds together, and `seeds`. images: of
+    `outcomes`."""
+    cells = records.cells.select("stage_id", *WAY).unique(maintain_order=True)
+    classes = by_class(images.filter(pl.col("split") == split))
+    joined = cells.join(classes, on="stage_id", how="inner", maintain_order="left_right")
+    return joined.group_by(*WAY, "label", maintain_order=True).agg(
+        seeds=pl.len().cast(pl.Int64),
+        images=pl.col("images").sum(),
+        right=pl.col("right").sum(),
+        recall_percent=pl.col("recall_percent").mean(),
+    )
+
+
+def classes(records: Records, images: pl.DataFrame, *, split: str = "test") -> pl.DataFrame:
+    """One row of WAY, with the means over seeds of top1_percent and balanced_percent (see `balanced`); never_right: the
+    numbers of those of its `classes` of which no image is right with any seed. images: of `outcomes`; in the frame, of
+    the split."""
+    return (
+        recalls(records, images, split=split)
+        .group_by(WAY, maintain_order=True)
+        .agg(
+            split=pl.lit(split),
+            seeds=pl.col("seeds").first(),
+            images=pl.col("images").sum() // pl.col("seeds").first(),
+            classes=pl.len().cast(pl.Int64),
+            top1_percent=100 * pl.col("right").sum() / pl.col("images").sum(),
+            balanced_percent=pl.col("recall_percent").mean(),
+            never_right=pl.col("label").filter(pl.col("right") == 0),
+        )
+    )
+
+
+def class_changes(records: Records, images: pl.DataFrame, *, split: str = "test") -> pl.DataFrame:
+    """One row a grid and class that has an image: its `images`, the mean recall of the grid's teachers, and over all
+    distilled cells whose student alone has predictions of the same seed the mean recall of these students alone and
+    distilled, in percent, and change_points between them. images: of `outcomes`."""
+    found = by_class(images.filter(pl.col("split") == split)).select("stage_id", "label", "images", "recall_percent")
+    cells = records.cells.select("grid", "stage_id", "kind", "mode", "student", "seed")
+    joined = cells.join(found, on="stage_id", how="inner", maintain_order="left_right")
+    key, what = ["grid", "label"], pl.col("recall_percent")
+    alone = joined.filter(pl.col("mode") == "baseline")
+    pairs = joined.filter(pl.col("mode") == "distilled").join(
+        alone.select(*key, "student", "seed", alone_percent="recall_percent"),
+        on=[*key, "student", "seed"],
+        maintain_order="left_right",
+    )
+    frame = joined.group_by(key, maintain_order=True).agg(pl.col("images").first()).sort("label", maintain_order=True)
+    parts = (
+        joined.filter(pl.col("kind") == "teacher").group_by(key).agg(teachers_percent=what.mean()),
+        alone.group_by(key).agg(of_all_alone=what.mean()),
+        pairs.group_by(key).agg(alone_percent=pl.col("alone_percent").mean(), distilled_percent=what.mean()),
+    )
+    for part in parts:
+        frame = frame.join(part, on=key, how="left", maintain_order="left")
+    return frame.with_columns(
+        alone_percent=pl.coalesce("alone_percent", "of_all_alone"),
+        change_points=pl.col("distilled_percent") - pl.col("alone_percent"),
+    ).drop("of_all_alone")
 
 
 def _ordered(frame: pl.DataFrame, images: pl.DataFrame, *by: str) -> pl.DataFrame:

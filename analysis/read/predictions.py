@@ -4,6 +4,7 @@ asked for."""
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from grid.contract.files.layout import stage_folder
 from grid.contract.parsing import parse_json
 from grid.contract.record import PREDICTIONS, Record, is_of_record, predictions_file
 
+_PLACE = re.compile(r"/(predictions(-[0-9a-f]+)?\.safetensors|(val|test)_labels\.npy|dataset\.json):")
 OF_A_RECORD = ("stage_id", "kind", "dataset_id", "predictions_sha256", "files", *(f"{s}_top1_last" for s in SPLITS))
 
 # A row an image, in the order of the data set's labels.
@@ -101,6 +103,11 @@ def read_logits(grid: Records, stage_id: str) -> dict[str, NDArray[np.float16]]:
         raise AnalysisError(f"{path}: missing") from None
     except ValueError as error:
         raise AnalysisError(f"{path}: {said(error)}") from None
+
+
+def is_of_predictions(problem: str) -> bool:
+    """Whether it is predictions that cannot be read, or the labels that they are compared with."""
+    return _PLACE.search(problem) is not None
 
 
 def class_names(grid: Records) -> dict[str, list[str]]:

@@ -9,12 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import analysis
 import grid.work.training
+from analysis import cli
+from analysis.report import report
 from grid.contract.record import predictions_file
-from grid.plan import Plan
+from grid.plan import Plan, make_plan
+from grid.read.grid_file import load_grid
+from grid.store.plan_file import write_plan
 from grid.store.store import Store
 from grid.work.dataset import opened
 from grid.work.execute import Runtime
@@ -22,7 +28,9 @@ from grid.work.models import pixels_of, untrained
 from kd.checkpoint import load_weights
 from kd.evaluate import INFERENCE_BATCH, predict
 from kd.recipe import Precision
+from tests.conftest import tiny_grid
 from tests.grid.running import Trained, cell_of, curve, predictions, prepare, results, train, weights_bytes
+from tests.images import png
 
 Planner = Callable[..., Plan]
 CPU = torch.device("cpu")
@@ -122,3 +130,51 @@ def test_without_a_validation_split_those_of_test_are_kept(
     plan, store = tiny_plan(seeds=[0], dataset=dataset), Store(str(tmp_path))
     prepare(plan, store, runtime)
     assert {name: [*of.shape] for name, of in predictions(store, plan.teachers[0]).items()} == {"test": [40, 10]}
+
+
+def few_pictures(folder: Path, counts: dict[str, int]) -> None:
+    """A folder of so many pictures a class, each class of a brightness of its own, as many as a tenth of them to test
+    on."""
+    rng = np.random.default_rng(0)
+    for place, (name, count) in enumerate(counts.items()):
+        level = np.clip(rng.normal(20 + 20 * place, 25, (count + max(3, count // 10), 8, 8)), 0, 255).astype(np.uint8)
+        for number, image in enumerate(level):
+            where = folder / ("train" if number < count else "test") / name
+            where.mkdir(parents=True, exist_ok=True)
+            (where / f"{number}.png").write_bytes(png(image))
+
+
+@pytest.mark.long
+def test_of_an_imbalanced_folder_the_classes_that_are_never_right_are_said(
+    tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From pictures to the command and the report; what they say is recomputed of the files."""
+    names = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay"]
+    counts = dict(zip(names, [500, 300, 8, 7, 5, 6, 5, 5, 9, 5], strict=True))
+    few_pictures(tmp_path / "data", counts)
+    dataset = {"name": "few", "folder": str(tmp_path / "data"), "channels": 1}
+    recipe = {"epochs": 2, "batch_size": 50}
+    (tmp_path / "few.json").write_text(json.dumps(tiny_grid(name="few", dataset=dataset, recipe=recipe)))
+    plan, store = make_plan(load_grid(str(tmp_path / "few.json"))), Store(str(tmp_path / "runs"))
+    prepare(plan, store, runtime)
+    for cell in plan.cells:
+        assert train(cell, store, runtime) is None
+    write_plan(plan, store)
+    assert json.loads(str(store.record(plan.data).class_names)) == names
+
+    assert cli.main(["classes", "few", "--storage", store.url, "--only", "classes", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    labels_N = np.load(tmp_path / "runs" / plan.data.folder / "test_labels.npy")
+    alone = [cell for cell in plan.cells if cell.mode == "baseline" and cell.model.label == "ViT-S"]
+    hits_SN = np.array([predictions(store, cell)["test"].argmax(dim=1).numpy() == labels_N for cell in alone])
+    recall_SC = np.array([[hits_N[labels_N == label].mean() for label in range(10)] for hits_N in hits_SN])
+    never = [name for name, recall in zip(names, recall_SC.max(axis=0), strict=True) if recall == 0]
+    (row,) = (row for row in rows if (row["student"], row["mode"]) == ("ViT-S", "baseline"))
+    assert (row["never_right"], row["never_right_classes"].split(", ")[:2]) == (len(never), never[:2])
+    assert len(never) >= 5
+    assert row["top1_percent"] == pytest.approx(100 * hits_SN.mean())
+    assert row["balanced_percent"] == pytest.approx(100 * recall_SC.mean())
+    assert row["balanced_percent"] < row["top1_percent"] - 20
+
+    page = report(analysis.load_grid(store.url, "few"))
+    assert f"{len(never)} of 10: {', '.join(never[:5])}" in page
