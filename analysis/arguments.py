@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
     for name, fallback, several, what in (
         ("table", "md", True, "gains, compression, what validation selects, models, costs and failures"),
         ("compare", "md", False, "our results beside the published ones that the grid's file states"),
+        ("classes", "md", False, "balanced accuracy, the classes that are never right, the images won and lost"),
         ("records", "csv", True, "a row a teacher and cell, with all that is recorded of it"),
         ("curves", "csv", True, "a row an epoch of every teacher and cell"),
     ):
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         shown = f"default: as --output ends, or else {fallback}"
         command.add_argument("--format", choices=[*FORMATS.values()], help=shown)
         command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
-        if name in ("table", "compare"):
+        if name in ("table", "compare", "classes"):
             command.add_argument("--only", metavar="TABLE", help="one of the tables (a wrong name lists them)")
     for name, metavar, default, what in (
         ("plots", "DIR", "plots", "the pictures, as PNG and SVG for light and dark pages"),

@@ -62,6 +62,13 @@ def run_compare(args: argparse.Namespace) -> None:
     write_document(comparison(grid), grid.problems, args)
 
 
+def run_classes(args: argparse.Namespace) -> None:
+    from analysis.tables.classes import classes_document
+
+    grid = _grid(args)
+    write_document(classes_document(grid), grid.problems, args)
+
+
 def run_records(args: argparse.Namespace) -> None:
     found = _grids(args)
     write_frame(found.cells, found.problems, args)
@@ -153,6 +160,7 @@ def run_export(args: argparse.Namespace) -> None:
 RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "table": run_table,
     "compare": run_compare,
+    "classes": run_classes,
     "records": run_records,
     "curves": run_curves,
     "plots": run_plots,

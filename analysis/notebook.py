@@ -6,13 +6,19 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from analysis.document import Document, Table
+from analysis.measures.disagreement import disagreement
 from analysis.measures.gains import gains
+from analysis.measures.image_noise import with_image_noise
+from analysis.measures.predictions import classes, confusion, recalls, reliability
 from analysis.read import load
 from analysis.read.curves import curves
 from analysis.read.grids import Grid, Grids, Records
+from analysis.read.predictions import outcomes, predictions, read_logits
 from analysis.read.where import filtered
 from analysis.tables.grid_tables import tables
 from analysis.tables.grids_tables import many_tables
@@ -53,6 +59,40 @@ class NotebookRecords(Records):
     def curves(self) -> pl.DataFrame:
         """A row an epoch, read now: `analysis.read.curves.curves`, which says what is in it."""
         return curves(self)
+
+    def predictions(self) -> pl.DataFrame:
+        """A row an image of val and test, read now: `analysis.read.predictions.predictions`."""
+        return predictions(self)
+
+    def classes(self, split: str = "test") -> pl.DataFrame:
+        """A row a way of training, with balanced accuracy and the numbers of the classes that are never right:
+        `analysis.measures.predictions.classes`."""
+        return classes(self, outcomes(self), split=split)
+
+    def recalls(self, split: str = "test") -> pl.DataFrame:
+        """A row a way of training and class, in percent: `analysis.measures.predictions.recalls`."""
+        return recalls(self, outcomes(self), split=split)
+
+    def confusion(self) -> pl.DataFrame:
+        """A row a stage, split, class and predicted class: `analysis.measures.predictions.confusion`."""
+        return confusion(outcomes(self))
+
+    def reliability(self) -> pl.DataFrame:
+        """A row a stage, split and bin of confidence: `analysis.measures.predictions.reliability`."""
+        return reliability(outcomes(self))
+
+    def disagreement(self, split: str = "test") -> pl.DataFrame:
+        """A row a distilled cell beside its baseline and teacher: `analysis.measures.disagreement.disagreement`."""
+        return disagreement(self, outcomes(self), split=split)
+
+    def image_noise(self, split: str = "test") -> pl.DataFrame:
+        """A row a student and setting, with intervals that have the noise of seeds and images:
+        `analysis.measures.image_noise.with_image_noise`."""
+        return with_image_noise(self, outcomes(self), split=split)
+
+    def logits(self, stage_id: str) -> dict[str, NDArray[np.float16]]:
+        """The logits [image, class] of a teacher or cell by split. Raises AnalysisError where it keeps none."""
+        return read_logits(self, stage_id)
 
     @abstractmethod
     def tables(self) -> ShownDocument:

@@ -11,11 +11,13 @@ from typing import Any
 
 import polars as pl
 
-from analysis.document import Document, Heading
+from analysis.document import Document, Heading, Note, Part
 from analysis.plots import DARK, LIGHT, Picture, pictures
 from analysis.read.grids import Grid
 from analysis.read.load import LABELS
+from analysis.read.predictions import outcomes
 from analysis.shown import title
+from analysis.tables.classes import classes_parts
 from analysis.tables.compare import comparison
 from analysis.tables.conclusion import conclude
 from analysis.tables.grid_tables import tables
@@ -53,7 +55,7 @@ class Page(str):
 
 def report(grid: Grid) -> Page:
     """The page as HTML; it needs no network and no other file."""
-    sections = [_tables(tables(grid)), _pictures(pictures(grid))]
+    sections = [_tables(tables(grid)), _classes(grid), _pictures(pictures(grid))]
     if (grid.spec.get("published") or {}).get("models") is not None:
         sections.insert(1, Section("published", "Beside the study", html_fragment(comparison(grid).parts)))
     sections = [section for section in [*sections, _plan(grid), _provenance(grid), _records(grid)] if section.body]
@@ -98,6 +100,15 @@ def _conclusion(grid: Grid) -> str:
 
 def _tables(document: Document) -> Section:
     return Section("tables", "Results", html_fragment([_deeper(part) for part in document.parts]))
+
+
+def _classes(grid: Grid) -> Section:
+    """Nothing where nothing keeps predictions."""
+    known = len(grid.problems)
+    images = outcomes(grid)
+    parts: list[Part] = [Note(problem, lead="Unreadable") for problem in grid.problems[known:]]
+    parts += [] if images.is_empty() else classes_parts(grid, images)
+    return Section("class-accuracy", "Classes", html_fragment([_deeper(part) for part in parts]))
 
 
 def _deeper(part: Any) -> Any:

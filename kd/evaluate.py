@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,6 +59,21 @@ def predict(
         tell_alive()
     model.train(was_training)
     return torch.cat(batches)
+
+
+def rounded(logits_NC: Tensor) -> Tensor:
+    """Logits as they are kept: float16 [N, C] on the CPU, each the nearest number; those beyond its range become the
+    largest that it has. An image keeps its predicted class: logits that come to equal the highest become the next lower
+    number."""
+    largest = torch.finfo(torch.float16).max
+    logits_NC = logits_NC.detach().float().cpu()
+    kept_NC = logits_NC.clamp(-largest, largest).half().numpy()
+    predicted_N = logits_NC.argmax(dim=1).numpy()
+    highest_N = kept_NC[np.arange(len(kept_NC)), predicted_N]
+    ties_NC = kept_NC == highest_N[:, None]
+    ties_NC[np.arange(len(kept_NC)), predicted_N] = False
+    kept_NC[ties_NC] = np.nextafter(kept_NC[ties_NC], np.float16(-np.inf))
+    return torch.from_numpy(kept_NC)
 
 
 def score(logits_NC: Tensor, labels_N: Tensor, *, teacher_logits_NC: Tensor | None = None) -> Metrics:

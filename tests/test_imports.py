@@ -20,7 +20,7 @@ ALLOWED = {
         *("numpy", "safetensors", "sklearn", "timm", "torch", "torchvision", "PIL", "pyarrow", "huggingface_hub"),
         *("onnx", "onnxruntime", "scipy"),
     },
-    "analysis": {"fsspec", "matplotlib", "numpy", "polars", "scipy", "wandb", "wandb_workspaces"},
+    "analysis": {"fsspec", "matplotlib", "numpy", "polars", "safetensors", "scipy", "wandb", "wandb_workspaces"},
     "grid": {
         *("aiobotocore", "kd", "fsspec", "huggingface_hub", "numpy", "polars", "pydantic", "rich", "safetensors"),
         *("torch", "yaml"),

@@ -25,6 +25,7 @@ RUN = {
     "python launch.py --grid digits --dry-run": (0, "32 stages: 1 data set"),
     "python launch.py --status": (1, "Grid digits in "),  # its weights are not among the records
     "python -m analysis table digits": (0, "### digits"),
+    "python -m analysis classes digits": (0, "**Without predictions**: 29 of the 29"),
     "python -m analysis records digits --output all.csv": (0, Path("all.csv")),
     "python -m analysis curves digits --output curves.parquet": (0, Path("curves.parquet")),
 }

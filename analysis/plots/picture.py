@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from analysis.plots.style import LIGHT, Theme, settings, settle, to_bytes
 from analysis.read.curves import is_of_a_curve
 from analysis.read.grids import Grid
+from analysis.read.predictions import is_of_predictions
 from analysis.shown import FrameRow
 from analysis.stats import CONFIDENCE
 from grid.contract.text import on_one_line
@@ -60,6 +61,7 @@ def caption(grid: Grid, *sentences: str, of_curves: bool = False) -> str:
     """The sentences that say something, and what the picture does not stand on: records, and curves where it is made of
     them."""
     problems = [problem for problem in grid.problems if of_curves or not is_of_a_curve(problem)]
+    problems = [problem for problem in problems if not is_of_predictions(problem)]  # no picture is made of them
     return " ".join(sentence for sentence in (*sentences, *_missing(grid, problems)) if sentence)
 
 

@@ -21,8 +21,9 @@ from grid.contract.parsing import parse_json, parse_object
 SCHEMA_VERSION = 1
 
 # The names of a stage's files before names held their hash, and what those of today are made of.
-WEIGHTS, CURVE = "model.safetensors", "curve.parquet"
-SUMS = {WEIGHTS: "weights_sha256", CURVE: "curve_sha256"}  # the fields of a record that have their hashes
+WEIGHTS, CURVE, PREDICTIONS = "model.safetensors", "curve.parquet", "predictions.safetensors"
+# The fields of a record that have their hashes.
+SUMS = {WEIGHTS: "weights_sha256", CURVE: "curve_sha256", PREDICTIONS: "predictions_sha256"}
 NAME_DIGITS = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -60,10 +61,11 @@ class Record:
     logits_id: str | None = None
     teacher_sha256: str | None = None  # of the teacher's weights that were used
     inputs: str | None = None  # JSON: by the id of each, the sha256 of what was used of it: weights, or a fingerprint
-    # what it left: see weights_file and curve_file
+    # what it left: see weights_file, curve_file and predictions_file
     files: str | None = None  # JSON: the size in bytes of each file by its name
     weights_sha256: str | None = None
     curve_sha256: str | None = None
+    predictions_sha256: str | None = None  # of the logits of the plain val and test images at the last epoch
     # the model: the student's for a cell, the teacher's for a teacher
     parameters: int | None = None
     size_bytes: int | None = None
@@ -121,6 +123,7 @@ class Record:
     precision: str | None = None
     deterministic: bool | None = None
     dataset_fingerprint: str | None = None
+    class_names: str | None = None  # of a data set, JSON: by number; None where they have numbers alone
     recipe: str | None = None  # JSON
 
     def __post_init__(self) -> None:
@@ -186,6 +189,11 @@ def curve_file(record: Record) -> str:
     return _named(CURVE, record)
 
 
+def predictions_file(record: Record) -> str | None:
+    """The file of a record's predictions; None where none were kept."""
+    return None if record.predictions_sha256 is None else _named(PREDICTIONS, record)
+
+
 def _named(name: str, record: Record) -> str:
     sha256 = _sum(name, record)
     # A record may be anybody's: no name is made of anything but hexadecimal digits.
@@ -200,8 +208,8 @@ def _sum(name: str, record: Record) -> str | None:
 
 
 def is_of_record(record: Record, name: str, data: bytes) -> bool:
-    """Whether these are the bytes of a record's weights or curve (name: WEIGHTS or CURVE); of records of before those
-    were hashed nobody knows, and they are taken for it."""
+    """Whether these are the bytes of a record's weights, curve or predictions (name: as in SUMS); of records of before
+    those were hashed nobody knows, and they are taken for it."""
     return _sum(name, record) in (None, hashlib.sha256(data).hexdigest())
 
 

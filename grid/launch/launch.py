@@ -52,6 +52,7 @@ class Launch:
             checkpoint_minutes=wanted.checkpoint_minutes,
             stall_minutes=wanted.stall_minutes,
             deterministic=wanted.deterministic,
+            keep_predictions=wanted.keep_predictions,
             stop=f"{scratch}/stop",
         )
         return cls(plan, store, options, runtime, scratch)

@@ -123,7 +123,12 @@ class BaseStage(Strict, ABC):
 
     @abstractmethod
     def bytes_left(self, of: Callable[[ModelSpec], int]) -> int:
-        """What it leaves on the storage, to some per cent; of: the bytes of a model's weights."""
+        """What it leaves on the storage, to some per cent, but for predictions; of: the bytes of a model's weights."""
+
+    @property
+    def predictions_bytes(self) -> int:
+        """What it leaves beside that where predictions are kept."""
+        return 0
 
     @cached_property
     def payload(self) -> dict[str, Any]:

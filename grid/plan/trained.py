@@ -51,3 +51,9 @@ class TrainedStage(BaseStage):
 
     def bytes_left(self, of: Callable[[ModelSpec], int]) -> int:
         return TRAINED_FACTS_BYTES + of(self.model)
+
+    @property
+    def predictions_bytes(self) -> int:
+        """A float16 number an image and class."""
+        dataset = self.data.dataset
+        return 2 * dataset.info.classes * (dataset.splits["val"] + dataset.splits["test"])

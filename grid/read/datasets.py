@@ -121,17 +121,28 @@ def source_of(dataset: DatasetSpec) -> Source:
 def label_names(dataset: DatasetSpec) -> list[str] | None:
     """What the classes are called, by number; None where they have numbers alone, or where the images that named them
     are no longer what or where they were."""
-    known = list(CLASS_NAMES[dataset.name]) if dataset.name in CLASS_NAMES and dataset.folder is None else None
-    if known is not None and dataset.classes is None and dataset.class_order == "text":
-        return known
+    if _is_known_by_name(dataset):
+        return list(CLASS_NAMES[dataset.name])
     try:
         source = source_of(dataset)
         if source.info != dataset.info:
             return None
     except (DatasetError, OSError):
         return None
+    return names_in(source, dataset)
+
+
+def names_in(source: Source, dataset: DatasetSpec) -> list[str] | None:
+    """What a data set's source calls its classes, by number; None where they have numbers alone."""
+    if _is_known_by_name(dataset):
+        return list(CLASS_NAMES[dataset.name])
     classes = getattr(source, "classes", [])
     return list(classes) if all(isinstance(name, str) for name in classes) and classes else None
+
+
+def _is_known_by_name(dataset: DatasetSpec) -> bool:
+    is_own = dataset.folder is not None or dataset.classes is not None or dataset.class_order != "text"
+    return dataset.name in CLASS_NAMES and not is_own
 
 
 def described(dataset: DatasetSpec) -> list[str]:

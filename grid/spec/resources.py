@@ -46,6 +46,9 @@ class Resources(Strict):
     """One that finishes no step, batch, picture or file for so long has failed."""
     deterministic: bool = False
     """On a GPU, ask torch for deterministic algorithms; the record says whether they were used (a CPU is always)."""
+    keep_predictions: bool = True
+    """Keep what each teacher and cell says of the val and test images: accuracy per class and all that looks at single
+    images is computed of it."""
 
     @field_validator("gpus_per_teacher_worker", "gpus_per_cell")
     @classmethod

@@ -54,10 +54,19 @@ def saved_by_cache(plan: Plan, facts: dict[str, ModelFacts], costs: dict[str, fl
 
 
 def stage_bytes(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, int]:
-    """What each stage leaves on the storage, to some per cent, by its id: images, logits, weights, and what is told of
-    them."""
-    models = _by_model(plan, facts)
-    return {stage.id: stage.bytes_left(lambda model: models[_key(model)].size_bytes) for stage in plan.stages}
+    """What each stage leaves on the storage, to some per cent, by its id: images, logits, weights, predictions, and
+    what is told of them."""
+    models, predictions = _by_model(plan, facts), predictions_bytes(plan)
+    return {
+        stage.id: stage.bytes_left(lambda model: models[_key(model)].size_bytes) + predictions[stage.id]
+        for stage in plan.stages
+    }
+
+
+def predictions_bytes(plan: Plan) -> dict[str, int]:
+    """Of each stage's, by its id, those of its predictions."""
+    is_kept = plan.spec.resources.keep_predictions
+    return {stage.id: stage.predictions_bytes if is_kept else 0 for stage in plan.stages}
 
 
 def _macs(plan: Plan, facts: dict[str, ModelFacts]) -> dict[str, int]:
@@ -121,8 +130,12 @@ def print_plan(plan: Plan, done: set[str], facts: dict[str, ModelFacts], console
     console.print(f"{len(plan.stages)} stages: {summary}", markup=False)
     console.print(f"Work to do: {_flops(work)}" if work else "Nothing to do: everything is done already")
     if work:
-        room = sum(size for stage, size in stage_bytes(plan, facts).items() if stage not in finished)
-        console.print(f"Room on the storage: some {sized(room)}", markup=False)
+        room, predictions = (
+            sum(size for stage, size in of.items() if stage not in finished)
+            for of in (stage_bytes(plan, facts), predictions_bytes(plan))
+        )
+        shown = f", {sized(predictions)} of it for predictions" if predictions else ""
+        console.print(f"Room on the storage: some {sized(room)}{shown}", markup=False)
     if saved > 0:
         console.print(f"Cached teacher logits save {_flops(saved)} of the whole grid against the teacher online")
 

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import json
 import logging
 import time
 import uuid
@@ -22,7 +23,7 @@ from grid.contract.files.local_files import read_local
 from grid.errors import UserError, one_line
 from grid.plan import DatasetStage
 from grid.private import machine_folder
-from grid.read.datasets import source_of
+from grid.read.datasets import names_in, source_of
 from grid.store.lease import LOOK_SECONDS, Holds, Leases, always
 from grid.store.records import RecordError, record_from_json
 from grid.store.store import Store
@@ -33,13 +34,16 @@ from kd.data.sources import DatasetError
 
 log = logging.getLogger("kd_grid")
 
+NAMES_BYTES = 2**18  # of all classes, on a record: it may have 2**20 in all
+
 
 def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, holds: Holds = always) -> None:
     """Read and split the images and publish them as arrays. holds: as `publish`."""
     started = time.perf_counter()
     spec = stage.dataset
+    source = source_of(spec)
     meta, arrays = prepare(
-        source_of(spec),
+        source,
         spec.info,
         train_size=spec.train_size,
         val_size=spec.val_size,
@@ -56,6 +60,8 @@ def prepare_dataset(stage: DatasetStage, store: Store, runtime: Runtime, *, hold
         sizes[name] = len(data)
     seconds = time.perf_counter() - started
     values = stage.axes() | runtime.provenance() | {"dataset_fingerprint": meta.fingerprint, "seconds_total": seconds}
+    names = json.dumps(names_in(source, spec), ensure_ascii=False)
+    values["class_names"] = names if names != "null" and len(names.encode()) <= NAMES_BYTES else None
     publish(stage, store, values, sizes=sizes, left_over=left_over, holds=holds)
 
 

@@ -37,6 +37,7 @@ class Runtime:
     checkpoint_minutes: float = 10.0
     stall_minutes: float = 60.0
     deterministic: bool = False
+    keep_predictions: bool = True
     stop: str = ""
     """The file on the storage that tells the launch's stages to save what they have and leave."""
     tries: int = 1

@@ -59,8 +59,8 @@ def publish(
     """Write the stage's files, and then the record that names them, which makes it done; what was only of the way there
     is removed.
 
-    outputs: weights and curve, published under names that hold their hash, which goes on the record. sizes: of files
-    that lie there already, by name; left_over: of before they were written.
+    outputs: weights, curve and predictions, published under names that hold their hash, which goes on the record.
+    sizes: of files that lie there already, by name; left_over: of before they were written.
     holds: whether the stage is still this launch's. Where another launch has taken it over, nothing that it may have
     published is changed: this returns once the stage is done, and raises StoppedError where it is not yet.
     """

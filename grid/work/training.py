@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from grid.contract.files.local_files import OddFileError
-from grid.contract.record import CURVE, WEIGHTS
+from grid.contract.record import CURVE, PREDICTIONS, WEIGHTS
 from grid.plan import Trainable
 from grid.store.lease import Holds, always
 from grid.store.records import now
@@ -22,10 +22,10 @@ from grid.work.models import at_start, pixels_of
 from grid.work.publish import Progress, publish
 from grid.work.results import curve_to_parquet, metrics_of, model_facts, provenance, used
 from grid.work.supervision import Supervision
-from kd.checkpoint import CheckpointError, state_from_bytes, state_to_bytes, weights_to_bytes
+from kd.checkpoint import CheckpointError, state_dict_to_bytes, state_from_bytes, state_to_bytes, weights_to_bytes
 from kd.data.dataset import Dataset
 from kd.data.views.views import ViewStream
-from kd.evaluate import INFERENCE_BATCH, predict, score
+from kd.evaluate import INFERENCE_BATCH, predict, rounded, score
 from kd.machine.out_of_memory import is_out_of_gpu_memory
 from kd.machine.workers import WHOLE, Shard, first_reads
 from kd.models.build import on_device
@@ -52,10 +52,10 @@ def run_trainable(
     shard: Shard = WHOLE,
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model,
 ) -> None:
-    """Train a teacher or a student from wherever its checkpoint stands, and publish weights, curve and record. A given
-    teacher is only evaluated. holds: whether the stage is still this launch's. found: the names in its folder when it
-    was taken, where they are known. Raises StoppedError once leave() says so and a checkpoint is stored, and where the
-    stage is another launch's, whose files stay as they are."""
+    """Train a teacher or a student from wherever its checkpoint stands, and publish weights, curve, predictions and
+    record. A given teacher is only evaluated. holds: whether the stage is still this launch's. found: the names in its
+    folder when it was taken, where they are known. Raises StoppedError once leave() says so and a checkpoint is stored,
+    and where the stage is another launch's, whose files stay as they are."""
     started_at, started = now(), time.perf_counter()
     device, recipe = torch.device(runtime.device), stage.recipe
     dataset = opened(stage.data, store, runtime)
@@ -74,7 +74,8 @@ def run_trainable(
     if shard.rank == 0:
         progress.report(len(resume.curve) if resume else 0)
 
-    predicted: dict[str, torch.Tensor] = {}
+    # Of the last evaluation, which every training ends with: float32 [N, C] of each split.
+    last_logits: dict[str, torch.Tensor] = {}
 
     def evaluate(model: nn.Module) -> CurveRow:
         row: CurveRow = {}
@@ -83,8 +84,7 @@ def run_trainable(
             logits_NC = predict(
                 model, split, pixels, batch_size=INFERENCE_BATCH, device=device, precision=recipe.precision
             )
-            if is_given:
-                predicted[name] = logits_NC.argmax(dim=1).cpu()
+            last_logits[name] = logits_NC.cpu()
             metrics = score(logits_NC, split.labels_N, teacher_logits_NC=supervision.plain_logits.get(name))
             row |= {f"{name}_{metric}": value for metric, value in asdict(metrics).items() if value is not None}
         return row
@@ -134,6 +134,8 @@ def run_trainable(
         return
     trained_at = time.perf_counter()
     outputs = {WEIGHTS: weights_to_bytes(model), CURVE: curve_to_parquet(curve)}
+    if last_logits and runtime.keep_predictions:
+        outputs[PREDICTIONS] = state_dict_to_bytes({name: rounded(of_NC) for name, of_NC in last_logits.items()})
     seconds = {name: sum(float(row[name] or 0) for row in curve) for name in ("seconds_train", "seconds_evaluate")}
     facts = model_facts(stage, model, dataset.meta, device, seconds_train=seconds["seconds_train"])
     values = stage.axes() | facts | metrics_of(curve) | seconds
@@ -150,7 +152,7 @@ def run_trainable(
         **provenance(device, recipe.precision),
     }
     if is_given:
-        values["warning"] = _doubt(stage, dataset, predicted)
+        values["warning"] = _doubt(stage, dataset, {name: of_NC.argmax(dim=1) for name, of_NC in last_logits.items()})
     publish(stage, store, values, outputs=outputs, holds=holds)
 
 

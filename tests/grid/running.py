@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from grid.contract.files.layout import RECORD
-from grid.contract.record import WEIGHTS, Record, curve_file, hashed_name, weights_file
+from grid.contract.record import WEIGHTS, Record, curve_file, hashed_name, predictions_file, weights_file
 from grid.plan import CellStage, LogitsStage, Plan, TeacherStage
 from grid.store.records import record_to_json
 from grid.store.store import CHECKPOINT, Store
@@ -70,6 +70,10 @@ def weights_path(store: Store, stage: Trained) -> str:
 
 def weights(store: Store, stage: Trained) -> dict[str, torch.Tensor]:
     return safetensors.torch.load(weights_bytes(store, stage))
+
+
+def predictions(store: Store, stage: Trained) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load(store.read(f"{stage.folder}/{predictions_file(store.record(stage))}"))
 
 
 def curve(store: Store, stage: Trained) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kd.data.dataset import Dataset
 from kd.data.views.pixels import Pixels
-from kd.evaluate import expected_calibration_error, predict, score
+from kd.evaluate import expected_calibration_error, predict, rounded, score
 from kd.recipe import Precision
 from tests.kd.helpers import CPU, linear, noisy_model
 
@@ -45,6 +45,27 @@ def test_top5_of_three_classes_is_certain() -> None:
 def test_half_precision_logits_are_scored_in_float32() -> None:
     logits_NC, labels_N = logits_and_labels(200, 10)
     assert score(logits_NC.half(), labels_N).nll == score(logits_NC.half().float(), labels_N).nll
+
+
+def test_logits_are_kept_to_the_nearest_float16_and_with_their_predicted_class() -> None:
+    """Of 20,000 images with close logits many come to tie; an argmax of plain rounding would be another for some."""
+    x_NC = np.random.default_rng(0).normal(0, 5, (20_000, 10)).astype(np.float32)
+    x_NC[::2, 1] = np.nextafter(x_NC[::2].max(axis=1), np.float32(np.inf))
+    kept_NC = rounded(torch.from_numpy(x_NC)).numpy()
+    plain_NC = x_NC.astype(np.float16)
+    assert kept_NC.dtype == np.float16
+    assert (plain_NC.argmax(axis=1) != x_NC.argmax(axis=1)).any()
+    assert (kept_NC.argmax(axis=1) == x_NC.argmax(axis=1)).all()
+    changed_NC = kept_NC != plain_NC
+    assert (kept_NC[changed_NC] == np.nextafter(plain_NC[changed_NC], np.float16(-np.inf))).all()
+    assert (plain_NC == plain_NC.max(axis=1, keepdims=True))[changed_NC].all()
+
+
+def test_logits_beyond_float16_are_kept_as_the_largest_it_has() -> None:
+    kept_NC = rounded(torch.tensor([[1e6, 2e6, 0.0], [-1e6, 0.0, -0.0]]))
+    assert kept_NC.tolist()[0] == [65472.0, 65504.0, 0.0]
+    assert kept_NC[1, 0] == -65504
+    assert kept_NC.argmax(dim=1).tolist() == [1, 1]
 
 
 def naive_ece(probabilities_NC: np.ndarray, labels_N: np.ndarray, bins: int) -> float:

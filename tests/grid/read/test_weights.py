@@ -21,7 +21,7 @@ from grid.private import downloads_folder
 from grid.read.grid_file import load_grid
 from grid.store.store import Store
 from grid.watch.preview import inspect_models, stage_costs
-from grid.work.dataset import prepare_dataset
+from grid.work.dataset import opened, prepare_dataset
 from grid.work.execute import Runtime, execute
 from grid.work.models import pixels_of, provide_weights
 from grid.work.training import _doubt
@@ -29,7 +29,7 @@ from kd.data.dataset import Dataset, DatasetMeta, Split, open_dataset
 from kd.evaluate import predict
 from kd.models.build import build
 from tests.conftest import RESNET, tiny_grid
-from tests.grid.running import cell_of, prepare, train, weights
+from tests.grid.running import cell_of, predictions, prepare, train, weights
 from tests.kd.helpers import CPU
 
 TEACHER = {"label": "Given-T", "name": "resnet18", "args": {**RESNET, "channels": [8, 8, 16, 16]}}
@@ -79,6 +79,9 @@ def test_a_given_teacher_is_used_as_it_is(here: Path, name: str, runtime: Runtim
     assert record.start == f"given:{teacher.model.checkpoint_sha256}"
     assert record.best_test_top1 == record.test_top1_last
     assert curve_file(record) in store.names(teacher.folder)
+    labels_N = opened(plan.data, store, runtime).test.labels_N
+    hits = int((predictions(store, teacher)["test"].argmax(dim=1) == labels_N).sum())
+    assert hits / len(labels_N) == record.test_top1_last
     distilled = cell_of(plan, "distilled")
     assert train(distilled, store, runtime) is None
     assert store.record(distilled).teacher_sha256 == record.weights_sha256

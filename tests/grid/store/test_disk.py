@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,16 @@ Planner = Callable[..., Plan]
 BLOCK = 4096
 
 
-@pytest.mark.parametrize("logits", [{}, {"dtype": "float32"}, {"top_k": 3}])
+@pytest.mark.parametrize(
+    ("logits", "is_kept"), [({}, True), ({"dtype": "float32"}, True), ({"top_k": 3}, True), ({}, False)]
+)
 def test_the_estimate_is_what_the_stages_write(
-    tmp_path: Path, tiny_plan: Planner, runtime: Runtime, logits: dict[str, Any]
+    tmp_path: Path, tiny_plan: Planner, runtime: Runtime, logits: dict[str, Any], is_kept: bool
 ) -> None:
     """But for the arrays' headers; all else, in blocks of a disk, is within what is allowed for it."""
-    plan, store = tiny_plan(seeds=[0], logits=logits), Store(str(tmp_path))
-    prepare(plan, store, runtime)
+    resources = {"keep_predictions": is_kept}
+    plan, store = tiny_plan(seeds=[0], logits=logits, resources=resources), Store(str(tmp_path))
+    prepare(plan, store, replace(runtime, keep_predictions=is_kept))
     expected = stage_bytes(plan, inspect_models(plan))
     for stage in (plan.data, plan.teachers[0], plan.logits[0]):
         files = [tmp_path / stage.folder / name for name in os.listdir(tmp_path / stage.folder)]

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from grid.contract.units import sized
 from grid.plan import Plan
-from grid.watch.preview import print_plan, stage_costs
+from grid.watch.preview import predictions_bytes, print_plan, stage_bytes, stage_costs
 from kd.models.build import ModelFacts
 
 Planner = Callable[..., Plan]
@@ -46,6 +47,26 @@ def test_costs_are_multiply_adds(tiny_plan: Planner, changes: dict[str, Any], ex
     titles, costs = plan.titles(), stage_costs(plan, FACTS)
     shown = {titles[stage]: cost for stage, cost in costs.items()}
     assert {title: cost for title, cost in shown.items() if title in (TEACHER, LOGITS, ALONE, FROM)} == expected
+
+
+def test_room_is_planned_for_predictions_where_they_are_kept(tiny_plan: Planner) -> None:
+    """Two bytes for each class of each image of val and test, of teachers and cells alike."""
+    kept, not_kept = tiny_plan(), tiny_plan(resources={"keep_predictions": False})
+    assert [stage.id for stage in kept.stages] == [stage.id for stage in not_kept.stages]
+    splits = kept.data.dataset.splits
+    each = 2 * 10 * (splits["val"] + splits["test"])
+    assert predictions_bytes(kept) == {stage.id: each if stage.is_trained else 0 for stage in kept.stages}
+    assert set(predictions_bytes(not_kept).values()) == {0}
+    sizes = stage_bytes(not_kept, FACTS)
+    assert stage_bytes(kept, FACTS) == {of: size + predictions_bytes(kept)[of] for of, size in sizes.items()}
+    shown = []
+    for plan in (kept, not_kept):
+        file = io.StringIO()
+        print_plan(plan, set(), FACTS, Console(file=file, width=200))
+        shown.append(next(line for line in file.getvalue().splitlines() if line.startswith("Room on the storage")))
+    trained = sum(stage.is_trained for stage in kept.stages)
+    assert shown[0].endswith(f", {sized(trained * each)} of it for predictions")
+    assert "predictions" not in shown[1]
 
 
 @pytest.mark.parametrize("width", [40, 60, 200])

@@ -17,7 +17,7 @@ import torch
 import grid.work.publish
 import grid.work.training
 from grid.contract.files.layout import FAILURE, PROGRESS
-from grid.contract.record import FIELDS, curve_file, weights_file
+from grid.contract.record import FIELDS, curve_file, predictions_file, weights_file
 from grid.plan import CellStage, Plan, TeacherStage
 from grid.store.failures import record_failure
 from grid.store.store import CHECKPOINT, TRACEBACK, Store
@@ -55,11 +55,11 @@ def test_a_grid_of_stages_leaves_complete_records(tmp_path: Path, tiny_plan: Pla
     distilled = cell_of(plan, "distilled")
     record = store.record(distilled)
     absent = {name for name in FIELDS if getattr(record, name) is None}
-    assert absent == {"error", "warning"}
+    assert absent == {"error", "warning", "class_names"}
     assert record.teacher_id == plan.teachers[0].id
     assert json.loads(str(record.recipe))["epochs"] == 2
     assert store.names(distilled.folder) == sorted(
-        [curve_file(record), "identity.json", weights_file(record), "record.json"]
+        [curve_file(record), "identity.json", weights_file(record), str(predictions_file(record)), "record.json"]
     )
 
 
