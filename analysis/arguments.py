@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--output", type=Path, metavar=metavar, help=shown)
     _add_wandb(commands)
     _add_export(commands)
+    _add_bundle(commands)
     return parse
 
 
@@ -79,6 +80,15 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("--trust-code", action="store_true", help=trust)
 
 
+def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "one small file with all that the other commands read of a grid, to be given as --storage FILE.zip"
+    command = commands.add_parser("bundle", help=what, description=f"Write {what}.")
+    command.add_argument("grid", metavar="GRID", help="the grid's name")
+    command.add_argument("file", type=Path, metavar="FILE.zip", help="the file to write")
+    _add_storages(command)
+    command.add_argument("--replace", action="store_true", help="write over FILE.zip where it is there already")
+
+
 def _add_grid(command: argparse.ArgumentParser, *, several: bool = False) -> None:
     if not several:
         command.add_argument("grid", nargs="?", help="the grid's name (default: the one launched last)")
@@ -90,7 +100,7 @@ def _add_grid(command: argparse.ArgumentParser, *, several: bool = False) -> Non
 def _add_storages(command: argparse.ArgumentParser, *, several: bool = True) -> None:
     repeated = "; may be repeated: they are read together" if several else ""
     what = f"where results live (default: {STORAGE}{repeated})"
-    command.add_argument("--storage", action="append", metavar="PATH|URL", help=what)
+    command.add_argument("--storage", action="append", metavar="PATH|URL|FILE.zip", help=what)
 
 
 def _add_where(command: argparse.ArgumentParser) -> None:

@@ -138,10 +138,13 @@ def run_export(args: argparse.Namespace) -> None:
     """Publish one trained student as a folder; what had to be left out is told on stderr."""
     from analysis.publish import choose
     from analysis.read.load import load_grid
+    from analysis.read.storage import is_bundle
 
     storage, *more = storages(args)
     if more:
         raise AnalysisError("--storage is given several times: export takes the one that has the student's weights")
+    if is_bundle(storage):
+        raise AnalysisError(f"--storage {storage}: a bundle has no weights: give the storage that it was made of")
     asked = {name: getattr(args, name) for name in ("student", "teacher", "mode", "seed", *AXES)}
     grid = load_grid(storage, args.grid)
     chosen = choose(grid, **asked)
@@ -157,6 +160,20 @@ def run_export(args: argparse.Namespace) -> None:
     tell(f"{published.title}, seed {chosen.seed}: {args.to} has {', '.join(published.files)}")
 
 
+def run_bundle(args: argparse.Namespace) -> None:
+    from analysis.read.load import load_grid
+    from analysis.write.bundle import left_out, write_bundle
+    from grid.contract.units import sized
+
+    grid = load_grid(storages(args), args.grid)
+    written = write_bundle(grid, args.file, replace=args.replace)
+    stages, files = (
+        f"{n} {what}{'' if n == 1 else 's'}" for n, what in ((written.stages, "stage"), (written.files, "file"))
+    )
+    tell(f"{args.file}: grid {grid.name}, {stages}, {files}, {sized(written.size)}, sha256 {written.sha256}")
+    warn([*left_out(grid), *dict.fromkeys([*grid.problems, *written.problems])])
+
+
 RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "table": run_table,
     "compare": run_compare,
@@ -167,6 +184,7 @@ RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "report": run_report,
     "wandb": run_wandb,
     "export": run_export,
+    "bundle": run_bundle,
 }
 
 
@@ -201,12 +219,12 @@ def _grids(args: argparse.Namespace) -> Grid | Grids:
 
 def _grid_place(grid: Grid) -> tuple[str, str]:
     """Where what belongs to a whole grid is written: the storage's root and the grid's folder below it. Raises
-    AnalysisError for a part, and for a storage by URL."""
+    AnalysisError for a part, for a storage by URL and for a bundle."""
     from analysis.read.storage import local_root
 
     if grid.only:
         raise AnalysisError("--where shows a part of the grid: give --output, so that it does not replace the whole")
     root = local_root(grid.storage)
     if root is None:
-        raise AnalysisError("give --output: what is drawn from a storage by URL is written to this machine")
+        raise AnalysisError("give --output: nothing is written into a bundle, or to a storage by URL")
     return root, grid_folder(grid.name)

@@ -19,6 +19,10 @@ RECORDS = ROOT / "tests/analysis/digits_records"
 MAIN = {"python launch.py": launch.main, "python -m analysis": cli.main}
 PARSER = {"python launch.py": launch.parser, "python -m analysis": arguments.parser}
 
+# What bundling those records prints, as README.md has it: the same bytes everywhere.
+BUNDLE = "digits.zip: grid digits, 32 stages, 63 files, 309 KiB, sha256 "
+BUNDLE += "37b393ac0160ea47bb300a6eb65e40a4b64c0dd4d4311d88a4c5d62f266e530a"
+
 # Run where runs/ holds the records of a launch of digits: the exit status, and what is printed or the file written.
 RUN = {
     "python launch.py --list": (0, "digits "),
@@ -28,6 +32,7 @@ RUN = {
     "python -m analysis classes digits": (0, "**Without predictions**: 29 of the 29"),
     "python -m analysis records digits --output all.csv": (0, Path("all.csv")),
     "python -m analysis curves digits --output curves.parquet": (0, Path("curves.parquet")),
+    "python -m analysis bundle digits digits.zip": (0, BUNDLE),
 }
 # Read by their programs' own parsers, and not run here for this reason.
 NOT_RUN = {
@@ -38,6 +43,7 @@ NOT_RUN = {
     "python -m analysis plots digits": "test_digits_records.py draws them of these records",
     "python -m analysis table digits cifar10_light": "needs records of both",
     "python -m analysis table --all --storage runs --storage /shared/kd": "needs a second storage",
+    "python -m analysis table --storage digits.zip": "tests/analysis/write/test_bundle.py reads one of these records",
     "python -m analysis export digits --student ViT-S --to out/vit-s": "test_digits_records.py exports it",
     "python -m analysis wandb digits [--mode offline|online] [--report]": "shows what may be left out",
     "python launch.py --grid digits --address auto --storage /shared/kd": "needs a Ray; `make package` runs it",
@@ -85,7 +91,11 @@ def test_each_command_has_its_place_here() -> None:
 def test_blocks_between_fences_hold_no_commands() -> None:
     """But files, Python, and what was printed: commands stand in indented blocks, where they are found above."""
     for language, block in FENCED.findall(TEXT):
-        assert language in ("yaml", "python") or block.startswith(("...\n[30/32 ", "Grid digits in ")), block
+        assert language in ("yaml", "python") or block.startswith(("...\n[30/32 ", "Grid digits in ", "$ ")), block
+
+
+def test_what_bundling_the_demo_prints_is_what_it_prints() -> None:
+    assert f"\n{BUNDLE}\n" in TEXT
 
 
 @pytest.mark.parametrize("command", [*RUN, *NOT_RUN, *(c.partition(" -- ")[2] for c in ELSEWHERE if " -- " in c)])

@@ -44,8 +44,7 @@ def read_plans(reader: Reader, names: Sequence[str] | None = None) -> tuple[list
     grid that lies in several storages with the same stages is there once."""
     found: dict[tuple[str, frozenset[str]], StoredPlan] = {}
     problems: list[str] = []
-    for storage in reader.storages:
-        one = Reader(storage)
+    for storage, one in reader.of_each().items():
         there = names if names is not None else one.grids()
         paths = {plan_file(name): name for name in there}
         unread: list[str] = []

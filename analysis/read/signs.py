@@ -41,8 +41,8 @@ def _read_signs(reader: Reader, kinds: Mapping[str, str], now: datetime) -> tupl
     """What these stages last told of themselves: of several storages the one where that is alive, or else later."""
     found: dict[str, Sign] = {}
     problems: list[str] = []
-    for storage in reader.storages:
-        for stage_id, sign in _of_one_storage(Reader(storage), kinds, now, problems).items():
+    for one in reader.of_each().values():
+        for stage_id, sign in _of_one_storage(one, kinds, now, problems).items():
             before = found.get(stage_id)
             if before is None or (before.is_alive(now), before.at) < (sign.is_alive(now), sign.at):
                 found[stage_id] = sign

@@ -1,10 +1,9 @@
-"""Files of one or more storages, local or by URL, as they are read."""
+"""Files of one or more storages, as they are read: folders and URLs, and bundles."""
 
 from __future__ import annotations
 
-import itertools
+import io
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,22 +12,29 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from analysis.errors import AnalysisError
+from analysis.read.bundle import ENDING, LARGEST_DOWNLOAD, Bundle
+from analysis.read.places import NOT_THERE, LocalPlace, Place, UrlPlace
 from grid.contract.credentials import redacted, storage_problem
 from grid.contract.files.layout import GRIDS
-from grid.contract.files.limits import has_no_range, read_capped, size_limit
-from grid.contract.files.local_files import read_local, too_large
+from grid.contract.files.limits import read_capped
+from grid.contract.files.local_files import check_regular
 from grid.contract.program.imports import STORAGE_MODULES, broken
 from grid.contract.program.installed import storage_hint
 
 AT_ONCE = 5000  # files held in memory
-READERS, IN_A_ROW = 4, 250
-LISTERS = 16  # a storage by URL answers many as fast as one
-NOT_THERE = (FileNotFoundError, NotADirectoryError)
 
 
 def local_root(storage: str) -> str | None:
-    """Where a storage lies on this machine; None for one by URL."""
-    return None if "://" in storage else str(Path(storage).expanduser())
+    """The folder on this machine that a storage is; None for one by URL, and for a bundle."""
+    return None if "://" in storage or is_bundle(storage) else str(Path(storage).expanduser())
+
+
+def is_bundle(storage: str) -> bool:
+    """Whether a storage is one file: by a URL or a path that ends in .zip, or a file of any name on this machine."""
+    if "://" in storage:
+        return storage.endswith(ENDING)
+    path = os.path.expanduser(storage)
+    return os.path.isfile(path) or (storage.endswith(ENDING) and not os.path.isdir(path))
 
 
 class Reader:
@@ -40,23 +46,29 @@ class Reader:
     """
 
     def __init__(self, *storages: str) -> None:
-        self.storages = tuple(dict.fromkeys(storages))
-        self._places: list[tuple[fsspec.AbstractFileSystem, str]] = []
-        for storage in self.storages:
-            self._places.append(_place(storage))
+        self._places: dict[str, Place] = {storage: _place(storage) for storage in dict.fromkeys(storages)}
 
     def __str__(self) -> str:
         return ", ".join(self.storages)
 
+    @property
+    def storages(self) -> tuple[str, ...]:
+        return tuple(self._places)
+
+    def of_each(self) -> dict[str, Reader]:
+        """A reader of each storage alone, by its name."""
+        found = {}
+        for storage, place in self._places.items():
+            found[storage] = Reader()
+            found[storage]._places = {storage: place}
+        return found
+
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError."""
         _check_inside([path])
-        for storage, (fs, root) in zip(self.storages, self._places, strict=True):
-            full, limit = f"{root}/{path}", size_limit(path)
+        for storage, place in self._places.items():
             try:
-                if isinstance(fs, LocalFileSystem):
-                    return read_local(full, limit)
-                return read_capped(fs.cat_file, full, limit)
+                return place.read(path)
             except NOT_THERE:
                 continue
             except Exception as error:  # each kind of storage has errors of its own
@@ -68,10 +80,8 @@ class Reader:
         line each; without them it is raised."""
         _check_inside(paths)
         found: dict[str, bytes] = {}
-        for storage, (fs, root) in zip(self.storages, self._places, strict=True):
-            wanted = [path for path in paths if path not in found]
-            there = _read_local(root, wanted) if isinstance(fs, LocalFileSystem) else _read_url(fs, root, wanted)
-            for path, data in there.items():
+        for storage, place in self._places.items():
+            for path, data in place.read_many([path for path in paths if path not in found]).items():
                 if isinstance(data, bytes):
                     found[path] = data
                 elif not isinstance(data, NOT_THERE):
@@ -88,9 +98,9 @@ class Reader:
     def grids(self) -> list[str]:
         """The names of the grids' folders, in the storages' order."""
         found: list[str] = []
-        for storage, (fs, root) in zip(self.storages, self._places, strict=True):
+        for storage, place in self._places.items():
             try:
-                found += _names(fs, f"{root}/{GRIDS}")
+                found += place.names(GRIDS)
             except Exception as error:  # each kind of storage has errors of its own
                 raise _unreadable(storage, GRIDS, error) from error
         return found
@@ -99,15 +109,15 @@ class Reader:
         """What lies in each folder, of any storage, by name. What cannot be read is added to problems, a line each."""
         _check_inside(folders)
         found: dict[str, list[str]] = {folder: [] for folder in folders}
-        for fs, root in self._places:
+        for place in self._places.values():
 
-            def look(folder: str, fs: fsspec.AbstractFileSystem = fs, root: str = root) -> list[str] | Exception:
+            def look(folder: str, place: Place = place) -> list[str] | Exception:
                 try:
-                    return _names(fs, f"{root}/{folder}")
+                    return place.names(folder)
                 except Exception as error:  # whatever is wrong with one folder, the others are shown
                     return error
 
-            with ThreadPoolExecutor(READERS if isinstance(fs, LocalFileSystem) else LISTERS) as pool:
+            with ThreadPoolExecutor(place.listers) as pool:
                 for folder, names in zip(folders, pool.map(look, folders), strict=True):
                     if isinstance(names, Exception):
                         problems.append(f"{folder}: {_reason(names)}")
@@ -116,25 +126,13 @@ class Reader:
         return found
 
 
-def _names(fs: fsspec.AbstractFileSystem, place: str) -> list[str]:
-    """Sorted; none where there is no such folder."""
-    try:
-        if isinstance(fs, LocalFileSystem):
-            return sorted(os.listdir(place))
-        entries = fs.ls(place, detail=False, refresh=True)
-    except NOT_THERE:
-        return []
-    # Object stores have empty objects in place of folders, the folder itself among them.
-    return sorted(entry.rstrip("/").rsplit("/", 1)[-1] for entry in entries if entry.rstrip("/") != place.rstrip("/"))
-
-
 def _check_inside(paths: Sequence[str]) -> None:
     outside = next((path for path in paths if ".." in path.split("/") or "\0" in path), None)
     if outside is not None:
         raise AnalysisError(f"{outside!r} leaves the storage")
 
 
-def _place(storage: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def _place(storage: str) -> Place:
     problem = storage_problem(storage)
     if problem is not None:
         raise AnalysisError(problem)
@@ -148,7 +146,23 @@ def _place(storage: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise AnalysisError(f"--storage {storage}: {why}") from None
     except ValueError as error:
         raise AnalysisError(f"--storage {storage}: {error}") from None
-    return fs, root.rstrip("/")
+    root = root.rstrip("/")
+    local = isinstance(fs, LocalFileSystem)
+    if is_bundle(root if local else storage):
+        return _bundle(storage, fs, root, local=local)
+    return LocalPlace(root) if local else UrlPlace(fs, root)
+
+
+def _bundle(storage: str, fs: fsspec.AbstractFileSystem, root: str, *, local: bool) -> Bundle:
+    try:
+        if not local:
+            return Bundle(io.BytesIO(read_capped(fs.cat_file, root, LARGEST_DOWNLOAD)))
+        check_regular(root)
+        return Bundle(root)
+    except NOT_THERE:
+        raise AnalysisError(f"--storage {storage}: there is no such file") from None
+    except Exception as error:  # each kind of storage has errors of its own
+        raise AnalysisError(f"--storage {storage}: {_reason(error)}") from None
 
 
 def _unreadable(storage: str, path: str, error: Exception) -> AnalysisError:
@@ -163,40 +177,3 @@ def said(error: Exception) -> str:
     """What is wrong with one file, on one line."""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
-
-
-def _read_local(root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:
-    """Without fsspec's wrapping, which takes longer than reading a small file; several at a time, for a disk that has
-    to look for each."""
-
-    def read(some: Sequence[str]) -> list[bytes | Exception]:
-        found: list[bytes | Exception] = []
-        for path in some:
-            try:
-                found.append(read_local(f"{root}/{path}", size_limit(path)))
-            except Exception as error:  # whatever is wrong with one file, the others are read
-                found.append(error)
-        return found
-
-    if len(paths) <= IN_A_ROW:
-        return dict(zip(paths, read(paths), strict=True))
-    with ThreadPoolExecutor(READERS) as pool:
-        parts = pool.map(read, [paths[i : i + IN_A_ROW] for i in range(0, len(paths), IN_A_ROW)])
-        return dict(zip(paths, itertools.chain.from_iterable(parts), strict=True))
-
-
-def _read_url(fs: fsspec.AbstractFileSystem, root: str, paths: Sequence[str]) -> dict[str, bytes | Exception]:
-    """In one go for all of one limit, which most often is the same for all; cut off just above it."""
-    found: dict[str, bytes | Exception] = {}
-    by_limit: dict[int | None, list[str]] = defaultdict(list)
-    for path in paths:
-        by_limit[size_limit(path)].append(f"{root}/{path}")
-    for limit, places in by_limit.items():
-        part = {} if limit is None else {"start": 0, "end": limit + 1}
-        for place, data in fs.cat(places, on_error="return", **part).items():
-            if isinstance(data, Exception) and has_no_range(data):
-                data = b""
-            if isinstance(data, bytes) and limit is not None and len(data) > limit:
-                data = too_large(limit)
-            found[place.removeprefix(root).lstrip("/")] = data
-    return found

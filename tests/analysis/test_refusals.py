@@ -35,7 +35,7 @@ Capture = pytest.CaptureFixture[str]
 COMMANDS = ("table", "compare", "records", "curves", "plots", "report", "wandb")
 OF_RECORDS = ("table", "compare", "records")  # they read no curve
 DOCUMENTS = ("table", "compare")  # their notes name what is damaged
-MORE = {"wandb": ["--mode", "offline"], "export": ["--to", "published"]}
+MORE = {"wandb": ["--mode", "offline"], "export": ["--to", "published"], "bundle": ["tiny.zip"]}
 
 
 class Runs(list[str]):

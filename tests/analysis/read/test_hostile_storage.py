@@ -22,7 +22,7 @@ Maker = Callable[..., SyntheticGrid]
 Capture = pytest.CaptureFixture[str]
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202egnp\r\x9b31m\x7f\u2028\U000e0041"
-TEXTS = ("table", "compare", "classes", "records", "curves", "plots", "report", "wandb", "export")
+TEXTS = ("table", "compare", "classes", "records", "curves", "plots", "report", "wandb", "export", "bundle")
 
 
 @pytest.fixture
