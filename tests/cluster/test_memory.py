@@ -41,7 +41,7 @@ def hungry(num_classes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cpus", "how"), [("2", "; it goes on"), ("1", ", with no other cell beside it; it goes on")], ids=["two", "alone"]
+    ("cpus", "how"), [("2", "; it goes on"), ("1", ", with no other stage beside it; it goes on")], ids=["two", "alone"]
 )
 def test_the_memory_monitor_ends_one_cell_and_not_the_launch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpus: str, how: str
