@@ -123,6 +123,24 @@ def test_a_grid_that_is_asked_to_keep_them_later_computes_nothing_again(
     assert all(store.is_done(stage) for stage in now.teachers)
 
 
+def test_a_stage_whose_predictions_are_gone_or_cut_is_not_done(
+    tmp_path: Path, tiny_plan: Planner, runtime: Runtime
+) -> None:
+    """As with weights and curve: its record names them."""
+    plan, store = tiny_plan(seeds=[0]), Store(str(tmp_path))
+    prepare(plan, store, runtime)
+    (teacher,) = plan.teachers
+    path = f"{teacher.folder}/{predictions_file(store.record(teacher))}"
+    data = store.read(path)
+    store.write(path, data[:-1])
+    assert f"has {len(data) - 1} bytes, its record says {len(data)}" in str(store.standing(teacher).damage)
+    store.remove(path)
+    assert "predictions-" in str(store.standing(teacher).damage)
+    assert "is missing, though its record names it" in str(store.standing(teacher).damage)
+    store.write(path, data)
+    assert store.is_done(teacher)
+
+
 def test_without_a_validation_split_those_of_test_are_kept(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime
 ) -> None:

@@ -130,7 +130,15 @@ def test_a_teacher_killed_in_an_epoch_goes_on_to_the_same_bits(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("file", "done"), [("model-*.safetensors", False), ("curve-*.parquet", False), (RECORD, True)])
+@pytest.mark.parametrize(
+    ("file", "done"),
+    [
+        ("model-*.safetensors", False),
+        ("curve-*.parquet", False),
+        ("predictions-*.safetensors", False),
+        (RECORD, True),
+    ],
+)
 def test_killed_while_it_publishes_a_stage_is_done_with_its_record(
     tmp_path: Path, tiny_plan: Planner, runtime: Runtime, file: str, done: bool
 ) -> None:
