@@ -112,19 +112,23 @@ def _judged(gains: list[float], shared: Spread | None) -> ModeratedGain | None:
 def residual_spread(arms: Sequence[Mapping[int, float]]) -> Spread | None:
     """Of one run, what arms and seeds leave unexplained, by least squares; None where nothing is left to estimate it.
     With two arms of the same seeds, twice the variance is that of their paired differences."""
-    seeds = {seed: i for i, seed in enumerate(sorted({seed for runs in arms for seed in runs}))}
-    runs = [(arm, seeds[seed], value) for arm, found in enumerate(arms) for seed, value in found.items()]
-    layout_RX = np.zeros((len(runs), len(arms) + len(seeds)))
-    for row, (arm, seed, _) in enumerate(runs):
-        layout_RX[row, arm] = layout_RX[row, len(arms) + seed] = 1
-    values_R = np.array([value for *_, value in runs])
-    if not runs:
+    there = [runs for runs in arms if runs]
+    if not there:
         return None
-    fitted_X, _, rank, _ = np.linalg.lstsq(layout_RX, values_R, rcond=None)
-    df = len(runs) - int(rank)
+    place = {seed: i for i, seed in enumerate(sorted({seed for runs in there for seed in runs}))}
+    # Less the mean of its arm, a run stands on seeds alone (Frisch and Waugh): few columns, however many the settings.
+    layout, values = [], []
+    for runs in there:
+        seeds_RS = np.eye(len(place))[[place[seed] for seed in runs]]
+        values_R = np.array([*runs.values()])
+        layout.append(seeds_RS - seeds_RS.mean(axis=0))
+        values.append(values_R - values_R.mean())
+    all_RS, all_R = np.concatenate(layout), np.concatenate(values)
+    fitted_S, _, rank, _ = np.linalg.lstsq(all_RS, all_R, rcond=None)
+    df = len(all_R) - len(there) - int(rank)
     if df == 0:
         return None
-    variance = float(np.sum((values_R - layout_RX @ fitted_X) ** 2)) / df
+    variance = float(np.sum((all_R - all_RS @ fitted_S) ** 2)) / df
     return Spread(variance if variance > NOTHING else 0.0, df)
 
 
