@@ -43,6 +43,8 @@ class Choice:
     """Of the same student without a teacher, in percent."""
     gain: MeanWithInterval | None
     """Paired by seed, in points."""
+    effect: str | None
+    """The verdict on it: the column `effect` of `gains`."""
 
 
 def choose(
@@ -66,6 +68,7 @@ def choose(
         raise AnalysisError(f"grid {grid.name} has no {mode} cells: leave --mode out")
     given = {name: asked for name, asked in {"teacher": teacher, **axes}.items() if asked is not None}
     gain: MeanWithInterval | None = None
+    effect: str | None = None
     if mode == "baseline":
         if given:
             raise AnalysisError(f"a student trained alone has no {next(iter(given))}: leave --{next(iter(given))} out")
@@ -74,6 +77,7 @@ def choose(
     else:
         row, chosen = _setting(gains(grid).filter(pl.col("student") == student), given, grid)
         if row["gain_mean_points"] is not None:
+            effect = row["effect"]
             gain = MeanWithInterval(
                 row["gain_n"], row["gain_mean_points"], None, row["gain_low_points"], row["gain_high_points"]
             )
@@ -107,6 +111,7 @@ def choose(
         accuracy=accuracy,
         alone=_summary(_of(cells, "baseline", dict.fromkeys(row))) if mode == "distilled" else None,
         gain=gain,
+        effect=effect,
     )
 
 

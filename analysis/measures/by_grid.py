@@ -25,9 +25,9 @@ GRIDS_SCHEMA: dict[str, type[pl.DataType]] = {
 def by_grid(grids: Grids, frame: pl.DataFrame) -> pl.DataFrame:
     """One row a grid. frame: of `gains`.
 
-    done, failed and running: of its planned teachers and cells; gains: rows of `gains`, of which so many are a clear
-    gain or negative transfer; gain_mean_points: their mean; device_hours: of all its stages, those that it shares with
-    other grids included.
+    done, failed and running: of its planned teachers and cells; gains: rows of `gains`, of which so many are a
+    significant gain or negative transfer; gain_mean_points: their mean; device_hours: of all its stages, those that it
+    shares with other grids included.
     """
     status = pl.col("status")
     counts = grids.cells.group_by("grid", maintain_order=True).agg(

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
-from analysis.measures.pairs import POINT, VAL, Pair, by_seed, pairs
+from analysis.measures.pairs import POINT, VAL, by_seed, pairs
+from analysis.measures.verdicts import Verdict, by_key, key, verdicts
 from analysis.read.grids import Records
 from analysis.read.schema import AXES
-from analysis.stats import (
-    bootstrap_intervals,
-    effect,
-    holm,
-    p_paired_t,
-    p_sign_flip,
-    show_spread,
-    summarize,
-)
+from analysis.stats import ModeratedGain, bootstrap_intervals, interval_of, p_sign_flip, show_spread, summarize
 
 GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "grid": pl.String,
@@ -39,11 +33,14 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
     "gain_mean_points": pl.Float64,
     "gain_low_points": pl.Float64,
     "gain_high_points": pl.Float64,
+    "gain_sd_points": pl.Float64,
+    "gain_df": pl.Float64,
     "gain_n": pl.Int64,
     "gain_p": pl.Float64,
     "gain_p_exact": pl.Float64,
     "gain_p_holm": pl.Float64,
     "gain_tests": pl.Int64,
+    "gain_judged": pl.Int64,
     "gain_boot_low_points": pl.Float64,
     "gain_boot_high_points": pl.Float64,
     "effect": pl.String,
@@ -54,27 +51,24 @@ GAINS_SCHEMA: dict[str, type[pl.DataType]] = {
 }
 
 
-def _corrected(found: Sequence[Pair], records: Records, *, point: str) -> tuple[list[float | None], int]:
-    """Holm's p of each pair, and for how many tests: those of the whole grids, whatever --where has left of them. A
-    test that stands on the very same cells in two grids is one."""
-    whole = [] if records.whole is None else pairs(records.whole, point=point)
-    family = {tuple(one.planned.values()): one for one in [*whole, *found]}
-    tests = {one.stages: p_paired_t(list(one.gains.values())) for one in family.values()}
-    p_holm = dict(zip(tests, holm([*tests.values()]), strict=True))
-    return [p_holm[one.stages] for one in found], sum(p is not None for p in tests.values())
-
-
 def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
     """One row a grid, teacher, student and setting (AXES), in the grids' order. The records' accuracies are fractions;
     here they are in percent, and what differs or spreads in points, as the columns say.
 
-    gain_low_points and gain_high_points: Student's t interval of 95 %, on which `effect` stands; gain_boot_low_points
-    and gain_boot_high_points: the percentile bootstrap's. gain_p: paired t-test, gain_p_holm: corrected for all
-    gain_tests of the whole grids; gain_p_exact: sign flips, of which few seeds give no small p. The intervals and p are
-    null for one seed, and those of t and bootstrap for equal gains too. val_mean_percent: of the distilled on the
-    validation split at the last epoch. retention_percent: distilled mean of the teacher's top1. compression: in
-    parameters. point: the record's column that is compared; BEST_TEST is selected on the test split, as published
-    tables do.
+    gain_low_points and gain_high_points: 95 % interval of the moderated t (`analysis.stats.moderated`), of this pair
+    alone; gain_sd_points and gain_df: the spread of a single gain that it stands on, from all runs of the grid, and its
+    degrees of freedom. gain_boot_low_points and gain_boot_high_points: the percentile bootstrap's; gain_p_exact: sign
+    flips, of which few seeds give no small p. They are null for one seed, and those of t and bootstrap where no spread
+    shows.
+
+    effect is the verdict on the pair: 'gain' or 'negative transfer' where gain_p_holm is below 0.05, else 'unclear';
+    null without a gain. gain_p (moderated t) and gain_p_holm, corrected for the gain_tests pairs that the grid plans
+    (of which gain_judged have a p so far), are of the whole grid, whatever --where leaves of it, and at POINT alone:
+    null at another point.
+
+    val_mean_percent: of the distilled on the validation split at the last epoch. retention_percent: distilled mean of
+    the teacher's top1. compression: in parameters. point: the record's column that is compared; BEST_TEST is
+    selected on the test split, as published tables do.
     """
     cells = records.cells
     facts = cells.filter(pl.col("kind") == "teacher").select("grid", "teacher", point, "parameters")
@@ -84,11 +78,12 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
     students = {(grid, student): size for grid, student, size in sizes.iter_rows()}
     found = pairs(records, point=point)
     titles = _titles([one.planned for one in found])
-    p_holms, tests = _corrected(found, records, point=point)
+    judged = verdicts(records) if point == POINT else {}
+    moderated = by_key(found if records.whole is None else pairs(records.whole, point=point))
     gained = [list(one.gains.values()) for one in found]
     bounds = bootstrap_intervals(gained)
     rows = []
-    for one, gain, experiment, p_holm, boot in zip(found, gained, titles, p_holms, bounds, strict=True):
+    for one, gain, experiment, boot in zip(found, gained, titles, bounds, strict=True):
         row = one.planned
         top1, size = teachers.get((row["grid"], row["teacher"]), (None, None))
         teacher_top1 = None if top1 is None else 100 * top1
@@ -106,9 +101,8 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
                 **{axis: row[axis] for axis in AXES},
                 **_columns("baseline", one.baseline),
                 **distilled,
-                **_gain(gain, boot),
-                "gain_p_holm": p_holm,
-                "gain_tests": tests,
+                **_gain(gain, moderated.get(key(one)), boot),
+                **_verdict(gain, judged.get(key(one))),
                 "val_mean_percent": _columns("val", one.val)["val_mean_percent"],
                 "val_n": len(one.val),
                 "retention_percent": percentage(distilled["distilled_mean_percent"], teacher_top1),
@@ -118,20 +112,33 @@ def gains(records: Records, *, point: str = POINT) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=GAINS_SCHEMA)
 
 
-def _gain(gains: list[float], bounds: tuple[float, float] | None) -> dict[str, float | int | str | None]:
+def _gain(
+    gains: list[float], whole: ModeratedGain | None, bounds: tuple[float, float] | None
+) -> dict[str, float | int | None]:
+    """whole: the pair's gain over all of its seeds, of which `gains` may be a part; the spread is of them all."""
     if not gains:
         return {"gain_n": 0}
-    gain = summarize(gains)
-    found: dict[str, float | int | str | None] = {"gain_mean_points": gain.mean, "gain_n": gain.n, "effect": "unclear"}
+    mean = summarize(gains).mean
+    found: dict[str, float | int | None] = {"gain_mean_points": mean, "gain_n": len(gains)}
+    if len(gains) > 1 and whole is not None and whole.spread is not None:
+        low, high = interval_of(mean, len(gains), whole.spread)
+        found |= {"gain_low_points": low, "gain_high_points": high}
+        found |= {"gain_sd_points": math.sqrt(whole.spread.variance), "gain_df": whole.spread.df}
     if show_spread(gains) and bounds is not None:
-        found |= {
-            "gain_low_points": gain.low,
-            "gain_high_points": gain.high,
-            "effect": effect(gain),
-            "gain_p": p_paired_t(gains),
-        }
         found |= {"gain_boot_low_points": bounds[0], "gain_boot_high_points": bounds[1]}
     return found | {"gain_p_exact": p_sign_flip(gains)}
+
+
+def _verdict(gains: list[float], verdict: Verdict | None) -> dict[str, float | int | str | None]:
+    if verdict is None:
+        return {}
+    return {
+        "gain_p": verdict.p,
+        "gain_p_holm": verdict.p_holm,
+        "gain_tests": verdict.tests,
+        "gain_judged": verdict.judged,
+        "effect": verdict.effect if gains else None,
+    }
 
 
 def baselines(records: Records) -> pl.DataFrame:

@@ -62,8 +62,8 @@ def forest(grid: Grid, planned: pl.DataFrame) -> list[Picture] | str:
         f"Gain of distillation in points of top-1 on the test split of {dataset(grid)} at the last epoch: distilled "
         "minus the same student alone, paired by seed.",
         said_interval([gain["gain_n"] for gain in known], "the mean gain", cut=cut),
-        "Filled: the interval excludes 0; hollow: it includes 0, or there is none. No correction for the number of "
-        "rows.",
+        "Filled: a significant gain or loss, after correction for all pairs that the grid plans; hollow: not "
+        "significant. A line is of its row alone: among many, some exclude 0 by chance.",
         f"Diamonds: the gain published by {on_one_line(str(study.get('study', 'the study')))} "
         f"({on_one_line(str(study.get('protocol', 'its protocol is not stated')))}); ours here is at the last epoch."
         if published
@@ -129,10 +129,12 @@ def _draw(theme: Theme, title: str, rows: list[ForestRow], low: float, high: flo
     kinds = {gain["effect"] for gain in gains_}
     none = all(gain["gain_low_points"] is None for gain in gains_)
     line = "none" if none else "-"
+    tests = max(gain["gain_tests"] for gain in gains_)
+    corrected = f", corrected for {tests} comparisons" if tests > 1 else ""
     for effect, text in (
-        ("gain", "gain: the interval is above 0"),
-        ("negative transfer", "negative transfer: below 0"),
-        ("unclear", "one seed: no interval" if none else "unclear: it includes 0, or there is none"),
+        ("gain", f"significant gain{corrected}"),
+        ("negative transfer", f"significant loss (negative transfer){corrected}"),
+        ("unclear", "one seed: no interval" if none else f"not significant{corrected}"),
     ):
         if effect in kinds:
             shade, face = _colors(theme, effect)

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from analysis.measures.selection import Crossing, crossing, has_validation, select
 from analysis.plots.fonts import CHARACTER, wrap
-from analysis.plots.picture import INTERVAL, Picture, caption, dataset, pages, pair, said_n
+from analysis.plots.picture import Picture, caption, dataset, pages, pair, said_n
 from analysis.plots.style import WIDTH, Theme, legend, legend_height, new_figure
 from analysis.plots.ways import may_change
 from analysis.read.grids import Grid
@@ -52,8 +52,8 @@ def settings_maps(grid: Grid, frame: pl.DataFrame) -> list[Picture] | str:
         f"Gain of distillation in points of top-1 on the test split of {dataset(grid)} at the last epoch, by "
         f"{found.down} and {found.across}: distilled minus the same student alone, which is the 0 of the scale; paired "
         f"by seed, {said_n(known['gain_n'])}.",
-        f"Outlined: the {INTERVAL} of the mean gain excludes 0 ({GAIN_CLEAR} above, {NEGATIVE_CLEAR} below); "
-        f"{NEGATIVE}: negative, but it includes 0 or there is none. No correction for the number of cells.",
+        f"Outlined: a significant gain ({GAIN_CLEAR}) or loss ({NEGATIVE_CLEAR}), after correction for all settings "
+        f"that the grid plans; {NEGATIVE}: negative, but not significantly.",
         f"{SELECTED}: what validation selects; test takes no part{may_change(frame)}."
         if chosen.height
         else "Nothing is selected: there is no validation accuracy.",
@@ -125,7 +125,7 @@ def _handles(theme: Theme, panels: list[MapPanel]) -> list[Artist]:
     cells = [cell for panel in panels for cell in panel.cells.values()]
     handles: list[Artist] = []
     if any(cell["effect"] in ("gain", "negative transfer") for cell in cells):
-        handles.append(_outline(theme, (0, 0), 1, 1, label=f"{INTERVAL} excludes 0"))
+        handles.append(_outline(theme, (0, 0), 1, 1, label="significant"))
     if any(panel.selected for panel in panels):
         star: dict[str, Any] = {"marker": "*", "markersize": 7, "linestyle": "none", "color": theme.ink}
         handles.append(Line2D([], [], label="validation selects", **star))

@@ -1,4 +1,4 @@
-"""The gain of one pair over its seeds: t interval and tests of whether it is 0."""
+"""Replicates over seeds: their mean with its t interval, gains paired by seed, and the exact test of one pair."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+SIGNIFICANT = 0.05  # a corrected p below it
 MOST_FLIPPED = 20  # 2^19 sums: some milliseconds
 
 
@@ -51,26 +52,11 @@ def show_spread(gains: Sequence[float]) -> bool:
     return len(set(gains)) > 1
 
 
-def effect(gain: MeanWithInterval) -> str:
-    """'gain' or 'negative transfer' where the interval excludes 0; else 'unclear', for want of an interval too."""
-    if gain.low is None or gain.high is None:
+def effect(mean: float | None, p: float | None) -> str:
+    """'gain' or 'negative transfer' where p, corrected, is below SIGNIFICANT; else 'unclear', for want of a p too."""
+    if mean is None or p is None or p >= SIGNIFICANT:
         return "unclear"
-    if gain.low > 0:
-        return "gain"
-    return "negative transfer" if gain.high < 0 else "unclear"
-
-
-def p_paired_t(gains: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t-test that the mean gain is 0; None for gains that show no spread.
-
-    t = mean / (std / sqrt(n)) with n - 1 degrees of freedom: p < 0.05 exactly where the 95 % t interval excludes 0.
-    """
-    if not show_spread(gains):
-        return None
-    summary = summarize(gains)
-    assert summary.std is not None
-    t = summary.mean / (summary.std / math.sqrt(summary.n))
-    return 2 * float(stdtr(summary.n - 1, -abs(t)))
+    return "gain" if mean > 0 else "negative transfer"
 
 
 def p_sign_flip(gains: Sequence[float]) -> float | None:

@@ -14,6 +14,7 @@ from analysis.read.grids import Grid
 from analysis.read.schema import AXES
 from analysis.shown import number, pair, setting, shown_gain, with_setting
 from analysis.tables.models import shown_training
+from analysis.tables.verdicts import correction_sentences, counted, design_sentence
 from grid.contract.units import human
 
 # A smaller student within so many points of the best is worth naming.
@@ -84,8 +85,9 @@ def _against_alone(best: dict[str, Any], frame: pl.DataFrame) -> str:
     row = frame.filter(pl.col("student") == best["model"], *same).row(0, named=True)
     if row["gain_mean_points"] is None:
         return ""
-    clear = {"gain": "clearly better than alone", "negative transfer": "clearly worse than alone"}
-    return f" Against the same student alone: {shown_gain(row)} points, {clear.get(row['effect'], 'not clear of 0')}."
+    said = {"gain": "significantly better", "negative transfer": "significantly worse"}
+    verdict = said.get(row["effect"], "not a significant difference")
+    return f" Against the same student alone: {shown_gain(row)} points, {verdict}."
 
 
 def _left_out(ways: pl.DataFrame, frame: pl.DataFrame) -> str:
@@ -118,12 +120,10 @@ def _distillation(frame: pl.DataFrame) -> str:
     if known.is_empty():
         return "No student stands here both alone and with a teacher."
     axes = crossed(frame)
-    counts = {effect: known.filter(pl.col("effect") == effect).height for effect in ("gain", "negative transfer")}
     what = ("setting" if axes else "pair") + ("" if known.height == 1 else "s")
-    text = (
-        f"{known.height} {what} of teacher and student; clear gains: {counts['gain']}, clear losses: "
-        f"{counts['negative transfer']}, unclear: {known.height - sum(counts.values())}."
-    )
+    above = (known["gain_mean_points"] > 0).sum()
+    text = f"{known.height} {what} of teacher and student: {counted(known)}; "
+    text += f"the mean of {above} is above 0." if above == 1 else f"the means of {above} are above 0."
     if axes:
         text += _selected(select(frame).filter(pl.col("gain_mean_points").is_not_null()), axes)
     ordered = known.sort("gain_mean_points", descending=True, maintain_order=True).to_dicts()
@@ -152,17 +152,8 @@ def _certainty(grid: Grid, frame: pl.DataFrame) -> str:
     n = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     if seeds[-1] == 1:
         return "One seed each: nothing tells a gain from chance. Launch the grid with more seeds."
-    text = f"Each gain is the mean over {n} seeds, paired with the same seed alone, with its 95 % t interval"
-    text += (
-        " where there is more than one seed and their gains differ." if frame["gain_low_points"].has_nulls() else "."
-    )
-    tested, tests = frame["gain_p_holm"].drop_nulls(), frame["gain_tests"].max()
-    if isinstance(tests, int) and tests > 1:
-        text += (
-            f" With {tests} intervals, about one in twenty would exclude 0 by chance alone; after Holm's correction "
-            f"for their number {sum(p < 0.05 for p in tested)} of {len(tested)} "
-            f"{'stays' if len(tested) == 1 else 'stay'} clear of it."
-        )
+    text = f"Each gain is the mean over {n} seeds, paired with the same seed alone."
+    text = " ".join([text, *correction_sentences(frame), design_sentence(grid)])
     cells = (grid.whole or grid).cells
     done, total = cells.filter(pl.col("status") == "done").height, cells.height
     if done < total:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from analysis.document import Document, Note, Part, Table
@@ -26,9 +28,9 @@ from analysis.tables.costs import costs_section
 from analysis.tables.models import models_section
 from analysis.tables.settings import gain_grids, method_tables, selection_section
 from analysis.tables.standing import failures_section, running_section, unfinished
+from analysis.tables.verdicts import bootstrap_sentence, design_sentence, reading_sentences, verdict_sentences
 from grid.contract.units import human
 
-LEAST_EXACT = 6  # seeds: fewer give no exact p below 0.05
 LISTED_FIRST = 12  # settings: of more, what was selected and the map of gains come before the list
 PROTOCOL = "last epoch, mean ± standard deviation over seeds."
 
@@ -90,61 +92,45 @@ def gains_note(frame: pl.DataFrame, protocol: str) -> list[Part]:
     note = f"{protocol} Gain: distilled minus baseline, paired by seed ({shown_n(frame)}), in points"
     most = max(frame["gain_n"], default=0)
     note += {0: "; no seed stands here both ways.", 1: "; one seed gives no interval."}.get(
-        most, ", with its 95 % t interval."
+        most, ", with the 95 % interval of each pair alone."
     )
     if frame.filter(pl.col("gain_n") > 1, pl.col("gain_low_points").is_null()).height:
         note += " Equal gains of all seeds show no spread, and so have no interval."
     legend = []
     effects = set(frame["effect"])
     if "gain" in effects:
-        legend.append(f"{GAIN_CLEAR} gain: the interval is above 0")
+        legend.append(f"{GAIN_CLEAR} significant gain")
     if "negative transfer" in effects:
-        legend.append(f"{NEGATIVE_CLEAR} negative transfer: the interval is below 0")
+        legend.append(f"{NEGATIVE_CLEAR} significant loss (negative transfer)")
     if frame.filter(pl.col("gain_mean_points").round(2) < 0, pl.col("effect") != "negative transfer").height:
-        legend.append(f"{NEGATIVE} below the baseline, but the interval includes 0 or there is none")
+        legend.append(f"{NEGATIVE} below the baseline, but not significantly")
     note += " Retention: the distilled student's accuracy in percent of its teacher's."
     return [Note(note), *([Note(f"{'; '.join(legend)}.")] if legend else [])]
 
 
 def _over_all_pairs(grid: Grid, frame: pl.DataFrame) -> list[Part]:
-    """What all pairs say together, and how many gains stand a correction for their number; of crossed settings the
-    latter alone, for there is no one figure over them. Nothing for fewer than two pairs or seeds."""
-    sentences = []
+    """The verdicts, and what all pairs say together; of crossed settings the former alone, for there is no one figure
+    over them. Nothing of the latter for fewer than two pairs or seeds."""
+    sentences = [*verdict_sentences(frame), *reading_sentences(frame)]
+    if frame["gain_p"].count():
+        sentences.append(design_sentence(grid))
+    said = [Note(" ".join(sentences), lead="Verdict")]
     if not crossed(frame):
         (row,) = overall(grid).iter_rows(named=True)
         if row["pairs"] > 1 and None not in (row["improvement_low"], row["gain_iqm_points_low"]):
-            sentences.append(
-                f"Over all {row['pairs']} pairs ({row['baseline_runs']} runs alone, each counted for every teacher, "
-                f"and {row['distilled_runs']} distilled): interquartile mean {row['baseline_iqm_percent']:.2f} alone, "
-                f"{row['distilled_iqm_percent']:.2f} distilled; of the paired gains {row['gain_iqm_points']:+.2f} "
-                f"[{row['gain_iqm_points_low']:+.2f}, {row['gain_iqm_points_high']:+.2f}]; probability of improvement "
-                f"{row['improvement']:.2f} [{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]. These are "
-                "95 % stratified bootstrap intervals, too narrow for few runs a pair (of three they hold some 90 %)."
-            )
-    sentences += corrected(frame)
-    return [Note(" ".join(sentences))] if sentences else []
+            said.append(Note(_overall_said(grid, row)))
+    return [*said]
 
 
-def corrected(frame: pl.DataFrame) -> list[str]:
-    """How many gains stand a correction for their number; nothing for fewer than two."""
-    shown = frame["gain_p_holm"].drop_nulls()
-    tests = frame["gain_tests"].max()
-    if shown.is_empty() or not isinstance(tests, int) or tests < 2:
-        return []
-    several = bool(crossed(frame)) or frame["grid"].n_unique() > 1
-    least, below = min(shown), sum(p < 0.05 for p in shown)
-    sentences = [
-        f"Correction for {tests} {'gains' if several else 'pairs'} (Holm, of paired t-tests): the smallest corrected p "
-        f"is {'below 0.001' if least < 0.001 else f'{least:.2g}'}; {below} of {len(shown)} "
-        f"{'stays' if below == 1 else 'stay'} below 0.05."
-    ]
-    exact = frame.filter(pl.col("gain_n") >= LEAST_EXACT)["gain_p_exact"].drop_nulls()
-    if len(exact):
-        sentences.append(
-            "Without the t-test's assumption of normal gains, by the exact sign-flip test (uncorrected, of "
-            f"{LEAST_EXACT} seeds or more): p is below 0.05 for {(exact < 0.05).sum()} of {len(exact)}."
-        )
-    return sentences
+def _overall_said(grid: Grid, row: dict[str, Any]) -> str:
+    return (
+        f"Over all {row['pairs']} pairs ({row['baseline_runs']} runs alone, each counted for every teacher, "
+        f"and {row['distilled_runs']} distilled): interquartile mean {row['baseline_iqm_percent']:.2f} alone, "
+        f"{row['distilled_iqm_percent']:.2f} distilled; of the paired gains {row['gain_iqm_points']:+.2f} "
+        f"[{row['gain_iqm_points_low']:+.2f}, {row['gain_iqm_points_high']:+.2f}]; probability of improvement "
+        f"{row['improvement']:.2f} [{row['improvement_low']:.2f}, {row['improvement_high']:.2f}]. "
+        f"{bootstrap_sentence(grid)}"
+    )
 
 
 def _teachers(grid: Grid) -> list[Part]:

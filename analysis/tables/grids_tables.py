@@ -10,8 +10,9 @@ from analysis.measures.gains import baselines, gains
 from analysis.read.grids import Grids
 from analysis.shown import GAIN_CLEAR, NEGATIVE_CLEAR, UNKNOWN
 from analysis.tables.costs import costs_section
-from analysis.tables.grid_tables import PROTOCOL, baselines_table, corrected, gains_note, gains_table
+from analysis.tables.grid_tables import PROTOCOL, baselines_table, gains_note, gains_table
 from analysis.tables.standing import failures_section, running_section, unfinished
+from analysis.tables.verdicts import reading_sentences, verdict_sentences
 from grid.contract.program.installed import analysis_command
 from grid.contract.units import shown_hours
 
@@ -24,7 +25,7 @@ def many_tables(grids: Grids) -> Document:
     parts: list[Part] = []
     if not frame.is_empty():
         parts += [gains_table(grids, frame), *gains_note(frame, protocol)]
-        parts += [Note(text) for text in corrected(frame)]
+        parts += [Note(" ".join([*verdict_sentences(frame), *reading_sentences(frame)]), lead="Verdict")]
     if not others.is_empty():
         parts += [baselines_table(grids, others, name="gains" if frame.is_empty() else "baselines"), Note(protocol)]
     parts += [*unfinished(grids), *_grids_section(grids, frame), *costs_section(grids)]
@@ -36,15 +37,16 @@ def _grids_section(grids: Grids, frame: pl.DataFrame) -> list[Part]:
     lines = []
     for row in found.iter_rows(named=True):
         mean = row["gain_mean_points"]
-        unclear = row["gains"] - row["gain"] - row["negative_transfer"]
+        neither = row["gains"] - row["gain"] - row["negative_transfer"]
         line = [row["grid"], row["dataset"], f"{row['done']} of {row['planned']}", f"{row['failed']}"]
-        line += [f"{row['gain']}", f"{row['negative_transfer']}", f"{unclear}"]
+        line += [f"{row['gain']}", f"{row['negative_transfer']}", f"{neither}"]
         lines.append([*line, UNKNOWN if mean is None else f"{mean:+.2f}", shown_hours(row["device_hours"])])
-    header = ["Grid", "Data set", "Done", "Failed", f"Gains {GAIN_CLEAR}", f"Losses {NEGATIVE_CLEAR}", "Unclear"]
+    header = ["Grid", "Data set", "Done", "Failed", f"Gains {GAIN_CLEAR}", f"Losses {NEGATIVE_CLEAR}", "Neither"]
     header += ["Mean gain", "Device time"]
     table = Table("grids", found, header, lines, [i >= 2 for i, _ in enumerate(header)])
     what = (
-        "Gains: clear ones, of the rows above. Device time: a stage that several grids share counts in each of them. "
-        f"The tables of one grid, with models and what validation selects: {analysis_command()} table GRID."
+        "Gains and losses: significant ones, each grid corrected on its own. Device time: a stage that several grids "
+        f"share counts in each of them. The tables of one grid, with models and what validation selects: "
+        f"{analysis_command()} table GRID."
     )
     return [Heading("Grids"), table, Note(what)]

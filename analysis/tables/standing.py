@@ -20,15 +20,18 @@ def unfinished(records: Records) -> list[Part]:
     missing = cells.height - sum(count.values())
     notes: list[Part] = []
     if records.only:
-        text = f"{', '.join(records.only)}: {records.cells.height} of {cells.height} teachers and cells are shown."
+        text = f"{', '.join(records.only)}: {records.cells.height} of {cells.height} teachers and cells are shown. "
+        text += "Marks and p values stay those of the whole grid, with all of its seeds."
         notes.append(Note(text, lead="Only"))
     if count["done"] < cells.height:
         rest = [f"{count['failed']} failed", *([f"{count['running']} running"] if count["running"] else [])]
         what = "the whole" if records.only else "this table"
         text = (
             f"{what} stands on {count['done']} of {cells.height} teachers and cells ({', '.join(rest)}, {missing} "
-            "missing). Launch the grid again to finish it."
+            "missing). Launch the grid again to finish it"
         )
+        taught = cells.filter(pl.col("mode") == "distilled").height > 0
+        text += "; verdicts stand on what is there so far, and may change." if taught else "."
         notes.append(Note(text, lead="Unfinished"))
     precisions = sorted(cells.filter(pl.col("kind") == "cell")["precision"].drop_nulls().unique())
     if len(precisions) > 1:

@@ -79,12 +79,12 @@ def _log(
 
 
 def counts(grid: Grid) -> dict[str, int]:
-    """How many teachers and cells there are, and of the gains how many are clear."""
+    """How many teachers and cells there are, and of the pairs how many gained or lost significantly."""
     effects = gains(grid)["effect"]
     return {
         "done": int((grid.cells["status"] == "done").sum()),
         "planned": grid.cells.height,
-        "clear_gains": int((effects == "gain").sum()),
+        "significant_gains": int((effects == "gain").sum()),
         "negative_transfers": int((effects == "negative transfer").sum()),
     }
 

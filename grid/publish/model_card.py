@@ -107,19 +107,19 @@ def _accuracy(facts: Facts) -> list[str]:
         precision = escape_markdown(record.precision)
         notes.append(f"Measured under {precision} autocast: in float32 a few images may come out otherwise.")
     if choice.gain is not None:
-        notes.append(_verdict(choice.gain))
+        notes.append(_verdict(choice.gain, choice.effect))
     why = f"Which weights these are: {escape_markdown(choice.setting)}; {escape_markdown(choice.seed_why)}."
     return ["\n".join(lines), " ".join(notes), why]
 
 
-def _verdict(gain: MeanWithInterval) -> str:
+def _verdict(gain: MeanWithInterval, effect: str | None) -> str:
     if gain.low is None or gain.high is None:
-        return "One seed gives no interval: whether the difference is more than chance is unknown."
-    if gain.low > 0:
-        return "The gain is clear of chance: its interval is above 0."
-    if gain.high < 0:
-        return "Distillation made this student worse: the interval is below 0."
-    return "The difference is not clear of chance: its interval includes 0."
+        return "Without an interval, whether the difference is more than chance is unknown."
+    if effect == "gain":
+        return "The gain is significant, after correction for all pairs of the experiment."
+    if effect == "negative transfer":
+        return "Distillation made this student worse, significantly after correction for all pairs of the experiment."
+    return "The difference is not significant, after correction for all pairs of the experiment."
 
 
 def _cost(facts: Facts) -> list[str]:

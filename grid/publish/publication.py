@@ -44,6 +44,8 @@ class Choice(Strict):
     alone: MeanWithInterval | None
     """Of the same student without a teacher."""
     gain: MeanWithInterval | None
+    effect: str | None
+    """The verdict on the gain: 'gain' or 'negative transfer' where it is significant after the grid's correction."""
 
 
 @dataclass(frozen=True)

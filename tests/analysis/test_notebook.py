@@ -30,7 +30,18 @@ ROOT = Path(__file__).parents[2]
 Maker = Callable[..., SyntheticGrid]
 
 # Figures that have no unit of accuracy, by how their columns begin.
-OTHERS = ("temperature", "alpha", "gain_p", "improvement", "compression", "size", "latency", "throughput", "share")
+OTHERS = (
+    "gain_df",
+    "temperature",
+    "alpha",
+    "gain_p",
+    "improvement",
+    "compression",
+    "size",
+    "latency",
+    "throughput",
+    "share",
+)
 
 
 @pytest.fixture

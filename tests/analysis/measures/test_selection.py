@@ -84,8 +84,8 @@ def test_what_is_selected_is_reported_on_test_beside_the_best_by_test(make_grid:
         "were selected, lucky ones among them: new seeds of the selected setting give its gain without that. Choosing "
         "the best of many settings by test itself is more optimistic still.\n\n"
         "- Selected on validation: ViT-T → ResNet-S with temperature 1, alpha 1 (val 73.00, the first of 2 with the "
-        "highest, of 4 settings). On test: 59.00 ± 5.66 (n=2), gain +4.00 [-8.71, +16.71]. The best by test, an "
-        "optimistic choice, would be temperature 4, alpha 1: 62.00 ± 5.66 (n=2), gain +7.00 [-5.71, +19.71]."
+        "highest, of 4 settings). On test: 59.00 ± 5.66 (n=2), gain +4.00 [+1.22, +6.78] ▲. The best by test, an "
+        "optimistic choice, would be temperature 4, alpha 1: 62.00 ± 5.66 (n=2), gain +7.00 [+4.22, +9.78] ▲."
     )
 
 
@@ -93,7 +93,7 @@ def test_the_best_by_test_may_be_what_was_selected(make_grid: Maker) -> None:
     grid = swept(make_grid, {**SETTINGS, (4.0, 1.0): ((58, 66), (80, 80))})
     assert section_of(grid).endswith(
         "with temperature 4, alpha 1 (val 80.00, the highest of 4 settings). On test: 62.00 ± 5.66 (n=2), "
-        "gain +7.00 [-5.71, +19.71]. The best by test, an optimistic choice, would be the same."
+        "gain +7.00 [+4.22, +9.78] ▲. The best by test, an optimistic choice, would be the same."
     )
 
 
@@ -163,7 +163,7 @@ def test_gains_by_temperature_and_alpha(make_grid: Maker) -> None:
         "| Temperature | alpha 0.25 | alpha 1 |\n"
         "| ----------: | ---------: | ------: |\n"
         "|           1 |    -0.50 ▽ |       — |\n"
-        "|           4 |    -2.05 ▼ |   +7.00 |"
+        "|           4 |    -2.05 ▽ | +7.00 ▲ |"
     )
 
 

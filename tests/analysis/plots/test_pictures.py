@@ -91,7 +91,7 @@ def test_an_unreadable_curve_is_named_where_it_matters(make_grid: Maker) -> None
     assert "Unreadable" not in found["accuracy"].caption
 
 
-def test_gains_clear_and_unclear_with_n(make_grid: Maker) -> None:
+def test_gains_significant_and_not_with_n(make_grid: Maker) -> None:
     grid = make_grid(students=["A", "B"])
     filled(grid, lambda row: 80 + row["seed"] + (2 + 0.1 * row["seed"] if row["student"] == "A" else row["seed"] - 1))
     picture = drawn(grid)["gains"]
@@ -149,10 +149,10 @@ def test_the_map_of_settings(swept: SyntheticGrid, theme_name: str) -> None:
     picture = drawn(swept)["temperature-alpha"]
     figure = picture.figure(DARK) if theme_name == "dark" else picture.figure()
     ax, bar = figure.axes
-    assert [text.get_text() for text in ax.texts] == ["−2.00 ▼", f"{SELECTED}\n+1.00 ▲", "+3.00 ▲", "+1.00"]
+    assert [text.get_text() for text in ax.texts] == ["−2.00 ▼", f"{SELECTED}\n+1.00 ▲", "+3.00 ▲", "+0.00"]
     outlined = [patch.get_xy() for patch in ax.patches if isinstance(patch, Rectangle) and not patch.get_hatch()]
     assert [(int(x), int(y)) for x, y in outlined] == [(0, 0), (1, 0), (0, 1)]
-    assert {"95 % t interval excludes 0", "validation selects"} <= set(texts(figure))
+    assert {"significant", "validation selects"} <= set(texts(figure))
     scale = ax.collections[0].norm
     assert (scale.vmin, scale.vmax) == (-3, 3)
     assert "0 = the student alone" in bar.get_ylabel()

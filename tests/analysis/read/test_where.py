@@ -11,7 +11,7 @@ from analysis.cli import main
 from analysis.errors import AnalysisError
 from analysis.measures.costs import costs, saved_hours
 from analysis.measures.gains import gains
-from analysis.read.load import load_grid
+from analysis.read.load import load_grid, load_grids
 from analysis.read.where import filtered
 from analysis.tables.costs import costs_section
 from analysis.tables.grid_tables import tables
@@ -80,13 +80,31 @@ def test_a_part_says_what_it_is_of_and_keeps_the_corrections_of_the_whole(make_g
     (of_whole,) = gains(whole).filter(pl.col("student") == "A").to_dicts()
     (of_part,) = gains(part).to_dicts()
     assert of_part == of_whole
-    assert of_part["gain_p_holm"] == pytest.approx(2 * of_part["gain_p"])
+    assert of_part["gain_p_holm"] == pytest.approx(2 * of_part["gain_p"]), "the other pair counts"
     text = markdown(tables(part))
     assert text.startswith("### whole, only student=A\n")
     assert "**Only**: student=A: 7 of 13 teachers and cells are shown." in text
     assert "**Unfinished**: the whole stands on 12 of 13 teachers and cells (0 failed, 1 missing)." in text
-    assert "Correction for 2 pairs (Holm, of paired t-tests): " in text
-    assert "1 of 1 stays below 0.05" in text
+    assert "After correction for the 2 pairs that the grid plans (Holm), its gain is significant" in text
+    assert "Marks and p values stay those of the whole grid, with all of its seeds." in text
+
+
+def test_no_filter_changes_the_verdict_on_a_pair(make_grid: Maker) -> None:
+    grid = make_grid("whole", teachers=["T", "U"], students=["A", "B"], temperature=[1.0, 4.0], seeds=range(4))
+    for row in grid.find(kind="cell"):
+        gain = {None: 0.0, "T": 4.0, "U": -5.0}[row["teacher"]] * (row["student"] == "A")
+        grid.done(row, 80 + row["seed"] + gain + 0.1 * ((7 * row["seed"] + len(row["stage_id"])) % 3) * (gain or 1))
+    whole = load_grid(grid.storage, "whole")
+    names = ("teacher", "student", "temperature", "effect", "gain_p", "gain_p_holm", "gain_tests")
+    said = set(gains(whole).select(names).rows())
+    assert {row[3] for row in said} == {"gain", "negative transfer", "unclear"}
+    for wanted in (["student=A"], ["teacher=U"], ["temperature=4"], ["seed=1", "seed=2"], ["student=B", "seed=0"]):
+        part = set(gains(filtered(whole, wanted)).select(names).rows())
+        assert part
+        assert part <= said
+    make_grid("other").fill({("ResNet-S", None): [80.0, 81.0, 82.0], ("ResNet-S", "ViT-T"): [70.0, 71.5, 72.0]})
+    together = gains(load_grids(grid.storage)).filter(pl.col("grid") == "whole")
+    assert set(together.select(names).rows()) == said
 
 
 def test_teacher_logits_stay_where_a_cell_reads_them(make_grid: Maker) -> None:

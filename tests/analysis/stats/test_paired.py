@@ -88,17 +88,15 @@ def test_swapping_the_modes_turns_every_gain_round(baseline: dict[int, float], d
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "answer"),
+    ("mean", "p", "answer"),
     [
-        (0.1, 3.9, "gain"),
-        (-3.9, -0.1, "negative transfer"),
-        (-1.0, 5.0, "unclear"),
-        (-5.0, 1.0, "unclear"),
-        (0.0, 4.0, "unclear"),  # an interval that touches 0 does not exclude it
-        (-4.0, 0.0, "unclear"),
+        (2.0, 0.049, "gain"),
+        (-2.0, 0.049, "negative transfer"),
+        (2.0, 0.05, "unclear"),
+        (-2.0, 1.0, "unclear"),
+        (2.0, None, "unclear"),
         (None, None, "unclear"),
     ],
 )
-def test_the_effect_is_clear_where_the_interval_excludes_0(low: float | None, high: float | None, answer: str) -> None:
-    mean = 2.0 if low is None or high is None else (low + high) / 2
-    assert effect(MeanWithInterval(n=3, mean=mean, std=1.0, low=low, high=high)) == answer
+def test_the_effect_stands_on_the_corrected_p(mean: float | None, p: float | None, answer: str) -> None:
+    assert effect(mean, p) == answer

@@ -97,7 +97,7 @@ def test_the_table_shows_three_lines_a_pair_the_verdict_and_the_teachers(make_gr
     pairs, teachers = tables_of(text)[:2]
     assert pairs[2:] == [
         ["ViT-T", "ResNet-S", "published", "72.70", "70.86", "-1.84", "85.2 %"],
-        ["", "", "ours, best test", "72.00 ± 1.00 (n=3)", "72.50 ± 1.10 (n=3)", "+0.50 [+0.25, +0.75] ▲", "81.9 %"],
+        ["", "", "ours, best test", "72.00 ± 1.00 (n=3)", "72.50 ± 1.10 (n=3)", "+0.50 [+0.25, +0.75]", "81.9 %"],
         ["", "", "ours, last epoch", "71.00 ± 1.00 (n=3)", "72.00 ± 0.87 (n=3)", "+1.00 [-0.24, +2.24]", "81.8 %"],
     ]
     assert "- ViT-T → ResNet-S: the published gain of -1.84 lies outside of our interval (best test)." in text

@@ -52,7 +52,7 @@ def test_a_finished_grid_is_written_with_its_tables_pictures_and_report(
     assert kinds["tables/gains"] == kinds["tables/models"] == "table-file"
     assert kinds["pictures/gains"] == kinds["pictures/accuracy"] == "image-file"
     about = {name: count for name, count in run.summary.items() if "/" not in name}
-    assert about == {"done": 5, "planned": 5, "clear_gains": 0, "negative_transfers": 0}
+    assert about == {"done": 5, "planned": 5, "significant_gains": 0, "negative_transfers": 0}
     (files,) = [files for name, kind, files in artifacts(summary) if (name, kind) == ("summary-tiny", "report")]
     assert {"report.html", "gains.png", "accuracy.png"} <= set(files)
     (written,) = (summary / "files/media/table/tables").glob("gains_*.table.json")
@@ -62,18 +62,23 @@ def test_a_finished_grid_is_written_with_its_tables_pictures_and_report(
     assert [dict(zip(table["columns"], row, strict=True)) for row in table["data"]] == frame.to_dicts()
 
 
-def test_the_summary_counts_the_clear_gains(make_grid: Maker) -> None:
+def test_the_summary_counts_the_significant_gains(make_grid: Maker) -> None:
     grid = make_grid(students=["A", "B", "C"])
     grid.fill({(name, None): [80.0, 81.0, 82.0] for name in ("A", "B", "C")})
     grid.fill(
         {("A", "ViT-T"): [82.0, 83.1, 84.0], ("B", "ViT-T"): [79.0, 80.1, 81.0], ("C", "ViT-T"): [70.0, 99.0, None]}
     )
-    assert counts(load_grid(grid.storage)) == {"done": 17, "planned": 19, "clear_gains": 1, "negative_transfers": 1}
+    assert counts(load_grid(grid.storage)) == {
+        "done": 17,
+        "planned": 19,
+        "significant_gains": 1,
+        "negative_transfers": 1,
+    }
 
 
 def test_the_summary_of_baselines_counts_no_gains(make_grid: Maker) -> None:
     grid = make_grid(modes=["baseline"])
-    assert counts(load_grid(grid.storage)) == {"done": 0, "planned": 3, "clear_gains": 0, "negative_transfers": 0}
+    assert counts(load_grid(grid.storage)) == {"done": 0, "planned": 3, "significant_gains": 0, "negative_transfers": 0}
 
 
 def test_a_report_needs_to_be_online(make_grid: Maker, capsys: pytest.CaptureFixture[str]) -> None:

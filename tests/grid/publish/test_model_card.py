@@ -57,6 +57,7 @@ def card(said: str, *, factory: str | None = None) -> tuple[Facts, str]:
         accuracy=MEAN,
         alone=MEAN,
         gain=MEAN,
+        effect=None,
     )
     facts = Facts(
         choice=choice,
