@@ -72,7 +72,7 @@ def disagreement(records: Records, images: pl.DataFrame, *, split: str = "test")
             | _compared(found[row["stage_id"]], found[baseline])
             | _beside(found[row["stage_id"]], teacher)
         )
-    for row, p in zip(rows, holm([row["mcnemar_p"] for row in rows]), strict=True):
+    for row, p in zip(rows, holm([row["mcnemar_p"] for row in rows], tests=len(rows)), strict=True):
         row["mcnemar_p_holm"] = p
     keys = {name: records.cells.schema[name] for name in KEYS}
     return pl.DataFrame(rows, schema={**keys, **DISAGREEMENT})
