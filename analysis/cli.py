@@ -216,7 +216,7 @@ def _side(text: str, args: argparse.Namespace) -> Grid:
     from analysis.read.load import load_grid
 
     name, at, storage = text.partition("@")
-    if not at and text.endswith(ENDING):
+    if text.endswith(ENDING) and (not at or "/" in name):  # which no grid has in its name
         return load_grid(text)
     return load_grid(storage if at else storages(args), name or None)
 

@@ -153,12 +153,16 @@ def test_a_side_is_a_grid_a_grid_of_a_storage_or_a_bundle(capsys: Capture) -> No
     expected = markdown_rows(diff(capsys=capsys))
     for name in ("before", "now"):
         assert main(["bundle", "tiny", f"{name}.zip", "--storage", name]) == 0
+    Path("of@home").mkdir()
+    shutil.copyfile("now.zip", "of@home/now.zip")
     capsys.readouterr()
     for arguments in (
         ["before.zip", "now.zip"],
         ["before.zip", "tiny", "--storage", "now"],
         ["tiny", "@now", "--storage", "before"],
         ["tiny@before.zip", "tiny@now"],
+        ["before.zip", "./of@home/now.zip"],
+        ["before.zip", "tiny@of@home/now.zip"],
     ):
         assert main(["diff", *arguments]) == 0
         assert markdown_rows(capsys.readouterr().out) == expected
