@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from analysis.errors import AnalysisError
@@ -32,11 +33,7 @@ def parser() -> argparse.ArgumentParser:
         _add_grid(command, several=several)
         _add_storages(command)
         _add_where(command)
-        shown = f"default: as --output ends, or else {fallback}"
-        command.add_argument("--format", choices=[*FORMATS.values()], help=shown)
-        command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
-        if name in ("table", "compare", "classes"):
-            command.add_argument("--only", metavar="TABLE", help="one of the tables (a wrong name lists them)")
+        _add_format(command, fallback, tables=name in ("table", "compare", "classes"))
     for name, metavar, default, what in (
         ("plots", "DIR", "plots", "the pictures, as PNG and SVG for light and dark pages"),
         ("report", "FILE", "report.html", "one page: the conclusion, tables, pictures and every record"),
@@ -50,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     _add_wandb(commands)
     _add_export(commands)
     _add_bundle(commands)
+    _add_diff(commands)
     return parse
 
 
@@ -87,6 +85,36 @@ def _add_bundle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     command.add_argument("file", type=Path, metavar="FILE.zip", help="the file to write")
     _add_storages(command)
     command.add_argument("--replace", action="store_true", help="write over FILE.zip where it is there already")
+
+
+def _add_diff(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    what = "two grids, or one before and now: accuracies paired by seed, gains, and what else differs"
+    command = commands.add_parser("diff", help=what, description=what)
+    command.set_defaults(fallback="md")
+    each = "what was before, and what is now: each GRID, GRID@STORAGE where it lies elsewhere, or a bundle's FILE.zip"
+    command.add_argument("grid", nargs=2, metavar=("A", "B"), help=each)
+    _add_storages(command)
+    fail = "end with status 1 where any mean accuracy fell by more than X points"
+    command.add_argument("--fail-below", type=_points, metavar="X", help=fail)
+    _add_format(command, "md", tables=True)
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: give the points that a mean may fall by, 0 or more")
+    return points
+
+
+def _add_format(command: argparse.ArgumentParser, fallback: str, *, tables: bool) -> None:
+    shown = f"default: as --output ends, or else {fallback}"
+    command.add_argument("--format", choices=[*FORMATS.values()], help=shown)
+    command.add_argument("--output", type=Path, metavar="FILE", help="write there instead of to the terminal")
+    if tables:
+        command.add_argument("--only", metavar="TABLE", help="one of the tables (a wrong name lists them)")
 
 
 def _add_grid(command: argparse.ArgumentParser, *, several: bool = False) -> None:

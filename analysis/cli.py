@@ -21,7 +21,7 @@ from grid.contract.text import encoding_of
 if TYPE_CHECKING:
     from analysis.read.grids import Grid, Grids
 
-DONE, BAD_INPUT = 0, 2
+DONE, FALLEN, BAD_INPUT = 0, 1, 2
 
 
 def command() -> NoReturn:
@@ -36,13 +36,12 @@ def main(argv: Sequence[str]) -> int:
         args = parser().parse_args(argv)
         if "format" in args:
             args.format = output_format(args)
-        RUN[args.command](args)
+        return RUN[args.command](args) or DONE
     except (AnalysisError, StdoutError) as error:
         tell(f"error: {error}", sys.stderr)
         return BAD_INPUT
     except SystemExit as ended:  # by argparse, which has said why
         return ended.code if isinstance(ended.code, int) else BAD_INPUT
-    return DONE
 
 
 def run_table(args: argparse.Namespace) -> None:
@@ -174,7 +173,20 @@ def run_bundle(args: argparse.Namespace) -> None:
     warn([*left_out(grid), *dict.fromkeys([*grid.problems, *written.problems])])
 
 
-RUN: dict[str, Callable[[argparse.Namespace], None]] = {
+def run_diff(args: argparse.Namespace) -> int:
+    from analysis.tables.diff import difference, points
+
+    before, now = (_side(text, args) for text in args.grid)
+    found = difference(before, now, args.fail_below)
+    write_document(found.document, [*dict.fromkeys([*before.problems, *now.problems])], args)
+    if args.fail_below is not None and found.unjudged:
+        warn([f"--fail-below: not judged, done before and without a result now: {found.unjudged} teachers and cells"])
+    for line in found.fallen:
+        tell(f"fallen by more than {points(args.fail_below)}: {line}", sys.stderr)
+    return FALLEN if found.fallen else DONE
+
+
+RUN: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "table": run_table,
     "compare": run_compare,
     "classes": run_classes,
@@ -185,6 +197,7 @@ RUN: dict[str, Callable[[argparse.Namespace], None]] = {
     "wandb": run_wandb,
     "export": run_export,
     "bundle": run_bundle,
+    "diff": run_diff,
 }
 
 
@@ -203,6 +216,17 @@ def _grid(args: argparse.Namespace) -> Grid:
     from analysis.read.where import filtered
 
     return filtered(load_grid(storages(args), args.grid), args.where)
+
+
+def _side(text: str, args: argparse.Namespace) -> Grid:
+    """One of the two that `diff` takes: GRID, GRID@STORAGE, or a bundle."""
+    from analysis.read.bundle import ENDING
+    from analysis.read.load import load_grid
+
+    name, at, storage = text.partition("@")
+    if text.endswith(ENDING) and (not at or "/" in name):  # which no grid has in its name
+        return load_grid(text)
+    return load_grid(storage if at else storages(args), name or None)
 
 
 def _grids(args: argparse.Namespace) -> Grid | Grids:

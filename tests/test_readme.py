@@ -43,6 +43,7 @@ NOT_RUN = {
     "python -m analysis plots digits": "test_digits_records.py draws them of these records",
     "python -m analysis table digits cifar10_light": "needs records of both",
     "python -m analysis table --all --storage runs --storage /shared/kd": "needs a second storage",
+    "python -m analysis diff before.zip digits --fail-below 1": "needs a bundle of before",
     "python -m analysis table --storage digits.zip": "tests/analysis/write/test_bundle.py reads one of these records",
     "python -m analysis export digits --student ViT-S --to out/vit-s": "test_digits_records.py exports it",
     "python -m analysis wandb digits [--mode offline|online] [--report]": "shows what may be left out",
@@ -103,7 +104,7 @@ def test_the_programs_understand_it_and_its_grids_exist(command: str) -> None:
     program, words = program_and_words(spelled_out(command))
     args = PARSER[program]().parse_args(words)
     grids = args.grid if isinstance(args.grid, list) else [args.grid, getattr(args, "status", None)]
-    assert {name for name in grids if name} <= set(named_grids())
+    assert {name for name in grids if name and not name.endswith(".zip")} <= set(named_grids())
 
 
 @pytest.mark.parametrize("command", ELSEWHERE)

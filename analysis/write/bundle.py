@@ -133,10 +133,13 @@ def _files(reader: Reader, folders: Mapping[str, str], written: Written) -> Iter
             named = {name: size for name, size in known.items() if name in FACTS} if kind == "dataset" else {}
         others |= {f"{folder}/{name}": size for name, size in named.items()}
     yield from sorted(told.items())
-    found = reader.read_many([*curves], written.problems)
+    unread: list[str] = []
+    found = reader.read_many([*curves], unread)
+    named_already = {line.partition(": ")[0] for line in unread}
+    written.problems += unread
     for path, record in curves.items():
         if path not in found:
-            written.problems += [] if any(line.startswith(path) for line in written.problems) else [f"{path}: missing"]
+            written.problems += [] if path in named_already else [f"{path}: missing"]
         elif not is_of_record(record, CURVE, found[path]):
             written.problems.append(f"{path}: not the curve of its record: left out")
         else:

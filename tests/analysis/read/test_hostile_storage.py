@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def test_no_command_sends_a_terminal_what_the_storage_says(
     told = capfd.readouterr()
     assert told.out + told.err
     assert_harmless(told.out + told.err, what=command)
+
+
+def test_two_that_differ_in_what_they_say_send_nothing_either(hostile: SyntheticGrid, capsys: Capture) -> None:
+    other = hostile.root.with_name("other")
+    shutil.copytree(hostile.root, other)
+    spec = {**hostile.plan["spec"], "dataset": {"name": f"more{EVIL}", EVIL: EVIL}}
+    (other / "grids/tiny/plan.json").write_text(json.dumps({**hostile.plan, "spec": spec}), encoding="utf-8")
+    assert main(["diff", f"tiny@{hostile.root}", f"tiny@{other}"]) == 0
+    told = capsys.readouterr()
+    assert "dataset.name" in told.out
+    assert_harmless(told.out + told.err)
 
 
 @pytest.mark.parametrize("how", ["md", "html", "latex", "csv", "json"])
