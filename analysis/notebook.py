@@ -11,10 +11,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from analysis.document import Document, Table
-from analysis.measures.disagreement import disagreement
 from analysis.measures.gains import gains
-from analysis.measures.image_noise import with_image_noise
-from analysis.measures.predictions import classes, confusion, recalls, reliability
+from analysis.measures.images.disagreement import disagreement
+from analysis.measures.images.image_noise import with_image_noise
+from analysis.measures.images.predictions import classes, confusion, recalls, reliability
 from analysis.read import load
 from analysis.read.curves import curves
 from analysis.read.grids import Grid, Grids, Records
@@ -66,28 +66,29 @@ class NotebookRecords(Records):
 
     def classes(self, split: str = "test") -> pl.DataFrame:
         """A row a way of training, with balanced accuracy and the numbers of the classes that are never right:
-        `analysis.measures.predictions.classes`."""
+        `analysis.measures.images.predictions.classes`."""
         return classes(self, outcomes(self), split=split)
 
     def recalls(self, split: str = "test") -> pl.DataFrame:
-        """A row a way of training and class, in percent: `analysis.measures.predictions.recalls`."""
+        """A row a way of training and class, in percent: `analysis.measures.images.predictions.recalls`."""
         return recalls(self, outcomes(self), split=split)
 
     def confusion(self) -> pl.DataFrame:
-        """A row a stage, split, class and predicted class: `analysis.measures.predictions.confusion`."""
+        """A row a stage, split, class and predicted class: `analysis.measures.images.predictions.confusion`."""
         return confusion(outcomes(self))
 
     def reliability(self) -> pl.DataFrame:
-        """A row a stage, split and bin of confidence: `analysis.measures.predictions.reliability`."""
+        """A row a stage, split and bin of confidence: `analysis.measures.images.predictions.reliability`."""
         return reliability(outcomes(self))
 
     def disagreement(self, split: str = "test") -> pl.DataFrame:
-        """A row a distilled cell beside its baseline and teacher: `analysis.measures.disagreement.disagreement`."""
+        """A row a distilled cell, beside its baseline and its teacher:
+        `analysis.measures.images.disagreement.disagreement`."""
         return disagreement(self, outcomes(self), split=split)
 
     def image_noise(self, split: str = "test") -> pl.DataFrame:
         """A row a student and setting, with intervals that have the noise of seeds and images:
-        `analysis.measures.image_noise.with_image_noise`."""
+        `analysis.measures.images.image_noise.with_image_noise`."""
         return with_image_noise(self, outcomes(self), split=split)
 
     def logits(self, stage_id: str) -> dict[str, NDArray[np.float16]]:

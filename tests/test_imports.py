@@ -100,7 +100,7 @@ ROOMS = {
     ),
     "analysis": (
         *("errors", "document", "shown"),
-        *("read", "stats", "measures", "write", "plots", "tables"),
+        *("read", "stats", "measures", "measures/images", "write", "plots", "tables"),
         *("report", "notebook", "tracking", "publish", "arguments", "cli"),
     ),
 }

@@ -8,11 +8,11 @@ from typing import Any
 import polars as pl
 
 from analysis.document import Document, Heading, Note, Part, Table
-from analysis.measures.disagreement import disagreement
 from analysis.measures.gains import crossed
-from analysis.measures.image_noise import with_image_noise
+from analysis.measures.images.disagreement import disagreement
+from analysis.measures.images.image_noise import with_image_noise
+from analysis.measures.images.predictions import WAY, class_changes, classes, recalls
 from analysis.measures.pairs import KEYS
-from analysis.measures.predictions import WAY, class_changes, classes, recalls
 from analysis.read.grids import Grid
 from analysis.read.predictions import class_names, outcomes, without_predictions
 from analysis.shown import UNKNOWN, FrameRow, number, pair, percent, with_setting

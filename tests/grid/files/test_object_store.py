@@ -85,10 +85,10 @@ def test_a_cell_takes_few_requests(
             assert execute(stage, store, runtime, work, holds=lease.holds) is None
     told = s3.seen[before:]
     kinds = Counter("LIST" if "list-type" in request else request.partition(" ")[0] for request in told)
-    # Written: lease, identity, weights, curve, record. Listed: the cell thrice, its data set and the logits. Read:
-    # the teacher's record.
+    # Written: lease, identity, weights, curve, predictions, record. Listed: the cell thrice, its data set and the
+    # logits. Read: the teacher's record.
     # A checkpoint of seconds of work is not written.
-    assert kinds == {"PUT": 5, "LIST": 5, "GET": 1, "DELETE": 1}, "\n".join(told)
+    assert kinds == {"PUT": 6, "LIST": 5, "GET": 1, "DELETE": 1}, "\n".join(told)
     assert store.is_done(cell)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, recall_score
 
-from analysis.measures.predictions import balanced, by_class, confusion, reliability
+from analysis.measures.images.predictions import balanced, by_class, confusion, reliability
 from analysis.read.predictions import OUTCOMES
 from kd.evaluate import expected_calibration_error, rounded
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import ndtr
 from scipy.stats import t
 
-from analysis.measures.image_noise import intervals, with_image_noise
+from analysis.measures.images.image_noise import intervals, with_image_noise
 from analysis.read.load import load_grid
 from analysis.read.predictions import outcomes
 from tests.analysis.conftest import SyntheticGrid

@@ -8,7 +8,7 @@ from math import comb
 import pytest
 from scipy.stats import binomtest
 
-from analysis.measures.disagreement import disagreement, mcnemar
+from analysis.measures.images.disagreement import disagreement, mcnemar
 from analysis.read.load import load_grid
 from analysis.read.predictions import outcomes
 from tests.analysis.conftest import SyntheticGrid

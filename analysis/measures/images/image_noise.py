@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from analysis.measures.disagreement import by_stage
+from analysis.measures.images.disagreement import by_stage
 from analysis.measures.pairs import KEYS
 from analysis.read.grids import Records
 
