@@ -11,7 +11,7 @@ from tests.conftest import tiny_grid
 from tests.launching import Launch, records, write_grid
 
 SLOTS = 2
-SEEDS = 25
+SEEDS = 60  # their cells take longer than a worker of the second slot takes to start
 TITLES = ("ray::Worker", "ray::ResourceTrainable")
 
 
