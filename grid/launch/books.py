@@ -82,8 +82,9 @@ class Books:
                 finished.add(stage.id)
             elif made.id in {of.id for of in stage.computed_from}:
                 others.append((stage, standing))
+        unneeded = unneeded_stages(self.plan, finished) - finished
         for stage in self.plan.stages:
-            if stage.id in unneeded_stages(self.plan, finished) - finished:
+            if stage.id in unneeded:
                 self.schedule.reuse(stage)
         for line in of_other_inputs(others, self.plan, self.store):
             log.warning("%s", line)

@@ -67,7 +67,8 @@ class Schedule:
     def is_left(self, place: Place) -> bool:
         """Whether any stage of this place may still be handed out; one that runs may be given back."""
         with self._lock:
-            return not self._stopped and any(stage.place == place for stage in self.pending())
+            left = (s for s in self._stages.values() if self._states[s.id] in ("waiting", "running"))
+            return not self._stopped and any(stage.place == place for stage in left)
 
     def next_in_pool(self, *, but: Collection[str] = ()) -> Stage | None:
         """The stage that a worker of the pool is to do next; None where there is none now. What others need comes

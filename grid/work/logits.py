@@ -35,7 +35,7 @@ def run_logits(
     device = torch.device(runtime.device)
     dataset = opened(stage.teacher.data, store, runtime)
     cache = LogitsCache(stage, store, dataset, device)
-    progress = Progress(stage, store, total=len(stage.units))
+    progress = Progress(stage, store)
     first = shard.rank == 0
 
     def on_stored(units: int) -> None:

@@ -28,8 +28,10 @@ class Progress:
     """How far a running stage is, published at most once a second for whoever watches; less often on an object store,
     and there of no stage that has ended before the first time."""
 
-    def __init__(self, stage: Stage, store: Store, *, total: int) -> None:
-        self.path, self.store, self.total = f"{stage.folder}/{PROGRESS}", store, total
+    def __init__(self, stage: Stage, store: Store) -> None:
+        """Of a stage that is done in steps."""
+        assert stage.steps is not None
+        self.path, self.store, self.total = f"{stage.folder}/{PROGRESS}", store, stage.steps[0]
         self.stage_id = stage.id
         self.started_at, self.host = now(), platform.node()
         self.written = time.monotonic() if store.slowness > 1 else -PROGRESS_SECONDS

@@ -70,7 +70,7 @@ def run_trainable(
     if not is_given and (shard.world > 1 or found is None or CHECKPOINT in found):
         resume = _load_checkpoint(stage, store, how, shard, device, model, supervision.beside, dataset)
     setup = time.perf_counter() - started
-    progress = Progress(stage, store, total=recipe.epochs)
+    progress = Progress(stage, store)
     if shard.rank == 0:
         progress.report(len(resume.curve) if resume else 0)
 

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
+from analysis.measures.gains import percentage
 from analysis.measures.pairs import KEYS
 from analysis.read.grids import Records
 from analysis.stats import holm
@@ -58,8 +59,8 @@ def disagreement(records: Records, images: pl.DataFrame, *, split: str = "test")
     before logits are rounded, and may differ from this by an image."""
     found = by_stage(images, split)
     done = records.cells.filter(pl.col("stage_id").is_in([*found]))
-    alone = _ids(done.filter(pl.col("mode") == "baseline"), ("grid", "student", "seed"))
-    teachers = _ids(done.filter(pl.col("kind") == "teacher"), ("grid", "teacher"))
+    alone = stage_ids(done.filter(pl.col("mode") == "baseline"), ("grid", "student", "seed"))
+    teachers = stage_ids(done.filter(pl.col("kind") == "teacher"), ("grid", "teacher"))
     rows: list[dict[str, Any]] = []
     for row in done.filter(pl.col("mode") == "distilled").iter_rows(named=True):
         baseline = alone.get((row["grid"], row["student"], row["seed"]))
@@ -85,7 +86,8 @@ def mcnemar(only_one: int, only_other: int) -> float:
     return min(1.0, 2 * float(bdtr(min(only_one, only_other), n, 0.5))) if n else 1.0
 
 
-def _ids(rows: pl.DataFrame, keys: tuple[str, ...]) -> dict[tuple[Any, ...], str]:
+def stage_ids(rows: pl.DataFrame, keys: tuple[str, ...]) -> dict[tuple[Any, ...], str]:
+    """The stage of each row, by these columns."""
     return {tuple(key): stage_id for *key, stage_id in rows.select(*keys, "stage_id").iter_rows()}
 
 
@@ -100,7 +102,7 @@ def _compared(distilled: Outcome, baseline: Outcome) -> dict[str, Any]:
         "only_baseline": only_baseline,
         "neither": neither,
         "mcnemar_p": mcnemar(only_distilled, only_baseline),
-        "error_overlap_percent": _percent(neither, neither + only_distilled + only_baseline),
+        "error_overlap_percent": percentage(neither, neither + only_distilled + only_baseline),
     }
 
 
@@ -109,11 +111,7 @@ def _beside(student: Outcome, teacher: Outcome | None) -> dict[str, Any]:
         return {}
     same_N, wrong_N = student[0] == teacher[0], teacher[0] != teacher[1]
     return {
-        "teacher_agreement_percent": _percent(int(same_N.sum()), len(same_N)),
+        "teacher_agreement_percent": percentage(int(same_N.sum()), len(same_N)),
         "teacher_wrong": int(wrong_N.sum()),
-        "teacher_wrong_agreement_percent": _percent(int((same_N & wrong_N).sum()), int(np.count_nonzero(wrong_N))),
+        "teacher_wrong_agreement_percent": percentage(int((same_N & wrong_N).sum()), int(np.count_nonzero(wrong_N))),
     }
-
-
-def _percent(part: int, whole: int) -> float | None:
-    return 100 * part / whole if whole else None

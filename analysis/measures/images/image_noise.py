@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from analysis.measures.images.disagreement import by_stage
+from analysis.measures.images.disagreement import by_stage, stage_ids
 from analysis.measures.pairs import KEYS
 from analysis.read.grids import Records
 
@@ -55,8 +55,7 @@ def intervals(
 
     Of simulated students (300 images, probit, gains of 2.4 points, seeds that spread by 0 to 5 points) it held the true
     value in 92 to 98 % for 3, 5 and 10 seeds, and in 86 to 98 % for two. Of one seed it is of images alone, and held
-    57 to 95 %. All are drawn anew from `seed` in each call, the same images
-    and places of seeds for all of them.
+    57 to 95 %. All are drawn anew from `seed` in each call, the same images and places of seeds for all of them.
 
     Raises ValueError where the numbers of images differ, or something has none.
     """
@@ -125,12 +124,8 @@ def with_image_noise(records: Records, images: pl.DataFrame, *, split: str = "te
     found = by_stage(images, split)
     right = {stage_id: (predicted == labels).astype(float) for stage_id, (predicted, labels) in found.items()}
     cells = records.cells.filter(pl.col("kind") == "cell", pl.col("stage_id").is_in([*right]))
-    alone = {
-        (grid, student, seed): right[stage_id]
-        for grid, student, seed, stage_id in cells.filter(pl.col("mode") == "baseline")
-        .select("grid", "student", "seed", "stage_id")
-        .iter_rows()
-    }
+    baselines = stage_ids(cells.filter(pl.col("mode") == "baseline"), ("grid", "student", "seed"))
+    alone = {key: right[stage_id] for key, stage_id in baselines.items()}
     rows, asked = list[dict[str, Any]](), list[tuple[dict[str, Any], str, Scores]]()
     for _, seeds in cells.group_by(*KEYS, "mode", maintain_order=True):
         first = seeds.row(0, named=True)
