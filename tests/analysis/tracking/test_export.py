@@ -28,12 +28,24 @@ Maker = Callable[..., SyntheticGrid]
 
 BLOCK, HEADER = 32 * 1024, struct.Struct("<IHB")  # of a chunk: checksum, length and kind
 FULL, LAST = 1, 4
+WRITTEN_SECONDS = 30.0
 
 
-def read_records(file: Path) -> Iterator[Record]:
-    """The records of a .wandb file: 7 bytes of its own, then chunks that never cross a block's end."""
-    data = file.read_bytes()
-    assert data[:4] == b":W&B"
+def read_records(file: Path) -> list[Record]:
+    """The records of a .wandb file, once W&B's own process has written that the run has ended."""
+    until = time.monotonic() + WRITTEN_SECONDS
+    while True:
+        found = [*_records(file.read_bytes())]
+        kinds = [record.WhichOneof("record_type") for record in found]
+        if "exit" in kinds:
+            return found
+        assert time.monotonic() < until, f"{file} has no end: {kinds}"
+        time.sleep(0.05)
+
+
+def _records(data: bytes) -> Iterator[Record]:
+    """7 bytes of its own, then chunks that never cross a block's end; a chunk that is being written is none yet."""
+    assert data[:4] in (b"", b":W&B")
     at, message = 7, b""
     while at + HEADER.size <= len(data):
         left = BLOCK - at % BLOCK
@@ -41,8 +53,10 @@ def read_records(file: Path) -> Iterator[Record]:
             at += left
             continue
         _, length, kind = HEADER.unpack_from(data, at)
-        message += data[at + HEADER.size : at + HEADER.size + length]
         at += HEADER.size + length
+        if at > len(data):
+            return
+        message += data[at - length : at]
         if kind in (FULL, LAST):
             yield Record.FromString(message)
             message = b""
